@@ -1,0 +1,489 @@
+"""The configuration: one pydantic model, whose defaults and descriptions write config.yaml and its schema.
+
+`python -m workflow_scripts.config --write` writes both; `--check FILE …` prints every error of a configuration.
+"""
+
+import difflib
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
+
+from workflow_scripts import files
+from workflow_scripts.errors import UserError
+from workflow_scripts.models.catalogue import MODES, VERSIONS
+from workflow_scripts.paths import Layout
+
+Language = Literal["en", "zh"]
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+def _get(value: Any, key: str) -> Any:
+    return value.get(key) if isinstance(value, dict) else getattr(value, key, None)
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", validate_default=True)
+
+
+class Source(_Section):
+    """Where a data set comes from: `embedded` phantoms, a local `path`, or the hub's `repository`, in this order."""
+
+    reader: Literal["slake", "rad", "pathvqa"] = Field(description="the raw format")
+    repository: str | None = Field(None, description="dataset id on the Hugging Face hub")
+    revision: str | None = Field(None, description="commit of that repository")
+    files: list[str] = Field([], description="what to fetch of it, as patterns; empty: everything")
+    path: Path | None = Field(
+        None, description="a local folder in the original layout, used instead of the hub"
+    )
+    embedded: int | None = Field(None, ge=10, description="draw this many phantoms instead; no network")
+    licence: str = Field("", description="recorded in the manifest")
+    languages: list[Language] = Field([], description="keep these languages only; empty: all")
+
+
+class Combination(_Section):
+    """A set made of other sets."""
+
+    members: list[str] = Field(min_length=2, description="names of other data sets")
+
+
+Dataset = Annotated[
+    Annotated[Source, Tag("source")] | Annotated[Combination, Tag("combination")],
+    Discriminator(lambda value: "combination" if _get(value, "members") is not None else "source"),
+]
+
+
+class Checkpoint(_Section):
+    """Where a model comes from: `embedded`, a local `path`, or the hub's `repository`, in this order."""
+
+    repository: str | None = Field(None, description="model id on the Hugging Face hub")
+    revision: str = Field("main", description="commit; a branch is resolved once, at download, and recorded")
+    path: Path | None = Field(None, description="a local folder in the hub's layout, used instead of the hub")
+    embedded: bool = Field(False, description="use the tiny stand-in of the same class instead")
+
+
+class Data(_Section):
+    """Conversion and validation."""
+
+    thoughts: Literal["facts", "empty"] = Field(
+        "facts",
+        description="thinking mode, rows without a rationale: build it from the row's annotations, or none",
+    )
+    validation_share: Share = Field(
+        0.1, description="images taken from train where a set has no validation split"
+    )
+    max_missing_images: Share = Field(
+        0.05, description="share of rows whose image may be absent before it is an error"
+    )
+    max_image_side: Count = Field(
+        768, description="pixels: images are scaled to at most the area of this square; 768 gives 729 tokens"
+    )
+    max_tokens: Count = Field(
+        4096, description="longest dialogue in tokens; a longer one is refused by validation"
+    )
+
+
+class Lora(_Section):
+    """Low-rank adapters on every projection of the text layers."""
+
+    rank: Count = 64
+    alpha: Positive = 128
+    dropout: Share = 0.05
+    vision: bool = Field(False, description="adapt the vision tower too")
+
+
+class Training(_Section):
+    """What sft and dpo share."""
+
+    method: Literal["lora", "full"] = Field("lora", description="lora or full")
+    epochs: Positive = 3
+    learning_rate: Positive = 1e-4
+    batch_size: Count = Field(16, description="rows (dpo: pairs) per optimiser step, over all GPUs")
+    micro_batch_size: Count = Field(4, description="rows (dpo: pairs) per forward pass on one GPU")
+    warmup: Share = Field(0.05, description="share of the steps")
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    max_steps: int | None = Field(None, ge=1, description="stop after this many steps")
+    freeze_vision: bool = Field(True, description="full training: leave the whole vision tower as it is")
+    lora: Lora = Lora()
+    gradient_checkpointing: bool = Field(True, description="recompute activations: slower, far less memory")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="auto: bf16 on a GPU, fp32 on a CPU"
+    )
+    gpus: int = Field(1, ge=0, description="GPUs of one job; 0 trains on the CPU")
+    strategy: Literal["ddp", "zero2", "zero3"] = Field("ddp", description="how several GPUs share the work")
+    save_steps: Count = Field(100, description="optimiser steps between checkpoints")
+    log_steps: Count = Field(10, description="optimiser steps between points of the training curve")
+
+
+class Sft(Training):
+    """Supervised fine-tuning."""
+
+
+class Preferences(_Section):
+    """Pairs for DPO, from train images that no test row uses."""
+
+    own_answers: bool = Field(True, description="the SFT model's own wrong answers to train questions")
+    samples: Count = Field(2, description="answers sampled per question")
+    temperature: Positive = 1.0
+    max_questions: Count = Field(2000, description="train questions that are sampled, spread over the images")
+    rules: list[Literal["polarity", "swap", "other_image"]] = Field(
+        ["polarity", "swap", "other_image"],
+        description="yes/no flipped; side, organ or modality swapped; the same question's answer on another image",
+    )
+    max_pairs: Count = Field(4000, description="pairs kept in all, own answers first")
+    max_pairs_per_image: Count = 8
+    files: dict[str, list[Path]] = Field({}, description="your own preference files (JSONL), by data set")
+
+
+class Dpo(Training):
+    """Direct preference optimisation of the SFT model, which is also the reference."""
+
+    epochs: Positive = 1
+    learning_rate: Positive = 1e-5
+    beta: Positive = Field(0.1, description="strength of the pull towards the reference")
+    loss: dict[str, Positive] = Field({"sigmoid": 1.0}, description="TRL's loss types with their weights")
+
+
+class Evaluation(_Section):
+    """Generation and scoring."""
+
+    batch_size: Count = 16
+    max_new_tokens: Count = Field(1024, description="answers cut off here are counted as truncated")
+    max_validation_rows: Count = Field(
+        500,
+        description="validation rows that decide between the SFT and the DPO model, never seen in training",
+    )
+    blank_image: bool = Field(True, description="score the last model on blank images as well")
+    gpus: int = Field(1, ge=0, description="GPUs of one job; 0 runs on the CPU")
+
+
+class Config(_Section):
+    """Everything that a user sets."""
+
+    seed: int = Field(42, ge=0, description="of splits, sampling, initialisation and data order")
+    datasets: dict[str, Dataset] = Field(
+        {
+            "slake": Source(
+                reader="slake",
+                repository="BoKelvin/SLAKE",
+                revision="a9083ce6c34ac3ffb17671a605962924d8a8f9e9",
+                licence="CC BY 4.0",
+            ),
+            "rad": Source(
+                reader="rad",
+                repository="flaviagiammarino/vqa-rad",
+                revision="bcf91e7654fb9d51c8ab6a5b82cacf3fafd2fae9",
+                licence="CC0 1.0",
+            ),
+            "pathvqa": Source(
+                reader="pathvqa",
+                repository="flaviagiammarino/path-vqa",
+                revision="1685832883334b5bb5beaf4e4b333fdeecaa4ad9",
+                licence="MIT declared; the images' copyright stays with the books' publishers and PEIR",
+            ),
+            "combined": Combination(members=["slake", "rad", "pathvqa"]),
+        },
+        description="data sets by the name that stands in results/eval/{dataset}_{model_version}_{mode}.json",
+    )
+    models: dict[str, dict[Literal[MODES], Checkpoint]] = Field(
+        {
+            name: {mode: Checkpoint(repository=id) for mode, id in version.repositories.items()}
+            for name, version in VERSIONS.items()
+        },
+        description="checkpoints by model version and mode",
+    )
+    data: Data = Data()
+    sft: Sft = Sft()
+    preferences: Preferences = Preferences()
+    dpo: Dpo = Dpo()
+    evaluation: Evaluation = Evaluation()
+    tracking: list[Literal["mlflow", "tensorboard", "wandb"]] = Field(
+        ["mlflow"], description="mlflow, tensorboard, wandb"
+    )
+    tracking_uri: str | None = Field(
+        None, description="an MLflow server; empty: MLFLOW_TRACKING_URI, else results/mlflow.db"
+    )
+
+    def sources(self, dataset: str) -> dict[str, Source]:
+        """The sources that `dataset` is made of, by name."""
+        entry = self.dataset(dataset)
+        names = entry.members if isinstance(entry, Combination) else [dataset]
+        return {name: self.datasets[name] for name in names}
+
+    def dataset(self, name: str) -> Source | Combination:
+        if name not in self.datasets:
+            raise UserError(f"--dataset: {unknown(name, self.datasets)}")
+        return self.datasets[name]
+
+    def checkpoint(self, version: str, mode: str) -> Checkpoint:
+        if version not in self.models:
+            raise UserError(f"--model_version: {unknown(version, self.models)}")
+        if mode not in self.models[version]:
+            raise UserError(f"--mode: {unknown(mode, self.models[version])} for {version}")
+        return self.models[version][mode]
+
+
+# Loading
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which 1e-5 is a number, as everyone who writes it means, and a key may stand only once."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [key.value for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} stands twice", node.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def read_yaml(path: Path) -> dict:
+    """Read one YAML file; an unreadable one is a UserError that names file and line."""
+    try:
+        value = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader) or {}
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such configuration file") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: expected keys and values, found {type(value).__name__}")
+    return value
+
+
+def merge(base: dict, update: dict) -> dict:
+    """`base` with the keys of `update` laid over it, section by section, as Snakemake merges configurations."""
+    merged = dict(base)
+    for key, value in update.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def load(paths: list[Path]) -> Config:
+    """Read configuration files, later over earlier ones, and validate the result."""
+    raw: dict = {}
+    for path in paths:
+        raw = merge(raw, read_yaml(path))
+    return validate(raw, where=", ".join(map(str, paths)))
+
+
+def validate(raw: dict, where: str) -> Config:
+    """Build the configuration from plain values; a UserError lists every problem at once."""
+    problems = []
+    config = None
+    try:
+        config = Config.model_validate(_numbers(raw))
+    except ValidationError as error:
+        problems += [_describe(item) for item in error.errors()]
+    problems += _cross_checks(raw)
+    if problems:
+        lines = "\n".join(f"  {problem}" for problem in problems)
+        raise UserError(f"{where}: {len(problems)} error(s) in the configuration\n{lines}")
+    return config
+
+
+def _numbers(value: Any) -> Any:
+    """Snakemake's own YAML reader gives 1e-5 as text; make it the number it means."""
+    if isinstance(value, dict):
+        return {key: _numbers(item) for key, item in value.items()}
+    if isinstance(value, str) and re.fullmatch(r"[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+", value):
+        return float(value)
+    return value
+
+
+def _cross_checks(raw: dict) -> Iterator[str]:
+    """What pydantic cannot see field by field: names that must fit together."""
+    datasets = raw.get("datasets")
+    for name, entry in datasets.items() if isinstance(datasets, dict) else ():
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]*", str(name)):
+            yield f"datasets.{name}: a name has letters, digits, '.' and '-' only, since '_' separates names in paths"
+        if not isinstance(entry, dict):
+            continue
+        if members := entry.get("members"):
+            sources = [
+                key for key, value in datasets.items() if isinstance(value, dict) and not value.get("members")
+            ]
+            for member in members if isinstance(members, list) else ():
+                if member not in sources:
+                    yield f"datasets.{name}.members: {unknown(member, sources)}"
+        elif not any(entry.get(key) for key in ("repository", "path", "embedded")):
+            yield f"datasets.{name}: needs one of repository, path or embedded"
+        elif entry.get("repository") and not entry.get("revision"):
+            yield f"datasets.{name}.revision: missing; give the commit of {entry['repository']} to be read"
+    models = raw.get("models")
+    for version, modes in models.items() if isinstance(models, dict) else ():
+        if version not in VERSIONS:
+            yield f"models.{version}: {unknown(version, VERSIONS)}"
+        for mode, entry in modes.items() if isinstance(modes, dict) else ():
+            if isinstance(entry, dict) and not any(
+                entry.get(key) for key in ("repository", "path", "embedded")
+            ):
+                yield f"models.{version}.{mode}: needs one of repository, path or embedded"
+
+
+def unknown(name: object, known) -> str:
+    """Say that `name` is not among `known`, list these, and suggest the nearest."""
+    near = difflib.get_close_matches(str(name), map(str, known), n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"{name!r} is unknown (known: {', '.join(map(str, known))}){hint}"
+
+
+def _describe(error: dict) -> str:
+    location = [part for part in error["loc"] if part not in ("source", "combination")]
+    path = ".".join(map(str, location))
+    if error["type"] == "extra_forbidden":
+        return f"{path}: {unknown(location[-1], _fields(location[:-1]))}"
+    if error["type"] == "literal_error":
+        allowed = re.findall(r"'([^']*)'", error["ctx"]["expected"])
+        return f"{path}: {unknown(error['input'], allowed)}"
+    if error["type"] == "missing":
+        return f"{path}: missing"
+    return f"{path}: {error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
+
+
+def _fields(location: list) -> list[str]:
+    """The keys allowed in the section at `location`."""
+    section: Any = Config
+    for key in location:
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            section = section.model_fields[key].annotation
+        else:
+            section = get_args(section)[1]
+        if section == Dataset:
+            section = Source
+    return list(section.model_fields)
+
+
+# Writing config.yaml and its schema
+
+
+def to_yaml(config: Config) -> str:
+    """`config` as YAML, each key under the comment that explains it."""
+    lines = [
+        "# The configuration of the workflow. Written by `python -m workflow_scripts.config --write` from the",
+        "# defaults in workflow_scripts/config.py; edit freely. A key left out has the value shown here.",
+        "# yaml-language-server: $schema=config.schema.json",
+    ]
+    return "\n".join(lines + list(_section_lines(config, ""))) + "\n"
+
+
+def _section_lines(section: BaseModel, indent: str) -> Iterator[str]:
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        top = not indent
+        if top:
+            yield ""
+        note = field.description or (type(value).__doc__ if isinstance(value, BaseModel) else "")
+        if isinstance(value, BaseModel):
+            yield f"{indent}# {note}"
+            yield f"{indent}{name}:"
+            yield from _section_lines(value, indent + "  ")
+        elif name in ("datasets", "models"):
+            yield f"{indent}# {note}"
+            entry = Source if name == "datasets" else Checkpoint
+            yield f"{indent}# {entry.__doc__.splitlines()[0]}"
+            for key, inner in entry.model_fields.items():
+                yield f"{indent}#   {key}: {inner.description}"
+            plain = section.model_dump(mode="json", include={name}, exclude_defaults=False)[name]
+            yield from yaml.safe_dump({name: _without_empty(plain)}, sort_keys=False, width=110).splitlines()
+        else:
+            plain = section.model_dump(mode="json", include={name})[name]
+            text = (
+                yaml.safe_dump(plain, default_flow_style=True, width=1000)
+                .removesuffix("\n")
+                .removesuffix("\n...")
+            )
+            yield f"{indent}{name}: {text}" + (f"  # {note}" if note else "")
+
+
+def _without_empty(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {
+            key: _without_empty(item)
+            for key, item in value.items()
+            if item not in (None, [], "", False, "main")
+        }
+    return value
+
+
+def to_schema() -> str:
+    """The JSON schema of config.yaml, for editors."""
+    return json.dumps(Config.model_json_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+def write_copy(settings: Config, layout: Layout) -> Path:
+    """Keep `settings` under results/config/, in a file named by its content; returns the path."""
+    text = to_yaml(settings)
+    path = layout.root / "config" / f"{files.fingerprint(text)}.yaml"
+    if not path.is_file():
+        files.write_text(path, text)
+    return path
+
+
+# What each stage depends on
+
+
+_WITHOUT_EFFECT = {"gpus", "save_steps", "log_steps", "strategy"}
+STAGE_SECTIONS = {
+    "convert": ("data",),
+    "validate": ("data",),
+    "sft": ("data", "sft"),
+    "preferences": ("data", "preferences", "evaluation"),
+    "dpo": ("data", "dpo"),
+    "evaluate": ("data", "evaluation"),
+}
+
+
+def stage_settings(settings: Config, stage: str) -> dict:
+    """The plain values that the result of a stage depends on.
+
+    Snakemake reruns a stage when they change, checkpoints of other values are not resumed, and MLflow shows them.
+    What changes how a stage runs but not what comes out is left out.
+    """
+    values: dict[str, Any] = {"seed": settings.seed}
+    for name in STAGE_SECTIONS[stage]:
+        values[name] = getattr(settings, name).model_dump(mode="json", exclude=_WITHOUT_EFFECT)
+    return values
+
+
+def origin_settings(settings: Config, dataset: str) -> dict:
+    """The plain values that a data set's raw files depend on, by source."""
+    return {name: source.model_dump(mode="json") for name, source in settings.sources(dataset).items()}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    from workflow_scripts import cli
+
+    parser = cli.parser("Write config.yaml and config.schema.json, or check a configuration.")
+    parser.add_argument("--write", action="store_true", help="write config.yaml and config.schema.json here")
+    parser.add_argument(
+        "--check", nargs="+", type=Path, metavar="FILE", help="print every error of these files, merged"
+    )
+    options = parser.parse_args(arguments)
+    if options.write:
+        files.write_text(Path("config.yaml"), to_yaml(Config()))
+        files.write_text(Path("config.schema.json"), to_schema())
+    if options.check:
+        load(options.check)
+        print(f"{', '.join(map(str, options.check))}: good")
+    return 0
+
+
+if __name__ == "__main__":
+    from workflow_scripts import cli
+
+    sys.exit(cli.run(main))

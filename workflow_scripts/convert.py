@@ -1,0 +1,123 @@
+"""Turn the raw files of a data set into training records: `results/data/{run}/{train,validation,test}.jsonl`."""
+
+import logging
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+
+from workflow_scripts import cli, config, files, tracking
+from workflow_scripts.datasets import records, splits
+from workflow_scripts.datasets.readers import READERS
+from workflow_scripts.datasets.records import SPLITS, Example
+from workflow_scripts.datasets.thoughts import thought
+from workflow_scripts.errors import UserError
+from workflow_scripts.models.catalogue import VERSIONS
+from workflow_scripts.models.formats import AnswerFormat, escape
+from workflow_scripts.paths import Layout, Run
+
+logger = logging.getLogger(__name__)
+
+
+def convert(settings: config.Config, layout: Layout, run: Run) -> dict:
+    """Write the records of `run` and return what was read, kept and dropped."""
+    settings.checkpoint(run.model_version, run.mode)
+    examples: list[Example] = []
+    dropped: list[dict] = []
+    read = 0
+    for name, source in settings.sources(run.dataset).items():
+        rows = list(READERS[source.reader](layout.raw(name)))
+        rows = [row for row in rows if not source.languages or row.language in source.languages]
+        read += len(rows)
+        kept = _drop_unusable(rows, layout.raw(name), name, settings.data.max_missing_images, dropped)
+        examples += kept
+    examples = splits.with_validation(examples, settings.data.validation_share, settings.seed)
+
+    by_split = {split: [row for row in examples if row.split == split] for split in SPLITS}
+    for split, rows in by_split.items():
+        if not rows:
+            raise UserError(f"{run}: the {split} split is empty ({read} rows read, {len(dropped)} dropped)")
+    answer_format = VERSIONS[run.model_version].answer_format(run.mode)
+    folder = layout.data(run)
+    for split, rows in by_split.items():
+        files.write_jsonl(
+            layout.split(run, split), (_record(row, layout, folder, answer_format, settings) for row in rows)
+        )
+    files.write_jsonl(folder / "dropped.jsonl", dropped)
+    files.write_json(folder / "dataset_info.json", records.dataset_info(str(run)))
+    summary = {
+        "run": str(run),
+        "read": read,
+        "kept": len(examples),
+        "dropped": dict(Counter(row["reason"] for row in dropped)),
+        "rows": {split: len(rows) for split, rows in by_split.items()},
+        "fingerprint": files.fingerprint([files.sha256(layout.split(run, split)) for split in SPLITS]),
+    }
+    files.write_json(folder / "summary.json", summary)
+    return summary
+
+
+def _drop_unusable(
+    rows: list[Example], raw: Path, name: str, limit: float, dropped: list[dict]
+) -> list[Example]:
+    """The rows that can be used; the others go to `dropped` with the reason."""
+    present = {image: (raw / image).is_file() for image in {row.image for row in rows}}
+    kept, missing = [], 0
+    for row in rows:
+        reason = None
+        if not present[row.image]:
+            reason, missing = "missing image", missing + 1
+        elif not row.answer.strip():
+            reason = "empty answer"
+        elif not row.question.strip():
+            reason = "empty question"
+        if reason:
+            dropped.append(
+                {"id": row.id, "source": name, "split": row.split, "reason": reason, "image": row.image}
+            )
+        else:
+            kept.append(row)
+    if missing:
+        logger.warning(
+            "%s: %d of %d rows have no image file; listed in dropped.jsonl", name, missing, len(rows)
+        )
+    if missing > limit * len(rows):
+        example = next(image for image, there in present.items() if not there)
+        raise UserError(
+            f"{name}: {missing} of {len(rows)} rows have no image file ({raw / example}, for one), more than "
+            f"data.max_missing_images = {limit:g}; complete the images or raise the limit"
+        )
+    return kept
+
+
+def _record(
+    row: Example, layout: Layout, folder: Path, answer_format: AnswerFormat, settings: config.Config
+) -> dict:
+    reason = thought(row) if answer_format.thinking and settings.data.thoughts == "facts" else ""
+    image = os.path.relpath(layout.raw(row.source) / row.image, folder)
+    return records.to_record(row, image, escape(row.question), answer_format.write(row.answer, reason))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = cli.stage_parser(__doc__)
+    cli.add_run_flags(parser)
+    options = parser.parse_args(arguments)
+    run, layout, settings = cli.run_of(options), Layout(options.results), config.load(options.config)
+    with tracking.stage(
+        settings, layout, run, "convert", config.stage_settings(settings, "convert")
+    ) as record:
+        summary = convert(settings, layout, run)
+        record.metrics(summary)
+        record.artifact(layout.data(run) / "summary.json")
+    logger.info(
+        "%s: read %d rows, kept %d, dropped %s",
+        run,
+        summary["read"],
+        summary["kept"],
+        summary["dropped"] or "none",
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

@@ -1,0 +1,1 @@
+"""Records and readers of raw formats, images, splits and preference pairs. Imports no torch."""

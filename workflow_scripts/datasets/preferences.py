@@ -1,0 +1,298 @@
+"""Wrong answers for preference pairs, made by rules or written by the user, and the choice among all pairs."""
+
+import json
+import random
+import re
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from workflow_scripts.datasets import checks
+from workflow_scripts.datasets.checks import Message, Text
+from workflow_scripts.datasets.images import image_size
+from workflow_scripts.errors import UserError
+
+OWN_ANSWER = "own_answer"
+TRIES = 8  # answers drawn before a question is given up
+
+# Yes and no in one wording; a word that stands twice turns into its first partner.
+_YES_NO = (
+    ("yes", "no"), ("是的", "不是"), ("有", "没有"), ("包含", "不包含"), ("包括", "不包括"), ("存在", "不存在"),
+    ("可以", "不可以"), ("能", "不能"), ("会", "不会"), ("对", "不对"), ("都是", "都不是"), ("是", "不是"),
+    ("是", "否"), ("对的", "不对"),
+)  # fmt: skip
+_POLARITY = {word: polarity for pair in _YES_NO for word, polarity in zip(pair, ("yes", "no"), strict=True)}
+_COUNTERPART = {no: yes for yes, no in reversed(_YES_NO)} | dict(reversed(_YES_NO))
+
+_SIDES = (
+    ("left", "right"), ("upper", "lower"), ("superior", "inferior"), ("anterior", "posterior"), ("top", "bottom"),
+    ("proximal", "distal"), ("above", "below"), ("ascending", "descending"), ("t1", "t2"), ("ap", "pa"),
+    ("左", "右"), ("上", "下"), ("顶部", "底部"),
+)  # fmt: skip
+_OPPOSITE = {word: other for a, b in _SIDES for word, other in ((a, b), (b, a))}
+_SIDE = re.compile(
+    rf"(?<![A-Za-z0-9])(?:{'|'.join(word for word in _OPPOSITE if word.isascii())})(?![A-Za-z0-9])|"
+    # 上 and 下 are parts of many words.
+    r"[左右]|[上下](?=[肺叶方侧部角腹肢腔]|\W|$)|顶部|底部",
+    re.IGNORECASE,
+)
+
+# Classes of terms; a term is the way to write it and, after "|", further ways to recognise it.
+_CLASSES = {
+    "en": (
+        ("MRI|mr", "CT", r"X-Ray|x ?rays?|x-rays|cxr", "Ultrasound", "PET"),
+        (r"Axial|transverse(?= *(?:plane|section|view|$))", "Coronal", "Sagittal"),
+        (
+            "Lung|lungs", "Liver", "Heart", "Brain", "Kidney|kidneys", "Spleen", "Stomach", "Bladder", "Pancreas",
+            "Colon|large bowel", "Small Bowel", "Esophagus", "Rectum", "Spinal Cord",
+        ),
+        ("Chest|thorax", "Abdomen", "Head|skull", "Neck", "Pelvis|pelvic cavity"),
+    ),
+    "zh": (
+        ("核磁共振|磁共振|MRI", "CT", "X光|X射线|X线|X-Ray", "超声|B超"),
+        ("横断面|横切面|轴位", "冠状面", "矢状面"),
+        (
+            "肺|肺部", "肝脏|肝", "心脏", "大脑|脑", "肾脏|肾", "脾脏|脾", "胃", "膀胱", "胰腺", "结肠|大肠", "小肠",
+            "食管", "直肠", "脊髓",
+        ),
+        ("胸腔|胸部", "腹部", "头部", "颈部", "盆腔|盆部"),
+    ),
+}  # fmt: skip
+# English terms are whole words, Chinese ones whole items of a list.
+_EDGES = {
+    "en": (r"(?<![A-Za-z0-9])", r"(?![A-Za-z0-9])"),
+    "zh": (r"(?:^|(?<=[\s,，、和]))", r"(?=$|[\s,，、和])"),
+}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A record whose answer is preferred to `rejected`; `origin` is own_answer, polarity, swap or other_image."""
+
+    record: dict
+    rejected: str
+    origin: str
+
+
+def rule_pairs(
+    records: list[dict], rules: list[str], seed: int, same: Callable[[str, str], bool]
+) -> Iterator[Pair]:
+    """At most one pair a record and rule.
+
+    A rejected answer that says the `same` as any answer to the same question about the same image is left out.
+    """
+    answers = _Answers(records)
+    makers = {"polarity": _opposite_polarity, "swap": _swapped, "other_image": answers.elsewhere}
+    for record in records:
+        right = answers.here(record)
+        for rule in rules:
+            draw = random.Random(f"{seed}-{record['id']}-{rule}")
+            candidates = list(makers[rule](record, draw))
+            if rule == "swap" and not candidates:
+                candidates = list(answers.of_other_organs(record, draw))
+            for answer in candidates:
+                if not any(same(answer, known) for known in right):
+                    yield Pair(record, answer, rule)
+                    break
+
+
+# The rules
+
+
+def _opposite_polarity(record: dict, draw: random.Random) -> Iterator[str]:
+    """A bare yes as the no of the same wording, and the reverse."""
+    before, word, after = _bare(record["answer"])
+    if word.casefold() in _COUNTERPART:
+        yield before + _in_case_of(word, _COUNTERPART[word.casefold()]) + after
+
+
+def _swapped(record: dict, draw: random.Random) -> Iterator[str]:
+    """The answer with one side changed or, where it names none, another modality, plane, organ or region."""
+    answer = record["answer"]
+    sides = list(_SIDE.finditer(answer))
+    named = {side[0].casefold() for side in sides}
+    for side in draw.sample(sides, len(sides)):
+        opposite = _OPPOSITE[side[0].casefold()]
+        if opposite not in named:
+            yield _with(answer, side, opposite)
+    if sides:
+        return
+    before, after = _EDGES[record["language"]]
+    for terms in _CLASSES[record["language"]]:
+        found = [(term, re.search(f"{before}(?:{term}){after}", answer, re.IGNORECASE)) for term in terms]
+        named = [match for _, match in found if match]
+        others = [term.split("|")[0] for term, match in found if not match]
+        if named and others:
+            yield _with(answer, draw.choice(named), draw.choice(others))
+            return
+
+
+def _with(answer: str, match: re.Match, term: str) -> str:
+    return answer[: match.start()] + _in_case_of(match[0], term) + answer[match.end() :]
+
+
+def _in_case_of(model: str, word: str) -> str:
+    """`word` with the letter case of `model`; capitals within a word, as in "X-Ray", stay unless all is small."""
+    if model.islower():
+        return word.lower()
+    if model.isupper() and word.islower():
+        return word.upper()
+    return word[0].upper() + word[1:]
+
+
+def _bare(answer: str) -> tuple[str, str, str]:
+    """The answer without what stands around its first and last letter, and that."""
+    return re.fullmatch(r"(\W*)(.*?)(\W*)", answer, re.DOTALL).groups()
+
+
+class _Answers:
+    """What the records answer: to a question about an image, to a question anywhere, to a type of question."""
+
+    def __init__(self, records: list[dict]) -> None:
+        self._here: dict[tuple, list[str]] = defaultdict(list)
+        everywhere, organs = defaultdict(dict), defaultdict(dict)  # dictionaries as ordered sets
+        for record in records:
+            self._here[self._place(record)].append(record["answer"])
+            everywhere[self._question(record)][record["answer"]] = None
+            if not _gold_polarity(record):
+                organs[self._type(record)][record["answer"]] = None
+        self._everywhere = {key: list(found) for key, found in everywhere.items()}
+        self._organs = {key: list(found) for key, found in organs.items() if "ORGAN" in key[-1].upper()}
+
+    def here(self, record: dict) -> list[str]:
+        return self._here[self._place(record)]
+
+    def elsewhere(self, record: dict, draw: random.Random) -> list[str]:
+        return _few(self._everywhere[self._question(record)], draw)
+
+    def of_other_organs(self, record: dict, draw: random.Random) -> list[str]:
+        """Answers to other questions about organs, neither part of the right one nor the reverse."""
+        if _gold_polarity(record):
+            return []
+        right = record["answer"].casefold()
+        found = [
+            (answer, answer.casefold()) for answer in _few(self._organs.get(self._type(record), []), draw)
+        ]
+        return [answer for answer, folded in found if folded not in right and right not in folded]
+
+    def _place(self, record: dict) -> tuple:
+        return (record["source"], record["image_id"], *self._question(record))
+
+    def _question(self, record: dict) -> tuple:
+        return record["language"], " ".join(re.findall(r"\w+", record["question"].casefold()))
+
+    def _type(self, record: dict) -> tuple:
+        return record["source"], record["language"], record["question_type"]
+
+
+def _few(answers: list[str], draw: random.Random) -> list[str]:
+    return draw.sample(answers, min(TRIES, len(answers)))
+
+
+# The choice
+
+
+def select(pairs: Iterable[Pair], max_pairs: int, max_per_image: int, seed: int) -> list[Pair]:
+    """At most `max_pairs`, own answers before rules, none twice, at most `max_per_image` of an image.
+
+    Where the right answer is a bare yes or no, there are as many of either: a pair waits for its opposite.
+    """
+    pairs = list(pairs)
+    shuffled = random.Random(seed).sample(pairs, len(pairs))
+    taken: list[Pair] = []
+    seen, of_image = set(), Counter()
+    waiting: dict[str, deque[Pair]] = {"yes": deque(), "no": deque()}
+
+    def fits(*group: Pair) -> bool:
+        wanted = Counter(map(_image, group))
+        room = all(of_image[image] + count <= max_per_image for image, count in wanted.items())
+        return room and len(taken) + len(group) <= max_pairs
+
+    for pair in sorted(shuffled, key=lambda pair: pair.origin != OWN_ANSWER):
+        key = pair.record["id"], pair.rejected
+        if key in seen or not fits(pair):
+            continue
+        seen.add(key)
+        group = [pair]
+        if polarity := _gold_polarity(pair.record):
+            opposite = waiting["no" if polarity == "yes" else "yes"]
+            while opposite and not fits(opposite[0]):
+                opposite.popleft()
+            if not opposite:
+                waiting[polarity].append(pair)
+                continue
+            group = [opposite.popleft(), pair]
+        if fits(*group):
+            taken += group
+            of_image.update(map(_image, group))
+    return taken
+
+
+def _image(pair: Pair) -> tuple[str, str]:
+    return pair.record["source"], pair.record["image_id"]
+
+
+def _gold_polarity(record: dict) -> str | None:
+    return _POLARITY.get(_bare(record["answer"])[1].casefold())
+
+
+def to_record(pair: Pair, chosen: str, rejected: str) -> dict:
+    """The preference record on disk; `chosen` and `rejected` are the assistant's whole texts."""
+    record = pair.record
+    copied = ("id", "source", "image_id", "question", "answer", "language", "answer_type")
+    return {
+        "messages": record["messages"][:-1],
+        "images": record["images"],
+        "chosen": chosen,
+        "rejected": rejected,
+        **{key: record[key] for key in copied},
+        "rejected_answer": pair.rejected,
+        "origin": pair.origin,
+    }
+
+
+class UserPair(BaseModel):
+    """What a line of the user's own preference file must have; further keys are kept."""
+
+    model_config = ConfigDict(strict=True)
+
+    messages: list[Message] = Field(min_length=1)
+    images: list[Text] = Field(min_length=1)
+    chosen: Text
+    rejected: Text
+
+
+def user_pairs(path: Path) -> Iterator[dict]:
+    """The preference records of the user's own JSONL file, images relative to it as they are written there.
+
+    The first line that is wrong is a UserError with its number and the key.
+    """
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise UserError(f"preferences.files: {path}: {error.strerror}") from None
+    for number, line in enumerate(lines, start=1):
+        problem = _user_problem(line, path.parent)
+        if problem:
+            raise UserError(f"{path}:{number}: {problem}")
+        yield {"id": f"{path.stem}-{number}", "source": path.stem, **json.loads(line), "origin": "user"}
+
+
+def _user_problem(line: bytes, folder: Path) -> str | None:
+    try:
+        pair = UserPair.model_validate(json.loads(line)).model_dump()
+        for image in pair["images"]:
+            image_size(folder / image)
+    except ValidationError as error:
+        return checks.describe(error)
+    except ValueError as error:
+        return f"not JSON: {error}"
+    except UserError as error:
+        return f"images: {error}"
+    if pair["chosen"] == pair["rejected"]:
+        return "rejected: the same text as chosen"
+    problem = checks.dialogue_problem(pair["messages"], pair["images"], last="user")
+    return problem and f"messages: {': '.join(problem)}"

@@ -1,0 +1,44 @@
+"""The fields of a raw row, and errors that say where a bad one is."""
+
+from workflow_scripts.errors import UserError
+
+
+def objects(rows: object, path: object) -> list[dict]:
+    """`rows` if it is a list of dictionaries, else a UserError."""
+    if not isinstance(rows, list):
+        raise UserError(f"{path}: a list of rows is expected, not {type(rows).__name__}; fetch it again")
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, dict):
+            raise UserError(f"{path}: row {number} is not an object with keys; fetch the file again")
+    return rows
+
+
+def text(row: dict, key: str, where: str) -> str:
+    """A required field as stripped text; a whole number counts as text, anything else is a UserError."""
+    if key not in row:
+        raise UserError(f"{where} has no key '{key}'; is this the set's original file?")
+    value = row[key]
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise UserError(f"{where}: '{key}' is {value!r}, not text; correct the row or fetch the file again")
+    return str(value).strip()
+
+
+def optional(row: dict, key: str, where: str) -> str:
+    """The same for a field that may be absent, None or 'NULL', all of which give ""."""
+    if row.get(key) is None:
+        return ""
+    value = text(row, key, where)
+    return "" if value == "NULL" else value
+
+
+def open_or_closed(row: dict, where: str) -> str:
+    """The row's own answer_type as "open" or "closed"."""
+    stated = text(row, "answer_type", where).lower()
+    if stated not in ("open", "closed"):
+        raise UserError(f"{where}: 'answer_type' is {row['answer_type']!r}, neither OPEN nor CLOSED")
+    return stated
+
+
+def closed_if_yes_or_no(answer: str) -> str:
+    """The answer type of a set that does not state one."""
+    return "closed" if answer.casefold() in ("yes", "no") else "open"

@@ -1,0 +1,105 @@
+"""The hub's layout: data/{split}-*.parquet with the images' bytes in the rows.
+
+At download the images are unpacked into images/ beside data/, each named by its content; the rows then
+refer to them there.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from workflow_scripts.datasets.readers.fields import closed_if_yes_or_no, text
+from workflow_scripts.datasets.records import SPLITS, Example
+from workflow_scripts.errors import UserError
+from workflow_scripts.files import replacing
+
+PATTERN = "data/*.parquet"
+_MAGIC = {b"\xff\xd8\xff": "jpg", b"\x89PNG\r\n\x1a\n": "png"}
+_BATCH = 64  # rows, with their images, that are in memory at a time
+
+
+def is_hub_layout(root: Path) -> bool:
+    return any(root.glob(PATTERN))
+
+
+def unpack_images(parquet: Path, folder: Path) -> None:
+    """Write each distinct image of the file to `folder`, its bytes as they are; those there already stay."""
+    for number, row in _rows(parquet, ["image"]):
+        data = _image_bytes(row, f"{parquet}: row {number}")
+        target = folder / _name(data, f"{parquet}: row {number}")
+        if not target.exists():
+            with replacing(target) as temporary:
+                temporary.write_bytes(data)
+
+
+def rows(parquet: Path) -> Iterator[tuple[str, str, str, str]]:
+    """(split, name of the image's file, question, answer) of each row; the texts are stripped."""
+    split = _split(parquet)
+    for number, row in _rows(parquet, ["image", "question", "answer"]):
+        where = f"{parquet}: row {number}"
+        name = _name(_image_bytes(row, where), where)
+        yield split, name, text(row, "question", where), text(row, "answer", where)
+
+
+def examples(root: Path, source: str, splits: tuple[str, ...]) -> Iterator[Example]:
+    """The rows of all files under `root`, split by split; each of `splits` must be there."""
+    files = {split: [] for split in SPLITS}
+    for file in sorted(root.glob(PATTERN)):
+        files[_split(file)].append(file)
+    missing = [split for split in splits if not files[split]]
+    if missing:
+        raise UserError(f"{root}: no data/{missing[0]}-*.parquet; fetch the set again")
+    for split in SPLITS:
+        stated = (row for file in files[split] for row in rows(file))
+        for number, (_, name, question, answer) in enumerate(stated):
+            yield Example(
+                id=f"{source}-{split}-{number}",
+                source=source,
+                split=split,
+                image=f"images/{name}",
+                image_id=Path(name).stem,
+                question=question,
+                answer=answer,
+                answer_type=closed_if_yes_or_no(answer),
+            )
+
+
+def _split(parquet: Path) -> str:
+    split = parquet.name.split("-")[0]
+    if split not in SPLITS:
+        raise UserError(f"{parquet}: the name should begin with one of {', '.join(SPLITS)} and a hyphen")
+    return split
+
+
+def _rows(parquet: Path, columns: list[str]) -> Iterator[tuple[int, dict]]:
+    """(row number from 1, row) with flat memory."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(parquet) as file:
+            absent = [column for column in columns if column not in file.schema_arrow.names]
+            if absent:
+                raise UserError(f"{parquet}: no column '{absent[0]}'; is this the set's own file?")
+            number = 0
+            for batch in file.iter_batches(_BATCH, columns=columns):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, row
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"{parquet}: not a readable parquet file ({error}); fetch it again") from None
+
+
+def _image_bytes(row: dict, where: str) -> bytes:
+    image = row["image"]
+    if not isinstance(image, dict) or not isinstance(image.get("bytes"), bytes):
+        raise UserError(f"{where}: 'image' holds no bytes; fetch the file again")
+    return image["bytes"]
+
+
+def _name(data: bytes, where: str) -> str:
+    """The file name of an image: the first 16 digits of its SHA-256, and jpg or png by its first bytes."""
+    for magic, extension in _MAGIC.items():
+        if data.startswith(magic):
+            return f"{hashlib.sha256(data).hexdigest()[:16]}.{extension}"
+    raise UserError(f"{where}: 'image' is neither JPEG nor PNG; fetch the file again")

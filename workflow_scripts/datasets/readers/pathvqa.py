@@ -1,0 +1,89 @@
+"""PathVQA: the original pickles beside their images, or the hub's parquet files.
+
+A closed question is one that is answered yes or no. A pickle can run code as it is loaded, so these are
+read with all names forbidden: lists, dictionaries, strings and numbers need none.
+"""
+
+import pickle
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from workflow_scripts.datasets.readers import parquet
+from workflow_scripts.datasets.readers.fields import closed_if_yes_or_no, objects, optional, text
+from workflow_scripts.datasets.records import SPLITS, Example
+from workflow_scripts.errors import UserError
+
+_SPLIT_NAMES = {"train": "train", "validation": "val", "test": "test"}
+
+
+def read(root: Path) -> Iterator[Example]:
+    """Every row of the set under `root`; a missing file or bad row is a UserError."""
+    home = next((home for home in (root, root / "pvqa") if (home / "qas/train_vqa.pkl").exists()), None)
+    if home:
+        yield from _originals(root, home)
+    elif parquet.is_hub_layout(root):
+        for example in parquet.examples(root, "pathvqa", SPLITS):
+            yield replace(example, question_type=_first_word(example.question))
+    else:
+        looked_for = f"qas/train_vqa.pkl, pvqa/qas/train_vqa.pkl and {parquet.PATTERN}"
+        raise UserError(f"{root}: no PathVQA here; looked for {looked_for}")
+
+
+def _originals(root: Path, home: Path) -> Iterator[Example]:
+    for split, name in _SPLIT_NAMES.items():
+        path = home / "qas" / f"{name}_vqa.pkl"
+        images = (home / "images" / name).relative_to(root)
+        for number, row in enumerate(objects(load_plain_pickle(path), path), start=1):
+            yield _example(row, split, images, f"{path}: row {number}")
+
+
+def _example(row: dict, split: str, images: Path, where: str) -> Example:
+    answer, question, image_id = _answer(row, where), text(row, "sent", where), text(row, "img_id", where)
+    return Example(
+        id=f"pathvqa-{text(row, 'question_id', where)}",
+        source="pathvqa",
+        split=split,
+        image=(images / f"{image_id}.jpg").as_posix(),
+        image_id=image_id,
+        question=question,
+        answer=answer,
+        answer_type=closed_if_yes_or_no(answer),
+        question_type=optional(row, "question_type", where) or _first_word(question),
+    )
+
+
+def _answer(row: dict, where: str) -> str:
+    label = row.get("label")
+    if not isinstance(label, dict) or len(label) != 1:
+        raise UserError(f"{where}: 'label' is {label!r}, not a dictionary with the one answer")
+    return text({"label": next(iter(label))}, "label", where)
+
+
+def _first_word(question: str) -> str:
+    """The first word in lower case: "what", "where", "is"."""
+    return (question.split() or [""])[0].lower().strip("?,.")
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Refuses every name that a pickle asks for, so that nothing in it can be called."""
+
+    def __init__(self, file, path: Path):
+        super().__init__(file)
+        self.path = path
+
+    def find_class(self, module: str, name: str):
+        raise UserError(f"{self.path}: the pickle asks for {module}.{name}; do not trust the file")
+
+
+def load_plain_pickle(path: Path) -> object:
+    """The lists, dictionaries, strings and numbers of a pickle; anything else in it is a UserError."""
+    try:
+        with open(path, "rb") as file:
+            return _PlainUnpickler(file, path).load()
+    except UserError:
+        raise
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; fetch the set again") from None
+    except Exception as error:  # a damaged pickle may raise anything
+        raise UserError(f"{path}: not a readable pickle ({error}); fetch it again") from None

@@ -1,0 +1,81 @@
+"""Thoughts for thinking mode, built from a row's own annotations and nothing else.
+
+What the question is about comes first, then the facts of the row; a fact that gives the answer away comes
+last, so that the answer's words appear only where a fact of the row states them.
+"""
+
+import re
+
+from workflow_scripts.datasets.records import Example
+
+_PHRASES = {
+    "en": {
+        "type": "The question is about {}.",
+        "modality": "The image is of the modality {}.",
+        "organ": "It shows: {}.",
+        "entity": "The subject is {}.",
+        "relation": "What is asked of it is: {}.",
+    },
+    "zh": {
+        "type": "这个问题关于{}。",
+        "modality": "图像的成像方式是{}。",
+        "organ": "图像显示：{}。",
+        "entity": "所问的对象是{}。",
+        "relation": "所问的内容是：{}。",
+    },
+}
+_TYPES = {
+    "MODALITY": ("the imaging modality", "成像方式"),
+    "PLANE": ("the imaging plane", "成像平面"),
+    "POSITION": ("a position", "位置"),
+    "POS": ("a position", "位置"),
+    "ORGAN": ("an organ", "器官"),
+    "ABNORMALITY": ("an abnormality", "异常"),
+    "ABN": ("an abnormality", "异常"),
+    "PRES": ("whether something is present", "是否存在"),
+    "COLOR": ("a colour", "颜色"),
+    "SIZE": ("a size", "大小"),
+    "QUANTITY": ("a number", "数量"),
+    "COUNT": ("a number", "数量"),
+    "SHAPE": ("a shape", "形状"),
+    "KG": ("medical knowledge", "医学知识"),
+    "ATTRIB": ("an attribute", "属性"),
+}
+# VQA-RAD's abbreviations.
+_ORGANS = {"HEAD": "head", "CHEST": "chest", "ABD": "abdomen"}
+
+
+def thought(example: Example) -> str:
+    """One to four short sentences in the row's language; "" where the row says nothing about itself."""
+    phrases = _PHRASES[example.language]
+    facts = list(_facts(example))
+    revealing = [fact for fact in facts if _mentions(fact[1], example.answer)]
+    ordered = [fact for fact in facts if fact not in revealing] + revealing
+    return ("" if example.language == "zh" else " ").join(
+        phrases[kind].format(value) for kind, value in ordered
+    )
+
+
+def _facts(example: Example):
+    known = _TYPES.get(example.question_type.upper())
+    if known:
+        yield "type", known[example.language == "zh"]
+    if example.modality:
+        yield "modality", example.modality
+    if example.organ:
+        yield "organ", _ORGANS.get(example.organ, example.organ.replace("_", " "))
+    entity, relation, *_ = [*example.facts.get("triple", ()), "", ""]
+    if _informative(entity):
+        yield "entity", entity
+    if _informative(relation):
+        yield "relation", relation
+
+
+def _informative(term: str) -> bool:
+    """SLAKE writes `vhead` for what the picture shows and `_` for what a triple leaves open."""
+    return bool(term.strip("_ ")) and not term.lower().startswith("vhead")
+
+
+def _mentions(fact: str, answer: str) -> bool:
+    words = [word for word in re.findall(r"\w+", answer.lower()) if len(word) > 2 or not word.isascii()]
+    return any(word in fact.lower() for word in words)

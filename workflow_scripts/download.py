@@ -1,0 +1,119 @@
+"""Fetch what a run starts from: a data set's raw files or a model, from the hub, a local copy, or embedded."""
+
+import logging
+import os
+import sys
+from pathlib import Path
+
+from workflow_scripts import cli, config, files
+from workflow_scripts.errors import UserError
+from workflow_scripts.models.catalogue import VERSIONS
+from workflow_scripts.paths import Layout
+
+logger = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+MODEL_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
+
+
+def download_source(settings: config.Config, layout: Layout, name: str) -> None:
+    """Put the raw files of one source under `raw/{name}/`, with a manifest."""
+    source = settings.dataset(name)
+    if isinstance(source, config.Combination):
+        raise UserError(f"--dataset {name}: is combined from {', '.join(source.members)}; download these")
+    with files.replacing_folder(layout.raw(name)) as folder:
+        if source.embedded:
+            from workflow_scripts.datasets import layouts
+
+            layouts.WRITERS[source.reader](folder, source.embedded, settings.seed)
+            origin = {"embedded": source.embedded, "seed": settings.seed}
+        elif source.path:
+            _link(source.path, folder, f"datasets.{name}.path")
+            origin = {"path": str(source.path)}
+        else:
+            from workflow_scripts.datasets import hub
+
+            origin = hub.fetch(
+                source.repository, source.revision, folder, source.files or None, kind="dataset"
+            )
+        _unpack(folder)
+        _write_manifest(folder, {**origin, "licence": source.licence})
+
+
+def download_model(settings: config.Config, layout: Layout, version: str, mode: str) -> None:
+    """Put a checkpoint under `models/{version}_{mode}/`, with a manifest."""
+    checkpoint = settings.checkpoint(version, mode)
+    with files.replacing_folder(layout.model(version, mode)) as folder:
+        if checkpoint.embedded:
+            from workflow_scripts.models import standins
+
+            standins.save(VERSIONS[version], mode, folder)
+            origin = {"embedded": True}
+        elif checkpoint.path:
+            _link(checkpoint.path, folder, f"models.{version}.{mode}.path")
+            origin = {"path": str(checkpoint.path)}
+        else:
+            from workflow_scripts.datasets import hub
+
+            origin = hub.fetch(checkpoint.repository, checkpoint.revision, folder, MODEL_FILES, kind="model")
+        _write_manifest(folder, origin)
+
+
+def _link(origin: Path, folder: Path, key: str) -> None:
+    """Link every file below `origin` into `folder`, in the same layout."""
+    if not origin.is_dir():
+        raise UserError(f"{key}: {origin} is not a folder")
+    for parent, _, names in os.walk(origin, followlinks=True):
+        target = folder / Path(parent).relative_to(origin)
+        target.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            (target / name).symlink_to((Path(parent) / name).resolve())
+
+
+def _unpack(folder: Path) -> None:
+    """Lay open what the hub packs: image archives, and the images inside parquet files."""
+    for archive in sorted(folder.rglob("*.zip")):
+        from workflow_scripts.datasets import archives
+
+        archives.unpack(archive, archive.parent)
+    for table in sorted(folder.rglob("*.parquet")):
+        from workflow_scripts.datasets.readers import parquet
+
+        parquet.unpack_images(table, folder / "images")
+
+
+def _write_manifest(folder: Path, origin: dict) -> None:
+    listed = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    entries = {
+        str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": files.sha256(path)}
+        for path in listed
+    }
+    fingerprint = files.fingerprint({name: entry["sha256"] for name, entry in entries.items()})
+    files.write_json(folder / MANIFEST, {"origin": origin, "fingerprint": fingerprint, "files": entries})
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = cli.stage_parser(__doc__)
+    cli.add_run_flags(parser, required=False)
+    options = parser.parse_args(arguments)
+    settings, layout = config.load(options.config), Layout(options.results)
+    chosen = vars(options)
+    if "dataset" in chosen:
+        for name in settings.sources(options.dataset):
+            download_source(settings, layout, name)
+            logger.info("%s: in %s", name, layout.raw(name))
+    if "model_version" in chosen and "mode" in chosen:
+        download_model(settings, layout, options.model_version, options.mode)
+        logger.info(
+            "model %s %s: in %s",
+            options.model_version,
+            options.mode,
+            layout.model(options.model_version, options.mode),
+        )
+    elif "dataset" not in chosen:
+        raise UserError("say what to download: --dataset, or --model_version with --mode")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

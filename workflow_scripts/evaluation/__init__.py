@@ -1,0 +1,1 @@
+"""Generation, scoring protocols, statistics and galleries."""

@@ -1,0 +1,169 @@
+"""The `strict` protocol: exact match after normalisation, and yes/no by polarity, never by substring.
+
+A prediction row is a dict with at least "gold", "answer" (None when unreadable), "answer_type"
+("open" or "closed"), "truncated", "source" and "language".
+"""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+PROTOCOL = "strict"
+
+_NUMBER_WORDS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
+    "seventeen eighteen nineteen twenty"
+)
+_DIGITS = {word: str(number) for number, word in enumerate(_NUMBER_WORDS.split())}
+_ARTICLES = frozenset(("a", "an", "the"))
+_CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0003ffff"
+# A sign, a comparison or a per cent changes what a finding means ("HER2+", "< 5 %"): these are tokens too.
+_TOKEN = re.compile(rf"(?:(?<!\S)-)?\d+(?:\.\d+)*|[{_CJK}]|[^\W_{_CJK}]+|[%+<>≤≥]")
+_GROUPED_DIGITS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+
+
+def tokens(text: str) -> list[str]:
+    """The normalised tokens of a text: NFKC, no case, punctuation or articles; CJK one by one.
+
+    "zero" to "twenty" become digits; "5cm" is "5", "cm". Decimals, a number's sign and % + < > ≤ ≥ stay.
+    Empty only for text without any letter, digit or such sign.
+    """
+    text = unicodedata.normalize("NFKC", text).casefold()
+    text = re.sub(r"['’]", "", text.replace("−", "-"))
+    found = _TOKEN.findall(_GROUPED_DIGITS.sub("", text))
+    # Nothing follows the "A" of "hepatitis A", so that is not an article.
+    kept = [token for token in found[:-1] if token not in _ARTICLES] + found[-1:]
+    return [_DIGITS.get(token, token) for token in kept]
+
+
+_YES = "yes yeah yep 是 是的 有 有的 包含 包括 存在 可以 能 会 都是 对 对的"
+_NO = "no nope 不 不是 否 没有 无 不包含 不包括 不存在 不可以 不能 不会 不对 都不是"
+_BARE = {tuple(tokens(word)): kind for kind, words in (("yes", _YES), ("no", _NO)) for word in words.split()}
+
+_LEAD = re.compile(r"(?:(?:the )?(?:final )?answer(?: is\b|:)|(?:最终)?答案(?:是:?|为:?|:)|答:)[\W_]*")
+_FIRST_WORD = re.compile(
+    r"(?:(?P<yes>yes|yeah|yep)|(?P<no>no|nope))(?![\w'-])|"
+    r"(?:(?P<zh_yes>是的?|有的?|包含|包括|存在|可以|能|会|都是|对的?)|"
+    r"(?P<zh_no>不是的?|否|没有|无|不包含|不包括|不存在|不可以|不能|不会|不对|都不是|不))(?!\w)"
+)
+# What follows a "no" that answers, unlike the "no" of "no fracture".
+_PAUSE = re.compile(r"\s*(?:[^\w\s]|$)|\s+(?:i|it|the|there|they|this|that|these)\b")
+_STATEMENTS = (
+    re.compile(
+        r"there(?:'s| is| are| was| were)"
+        r"(?P<no>n't|(?: an?)? (?:no|not|none|nothing|neither|absence|lack))?(?!\w)"
+    ),
+    re.compile(
+        r"(?:it|this|that|they|these) (?:is|are|was|were|does|do|did|has|have|can)(?P<no>n't| ?not)?\W*$"
+    ),
+    re.compile(
+        r"(?:(?:这张|这幅|该|此|本)?(?:图片|图像|影像|照片|图)(?:当?中|里|上|内)?)?"
+        r"(?:(?P<no>并?(?:没有|不存在|不包含|不包括|不可以|不能|不会|不是)|无)|"
+        r"有(?!没有|无)|存在|包含|包括|可以|能(?!否|不能)|会(?!不会|阴)|是(?!否|不是))"
+    ),
+)
+# A statement that doubts or grades says neither yes nor no: "not normal" answers "Is it abnormal?" with yes
+# and "Is it normal?" with no.
+_NO_POLARITY = re.compile(
+    r"\b(?:normal|healthy|sure|unsure|uncertain|unclear|clear whether|unknown|insufficient|enough|determined?|"
+    r"information|idea|doubt|way to|possible to)\b|正常|健康|无法|确定|不清楚|难以|不知道|未知|判断|足够"
+)
+
+
+def polarity(text: str) -> str | None:
+    """Return "yes" or "no" where a text begins by saying so, in English or Chinese, else None.
+
+    An opening yes or no decides ("Yes, it is abnormal"); else "there is (no) ..." and its Chinese kin do.
+    正常, "not normal" and "not sure" are None.
+    """
+    found = tuple(tokens(text))
+    if found in _BARE:
+        return _BARE[found]
+    if {"yes", "no"} <= set(found) <= {"yes", "no", "and", "or"}:
+        return None
+    text = unicodedata.normalize("NFKC", text).casefold().replace("’", "'")
+    text = re.sub(r"^[\W_]+", "", text)
+    text = _LEAD.sub("", text, count=1) if _LEAD.match(text) else text
+    first = _FIRST_WORD.match(text)
+    if first and (first["yes"] or _PAUSE.match(text, first.end())):
+        return "yes" if first["yes"] or first["zh_yes"] else "no"
+    if _NO_POLARITY.search(text):
+        return None
+    if first:
+        return "yes" if first["zh_yes"] else "no"
+    statement = next(filter(None, (pattern.match(text) for pattern in _STATEMENTS)), None)
+    return None if statement is None else "no" if statement["no"] else "yes"
+
+
+def correct(gold: str, answer: str | None, closed: bool) -> bool:
+    """Whether `answer` is right: the same polarity where a closed question's whole gold is a word for yes or
+    no, else equal tokens (and some). None, the unreadable answer, is wrong.
+    """
+    if answer is None:
+        return False
+    wanted = tokens(gold)
+    if closed and tuple(wanted) in _BARE:
+        return polarity(answer) == _BARE[tuple(wanted)]
+    return wanted == tokens(answer) != []
+
+
+def same_answer(a: str, b: str) -> bool:
+    """Whether two answers say the same: equal tokens, or one is a bare yes/no and the other agrees with it."""
+    return tokens(a) == tokens(b) or correct(a, b, closed=True) or correct(b, a, closed=True)
+
+
+def _overlap(gold: list[str], answer: list[str]) -> int:
+    return (Counter(gold) & Counter(answer)).total()
+
+
+def token_f1(gold: str, answer: str | None) -> float:
+    """Harmonic mean of token precision and recall over multisets (SQuAD's F1), 0..1; 0 if either is empty."""
+    gold_tokens, answer_tokens = tokens(gold), tokens(answer or "")
+    return 2 * _overlap(gold_tokens, answer_tokens) / max(1, len(gold_tokens) + len(answer_tokens))
+
+
+def token_recall(gold: str, answer: str | None) -> float:
+    """Share of the gold tokens found in the answer, over multisets, 0..1; repetition does not raise it."""
+    gold_tokens = tokens(gold)
+    return _overlap(gold_tokens, tokens(answer or "")) / max(1, len(gold_tokens))
+
+
+def metrics(rows: Iterable[dict]) -> dict[str, float | int | None]:
+    """The protocol's numbers over prediction rows: n, then shares of 0..1, None where a group is empty.
+
+    `accuracy`, `unreadable` and `truncated` are over all rows; `closed_accuracy` over closed and the
+    `open_*` over open ones. An unreadable answer is wrong and stays in every denominator.
+    """
+    rows = list(rows)
+    closed = [row for row in rows if row["answer_type"] == "closed"]
+    opened = [row for row in rows if row["answer_type"] == "open"]
+    return {
+        "n": len(rows),
+        "accuracy": _mean(_row_correct, rows),
+        "closed_accuracy": _mean(_row_correct, closed),
+        "open_exact_match": _mean(_row_correct, opened),
+        "open_token_f1": _mean(lambda row: token_f1(row["gold"], row["answer"]), opened),
+        "open_token_recall": _mean(lambda row: token_recall(row["gold"], row["answer"]), opened),
+        "unreadable": _mean(lambda row: row["answer"] is None, rows),
+        "truncated": _mean(lambda row: row["truncated"], rows),
+    }
+
+
+def _row_correct(row: dict) -> bool:
+    return correct(row["gold"], row["answer"], row["answer_type"] == "closed")
+
+
+def _mean(value: Callable[[dict], float], rows: list[dict]) -> float | None:
+    return sum(map(value, rows)) / len(rows) if rows else None
+
+
+def breakdown(rows: Iterable[dict]) -> dict[str, dict]:
+    """`metrics` over all rows ("overall"), by source ("test_sets") and by language ("languages")."""
+    rows = list(rows)
+    return {"overall": metrics(rows), "test_sets": _by("source", rows), "languages": _by("language", rows)}
+
+
+def _by(key: str, rows: list[dict]) -> dict[str, dict]:
+    names = sorted({row[key] for row in rows})
+    return {name: metrics(row for row in rows if row[key] == name) for name in names}

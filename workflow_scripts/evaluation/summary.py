@@ -1,0 +1,41 @@
+"""One evaluation as the lines that a person compares: the floor, each stage, and blank images."""
+
+STAGES = {"untrained": "before training", "sft": "after SFT", "dpo": "after DPO"}
+_MODELS = {"untrained": "untrained", "sft": "SFT", "dpo": "DPO"}
+
+
+def lines(evaluation: dict) -> list[tuple[str, str, dict]]:
+    """(key, label, group) for what the evaluation has, from the floor up; a group has "overall" at least."""
+    found = [("floor", "question-only floor", evaluation.get("floor", {}).get("question_only"))]
+    found += [(stage, label, evaluation["stages"].get(stage)) for stage, label in STAGES.items()]
+    label = f"{_MODELS[evaluation['final_stage']]} model on blank images"
+    found.append(("blank_image", label, evaluation.get("ablation", {}).get("blank_image")))
+    return [line for line in found if line[2]]
+
+
+def percent(share: float | None) -> str:
+    """A share of 0..1 in per cent with one decimal; a dash where there is none."""
+    return "–" if share is None else f"{100 * share:.1f}"
+
+
+def table(evaluation: dict) -> str:
+    """The evaluation as aligned text: accuracy in per cent over all, closed and open rows and each test set."""
+    found = lines(evaluation)
+    test_sets = sorted({name for _, _, group in found for name in group.get("test_sets", {})})
+    cells = [["", "all", "closed", "open", *test_sets]]
+    for _, label, group in found:
+        overall, parts = group["overall"], group.get("test_sets", {})
+        shares = [overall["accuracy"], overall["closed_accuracy"], overall["open_exact_match"]]
+        shares += [parts[name]["accuracy"] if name in parts else None for name in test_sets]
+        cells.append([label, *map(percent, shares)])
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    rows = [
+        row[0].ljust(widths[0])
+        + "".join("  " + cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))
+        for row in cells
+    ]
+    n = evaluation["stages"][evaluation["final_stage"]]["overall"]["n"]
+    caption = (
+        f"{evaluation['run']}: accuracy in %, strict protocol, n = {n:,} questions, unreadable ones are wrong"
+    )
+    return "\n".join([caption, *rows])

@@ -1,0 +1,47 @@
+"""Where LoRA adapters go: every projection of the text layers, and nothing else unless asked."""
+
+import logging
+import re
+
+from workflow_scripts.config import Lora
+from workflow_scripts.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+ATTENTION = r".*language_model\.layers\.\d+\.self_attn\.(?:q|k|v|o)_proj"
+# Fused gate_up_proj (4.1V), gate_proj and up_proj (dense layers and shared experts of 4.5V). The router and the
+# routed experts, which are stacked tensors and not modules, stay as they are.
+MLP = r".*language_model\.layers\.\d+\.mlp\.(?:shared_experts\.)?(?:gate_up_proj|gate_proj|up_proj|down_proj)"
+VISION = (
+    r".*visual\.(?:blocks\.\d+\.(?:attn\.(?:qkv|proj)|mlp\.(?:gate_proj|up_proj|down_proj))|merger\.\w*proj)"
+)
+
+
+def targets(names: list[str], vision: bool) -> list[str]:
+    """The modules among `names` that get an adapter; a UserError where no text projection is one of them."""
+    pattern = re.compile("|".join([ATTENTION, MLP, VISION] if vision else [ATTENTION, MLP]))
+    hit = [name for name in names if pattern.fullmatch(name)]
+    if not any("language_model" in name for name in hit):
+        raise UserError(
+            "no text projection matches the LoRA targets; this architecture is not in models/adapters.py"
+        )
+    return hit
+
+
+def lora_config(model, settings: Lora):
+    """peft's configuration for a new adapter on `model`."""
+    from peft import LoraConfig
+
+    names = targets([name for name, _ in model.named_modules()], settings.vision)
+    common = {"r": settings.rank, "lora_alpha": settings.alpha, "task_type": "CAUSAL_LM"}
+    if model.config.model_type != "glm4v_moe":
+        return LoraConfig(**common, lora_dropout=settings.dropout, target_modules=names)
+    # peft 0.21 takes any module named gate_proj, up_proj or down_proj on an MoE for the routed experts, so the dense
+    # and shared ones are named as parameters, which take no dropout. Can go with the release that has peft#3715.
+    if settings.dropout:
+        logger.info(
+            "LoRA dropout is 0 on an MoE: peft adapts its shared experts as parameters, which take none"
+        )
+    attention = [name for name in names if re.fullmatch(ATTENTION, name)]
+    others = [f"{name}.weight" for name in names if name not in set(attention)]
+    return LoraConfig(**common, lora_dropout=0.0, target_modules=attention, target_parameters=others)

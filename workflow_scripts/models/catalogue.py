@@ -1,0 +1,56 @@
+"""The catalogue of models: one declarative row per version. What differs between versions stands here alone.
+
+To add a version: a row here and its repositories under `models:` in config.yaml.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from workflow_scripts.models.formats import AnswerFormat
+
+MODES = ("thinking", "base")
+CHAT_TEMPLATES = Path(__file__).parent / "chat_templates"
+
+
+@dataclass(frozen=True)
+class Version:
+    """A model version.
+
+    `repositories` are the default hub ids by mode. `architecture` is the checkpoint's `config.model_type`.
+    `tagged` says whether answers stand in `<answer>` tags. `hybrid` versions switch thinking by the chat
+    template's `enable_thinking`. `stop_token` ends each trained answer: the template has no end-of-turn token,
+    so without one a fine-tuned model never learns to stop; it must be among the checkpoint's eos tokens.
+    """
+
+    repositories: dict[str, str]
+    architecture: str
+    tagged: bool
+    hybrid: bool
+    stop_token: str = "<|user|>"
+
+    def answer_format(self, mode: str) -> AnswerFormat:
+        return AnswerFormat(thinking=mode == "thinking", tagged=self.tagged)
+
+    def template_options(self, mode: str) -> dict:
+        """What the chat template is given for `mode`, in training and at inference alike."""
+        return {"enable_thinking": mode == "thinking"} if self.hybrid else {}
+
+    def chat_template(self) -> str:
+        """Our template, for a checkpoint that ships none: the Base model and the stand-ins."""
+        return (CHAT_TEMPLATES / f"{self.architecture}.jinja").read_text(encoding="utf-8").rstrip("\n")
+
+
+VERSIONS = {
+    "4.1v": Version(
+        repositories={"thinking": "zai-org/GLM-4.1V-9B-Thinking", "base": "zai-org/GLM-4.1V-9B-Base"},
+        architecture="glm4v",
+        tagged=True,
+        hybrid=False,
+    ),
+    "4.5v": Version(
+        repositories={"thinking": "zai-org/GLM-4.5V", "base": "zai-org/GLM-4.5V"},
+        architecture="glm4v_moe",
+        tagged=False,
+        hybrid=True,
+    ),
+}

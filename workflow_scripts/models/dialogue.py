@@ -1,0 +1,97 @@
+"""From a record to the text and tokens that the model sees, in training and at inference alike.
+
+The checkpoint's own chat template renders everything; this module adds the stop token that no template has.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from workflow_scripts.datasets.records import IMAGE_PLACEHOLDER
+from workflow_scripts.errors import UserError
+from workflow_scripts.models.catalogue import VERSIONS
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One assistant turn: the rendered prompt up to it, what is trained, and the images seen so far."""
+
+    prompt: str
+    completion: str
+    images: list[str]
+
+
+@dataclass(frozen=True)
+class Dialogue:
+    """How records become text and tokens for one processor, model version and mode."""
+
+    processor: object
+    model_version: str
+    mode: str
+
+    def prompt(self, messages: list[dict]) -> str:
+        """The text that the model continues: every message, then the start of an assistant turn."""
+        return self._render(messages, add_generation_prompt=True)
+
+    def completion(self, messages: list[dict], answer: str) -> str:
+        """What the model is trained to write after `prompt(messages)`: the assistant's text and the stop token."""
+        prompt = self.prompt(messages)
+        whole = self._render(
+            [*messages, {"role": "assistant", "content": answer}], add_generation_prompt=False
+        )
+        if not whole.startswith(prompt):
+            raise UserError(
+                f"the chat template of {self.model_version} renders a finished turn differently from its own prompt; "
+                "training would not match inference. Use the checkpoint's original template."
+            )
+        return whole[len(prompt) :] + VERSIONS[self.model_version].stop_token
+
+    def turns(self, record: dict) -> Iterator[Turn]:
+        """Each assistant turn of a record as a training example of its own, with the turns before it as context."""
+        messages = record["messages"]
+        for index, message in enumerate(messages):
+            if message["role"] == "assistant":
+                context = messages[:index]
+                seen = sum(earlier["content"].count(IMAGE_PLACEHOLDER) for earlier in context)
+                yield Turn(
+                    self.prompt(context),
+                    self.completion(context, message["content"]),
+                    record["images"][:seen],
+                )
+
+    def _render(self, messages: list[dict], add_generation_prompt: bool) -> str:
+        return self.processor.apply_chat_template(
+            [{"role": message["role"], "content": _parts(message)} for message in messages],
+            add_generation_prompt=add_generation_prompt,
+            tokenize=False,
+            **VERSIONS[self.model_version].template_options(self.mode),
+        )
+
+    def tokens(self, text: str) -> list[int]:
+        """Token ids of rendered text; each image is still one placeholder token."""
+        return self.processor.tokenizer.encode(text, add_special_tokens=False)
+
+    def image_tokens(self, width: int, height: int) -> int:
+        """How many tokens an image of this size in pixels takes, without decoding it."""
+        image_processor = self.processor.image_processor
+        patches = image_processor.get_number_of_image_patches(height, width, {})
+        return patches // image_processor.merge_size**2
+
+
+def _parts(message: dict) -> str | list[dict]:
+    """A user's text with placeholders as the list of images and texts that chat templates expect."""
+    if message["role"] != "user":
+        return message["content"]
+    parts = []
+    for piece in re.split(f"({re.escape(IMAGE_PLACEHOLDER)})", message["content"]):
+        if piece == IMAGE_PLACEHOLDER:
+            parts.append({"type": "image"})
+        elif piece:
+            parts.append({"type": "text", "text": piece})
+    return parts
+
+
+def image_paths(record_images: list[str], folder: Path) -> list[str]:
+    """A record's image paths, relative to its file in `folder`, as paths that open from here."""
+    return [str(folder / image) for image in record_images]

@@ -1,0 +1,76 @@
+"""Answer formats: the one place that writes a training target and reads an answer back from a text.
+
+4.1V marks its answer with `<answer>` tags, after a `<think>` block in thinking mode. 4.5V and later use the
+simplified form: the answer follows the thought without tags, and in base mode stands alone.
+Reading follows the models' official rule (GLM-V, `glmv_reward`): a text that does not have the form, an
+unclosed thought for one, holds no answer; one box holds the answer, several boxes hold none.
+"""
+
+import re
+from dataclasses import dataclass
+
+_THOUGHT = re.compile(r"\s*<think>(?P<thought>.*?)</think>(?P<rest>.*)", re.DOTALL)
+_ANSWER = re.compile(r"\s*<answer>(?P<answer>.*?)</answer>", re.DOTALL)
+_BOX = re.compile(r"<\|begin_of_box\|>(.*?)<\|end_of_box\|>", re.DOTALL)
+
+# Markup of the formats, special tokens and the image placeholder must not arise from a row's own text.
+_MARKUP = re.compile(
+    r"<(?=/?(?:think|answer|image|video|sop|eop)>|\|)|&(?=(?:lt|amp|lsqb);)|\[(?=[gs]?MASK\])"
+)
+_ESCAPES = {"<": "&lt;", "&": "&amp;", "[": "&lsqb;"}
+_ESCAPED = re.compile(r"&(lt|amp|lsqb);")
+_UNESCAPES = {"lt": "<", "amp": "&", "lsqb": "["}
+
+
+def escape(text: str) -> str:
+    """Make `text` safe inside a dialogue; ordinary text comes back unchanged."""
+    return _MARKUP.sub(lambda match: _ESCAPES[match[0]], text)
+
+
+def unescape(text: str) -> str:
+    """Undo `escape`."""
+    return _ESCAPED.sub(lambda match: _UNESCAPES[match[1]], text)
+
+
+@dataclass(frozen=True)
+class AnswerFormat:
+    """How one (model version, mode) wraps its answers."""
+
+    thinking: bool
+    tagged: bool
+
+    def write(self, answer: str, thought: str = "") -> str:
+        """The assistant's text for `answer`; `thought` is used in thinking mode only.
+
+        Raises ValueError for a blank answer: nothing could be read back from it.
+        """
+        answer = escape(answer.strip())
+        if not answer:
+            raise ValueError("an answer must not be blank")
+        target = f"<answer>{answer}</answer>" if self.tagged else answer
+        return f"<think>{escape(thought.strip())}</think>{target}" if self.thinking else target
+
+    def read(self, text: str) -> str | None:
+        """The answer in a generated `text`, or None where the text does not have the format."""
+        parsed = self.parse(text)
+        return parsed[1] if parsed else None
+
+    def parse(self, text: str) -> tuple[str, str] | None:
+        """(thought, answer) in a generated `text`; the thought is "" where there is none."""
+        thought = ""
+        if match := _THOUGHT.fullmatch(text):
+            thought, text = match["thought"], match["rest"]
+        elif self.thinking:
+            return None
+        if "<think>" in text or "</think>" in text:
+            return None
+        if self.tagged:
+            match = _ANSWER.match(text)
+            if match is None:
+                return None
+            text = match["answer"]
+        boxes = _BOX.findall(text)
+        if len(boxes) > 1:
+            return None
+        answer = unescape((boxes[0] if boxes else text).strip()).strip()
+        return (unescape(thought.strip()), answer) if answer else None

@@ -1,0 +1,116 @@
+"""Loading models and processors: one way for real checkpoints, stand-ins, full fine-tunings and adapters."""
+
+import logging
+import sys
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers.utils import logging as transformers_logging
+
+from workflow_scripts import files
+from workflow_scripts.errors import UserError
+from workflow_scripts.models.catalogue import Version
+
+logger = logging.getLogger(__name__)
+
+if not sys.stderr.isatty():
+    transformers_logging.disable_progress_bar()
+
+# Above this, training or generating on a CPU is a mistake rather than a wish.
+LARGEST_CPU_MODEL = 1_000_000_000
+
+
+def processor(path: Path, version: Version, max_image_side: int):
+    """The processor saved at `path`, images limited to the area of `max_image_side` squared.
+
+    The checkpoint's chat template is used where it has one, ours otherwise.
+    """
+    loaded = AutoProcessor.from_pretrained(path)
+    if not loaded.chat_template:
+        loaded.chat_template = version.chat_template()
+    size = loaded.image_processor.size
+    # The family's `longest_edge` counts the pixels of two frames.
+    largest = min(size["longest_edge"], 2 * max_image_side**2)
+    loaded.image_processor.size = {
+        "shortest_edge": min(size["shortest_edge"], largest),
+        "longest_edge": largest,
+    }
+    if loaded.tokenizer.convert_tokens_to_ids(version.stop_token) in (None, loaded.tokenizer.unk_token_id):
+        raise UserError(f"{path}: the tokenizer has no {version.stop_token}, which ends a trained answer")
+    return loaded
+
+
+def is_adapter(path: Path) -> bool:
+    return (Path(path) / "adapter_config.json").is_file()
+
+
+def base_of(path: Path) -> Path:
+    """The folder of the whole model below an adapter, or `path` itself."""
+    if not is_adapter(path):
+        return Path(path)
+    base = Path(files.read_json(Path(path) / "adapter_config.json")["base_model_name_or_path"])
+    if not base.is_dir():
+        raise UserError(f"{path}: its base model {base} is not there; run from the folder it was trained in")
+    return base
+
+
+def device_and_dtype(gpus: int, precision: str = "auto") -> tuple[torch.device, torch.dtype]:
+    """bf16 on a GPU and fp32 on a CPU, unless `precision` says otherwise."""
+    on_gpu = gpus > 0 and torch.cuda.is_available()
+    dtype = {
+        "fp32": torch.float32,
+        "bf16": torch.bfloat16,
+        "auto": torch.bfloat16 if on_gpu else torch.float32,
+    }
+    return torch.device("cuda" if on_gpu else "cpu"), dtype[precision]
+
+
+def model(path: Path, dtype: torch.dtype, device: torch.device, trainable: bool = False, device_map=None):
+    """The model at `path`, in evaluation mode; an adapter comes on top of its base, `trainable` if asked."""
+    base = base_of(path)
+    _refuse_slow(base, device)
+    try:
+        loaded = AutoModelForImageTextToText.from_pretrained(base, dtype=dtype, device_map=device_map)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{base}: cannot be loaded as a model ({' '.join(str(error).split())[:200]})"
+        ) from error
+    if is_adapter(path):
+        loaded = PeftModel.from_pretrained(loaded, path, is_trainable=trainable)
+    return loaded.eval() if device_map else loaded.to(device).eval()
+
+
+def merged(path: Path, dtype: torch.dtype, device: torch.device):
+    """The model at `path` as one whole: an adapter is merged into its base."""
+    loaded = model(path, dtype, device)
+    return loaded.merge_and_unload() if is_adapter(path) else loaded
+
+
+def reference(path: Path, settings):
+    """DPO's reference for full training: the model at `path` as one whole. LoRA needs none; TRL keeps the adapter."""
+    if settings.method == "lora":
+        return None
+    device, dtype = device_and_dtype(settings.gpus, settings.precision)
+    return merged(path, dtype, device)
+
+
+def fingerprint(path: Path) -> str:
+    """What identifies the model at `path`: the manifest of a download, the metrics of a training, else its files."""
+    for name in ("manifest.json", "metrics.json"):
+        if (Path(path) / name).is_file():
+            return files.read_json(Path(path) / name)["fingerprint"]
+    weights = sorted(Path(path).glob("*.safetensors"))
+    if not weights:
+        raise UserError(f"{path}: no model here; download or train it first")
+    return files.fingerprint([files.sha256(file) for file in weights])
+
+
+def _refuse_slow(base: Path, device: torch.device) -> None:
+    size = sum(file.stat().st_size for file in base.glob("*.safetensors")) // 2
+    if device.type == "cpu" and size > LARGEST_CPU_MODEL:
+        raise UserError(
+            f"{base}: a model of {size / 1e9:.0f} billion parameters needs a GPU and none is visible; "
+            "check nvidia-smi and CUDA_VISIBLE_DEVICES, or take the stand-in (models.….embedded: true)"
+        )

@@ -1,0 +1,85 @@
+"""Images as the model takes them, each decoded and processed once while it stays in memory."""
+
+from collections import OrderedDict
+
+import torch
+from PIL import Image
+
+from workflow_scripts.datasets.images import open_image
+
+CACHE_BYTES = 2**29
+GREY = (128, 128, 128)
+
+
+class Pixels:
+    """Processed images by path, the least recently used dropped above `CACHE_BYTES`.
+
+    With `blank`, every image is replaced by a uniform grey one of the same size.
+    """
+
+    def __init__(self, image_processor, blank: bool = False) -> None:
+        self.image_processor = image_processor
+        self.blank = blank
+        self._kept: OrderedDict[str, tuple[torch.Tensor, torch.Tensor]] = OrderedDict()
+        self._bytes = 0
+
+    def __call__(self, path: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Patches [t·h·w, channels · pixels of a patch] and grid [3] = (t, h, w) of one image."""
+        if path in self._kept:
+            self._kept.move_to_end(path)
+            return self._kept[path]
+        image = open_image(path)
+        if self.blank:
+            image = Image.new("RGB", image.size, GREY)
+        processed = self.image_processor([image], return_tensors="pt")
+        entry = processed["pixel_values"], processed["image_grid_thw"][0]
+        self._kept[path] = entry
+        self._bytes += entry[0].nbytes
+        while self._bytes > CACHE_BYTES and len(self._kept) > 1:
+            _, (dropped, _) = self._kept.popitem(last=False)
+            self._bytes -= dropped.nbytes
+        return entry
+
+    def tokens(self, grid: torch.Tensor) -> int:
+        """How many tokens an image with this grid takes in the text."""
+        return int(grid.prod()) // self.image_processor.merge_size**2
+
+
+def batch(
+    rows: list[tuple[list[int], list[str]]], processor, pixels: Pixels, padding_side: str
+) -> tuple[dict[str, torch.Tensor], list[list[int]]]:
+    """Model inputs for rows of (token ids with one placeholder an image, image paths), and the expanded ids.
+
+    input_ids, attention_mask and mm_token_type_ids are [rows, longest]; pixel_values and image_grid_thw hold the
+    images in the order of the rows, and are absent when no row has one.
+    """
+    images = [[pixels(path) for path in paths] for _, paths in rows]
+    expanded = [
+        expand(ids, [pixels.tokens(grid) for _, grid in row_images], processor.image_token_id)
+        for (ids, _), row_images in zip(rows, images, strict=True)
+    ]
+    inputs = pad(expanded, processor, padding_side)
+    flat = [entry for row_images in images for entry in row_images]
+    if flat:
+        inputs["pixel_values"] = torch.cat([patches for patches, _ in flat])
+        inputs["image_grid_thw"] = torch.stack([grid for _, grid in flat])
+    return inputs, expanded
+
+
+def pad(sequences: list[list[int]], processor, side: str) -> dict[str, torch.Tensor]:
+    """Token ids as tensors [rows, longest], padded on `side`."""
+    longest = max(map(len, sequences))
+    ids = torch.full((len(sequences), longest), processor.tokenizer.pad_token_id)
+    mask = torch.zeros_like(ids)
+    for row, sequence in enumerate(sequences):
+        span = slice(0, len(sequence)) if side == "right" else slice(longest - len(sequence), longest)
+        ids[row, span] = torch.tensor(sequence)
+        mask[row, span] = 1
+    kinds = torch.tensor(processor.create_mm_token_type_ids(ids.tolist()))
+    return {"input_ids": ids, "attention_mask": mask, "mm_token_type_ids": kinds}
+
+
+def expand(ids: list[int], image_tokens: list[int], image_token_id: int) -> list[int]:
+    """`ids` with the n-th image placeholder repeated as often as the n-th image has tokens."""
+    counts = iter(image_tokens)
+    return [copy for token in ids for copy in [token] * (next(counts) if token == image_token_id else 1)]

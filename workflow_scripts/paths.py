@@ -1,0 +1,60 @@
+"""Where everything under `results/` lies: the one place that knows."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+STAGES = ("download", "convert", "validate", "sft", "preferences", "dpo", "evaluate", "report")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One (dataset, model version, mode), the unit of the chain."""
+
+    dataset: str
+    model_version: str
+    mode: str
+
+    def __str__(self) -> str:
+        return f"{self.dataset}_{self.model_version}_{self.mode}"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The results folder."""
+
+    root: Path
+
+    def raw(self, source: str) -> Path:
+        return self.root / "raw" / source
+
+    def model(self, model_version: str, mode: str) -> Path:
+        return self.root / "models" / f"{model_version}_{mode}"
+
+    def data(self, run: Run) -> Path:
+        return self.root / "data" / str(run)
+
+    def split(self, run: Run, split: str) -> Path:
+        return self.data(run) / f"{split}.jsonl"
+
+    def trained(self, stage: str, run: Run) -> Path:
+        """The final model of `sft` or `dpo`, with metrics.json."""
+        return self.root / stage / str(run)
+
+    def checkpoints(self, stage: str, run: Run) -> Path:
+        """Unfinished training. No output of Snakemake, which deletes the outputs of a failed job."""
+        return self.root / "checkpoints" / stage / str(run)
+
+    def preferences(self, run: Run) -> Path:
+        return self.root / "preferences" / f"{run}.jsonl"
+
+    def evaluation(self, run: Run) -> Path:
+        return self.root / "eval" / f"{run}.json"
+
+    def predictions(self, run: Run) -> Path:
+        return self.root / "eval" / str(run) / "predictions.jsonl"
+
+    def gallery(self, run: Run) -> Path:
+        return self.root / "eval" / str(run) / "gallery.html"
+
+    def report(self) -> Path:
+        return self.root / "report" / "index.html"

@@ -1,0 +1,49 @@
+"""What the Snakefile asks: the validated configuration, the runs, and what each job depends on."""
+
+import os
+from pathlib import Path
+
+from workflow_scripts import config
+from workflow_scripts.cli import CONFIG_VARIABLE
+from workflow_scripts.config import Combination
+from workflow_scripts.paths import Layout, Run
+
+
+class Plan:
+    """The plan of a workflow from Snakemake's merged configuration; a UserError lists all that is wrong in it."""
+
+    def __init__(self, raw: dict, where: list[Path], root: Path) -> None:
+        self.config = config.validate(raw, where=", ".join(map(str, where)))
+        self.layout = Layout(Path("results"))
+        self.sources = [
+            name for name, entry in self.config.datasets.items() if not isinstance(entry, Combination)
+        ]
+        self.runs = [
+            Run(dataset, version, mode)
+            for dataset in self.config.datasets
+            for version, modes in self.config.models.items()
+            for mode in modes
+        ]
+        self.evaluations = [str(self.layout.evaluation(run)) for run in self.runs]
+        # Jobs find the package wherever they run, and read their own copy of the configuration, named by its
+        # content: a change made while they run does not reach them.
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
+        os.environ[CONFIG_VARIABLE] = str(config.write_copy(self.config, self.layout))
+
+    def settings(self, stage: str) -> dict:
+        """The values whose change reruns `stage`."""
+        return config.stage_settings(self.config, stage)
+
+    def raw_manifests(self, wildcards) -> list[str]:
+        """The raw files of every source that a data set is made of."""
+        return [
+            str(self.layout.raw(name) / "manifest.json") for name in self.config.sources(wildcards.dataset)
+        ]
+
+    def source(self, wildcards) -> dict:
+        """The values whose change fetches a source again."""
+        return config.origin_settings(self.config, wildcards.source)
+
+    def checkpoint(self, wildcards) -> dict:
+        """The values whose change fetches a model again."""
+        return self.config.checkpoint(wildcards.model_version, wildcards.mode).model_dump(mode="json")

@@ -1,0 +1,47 @@
+"""Supervised fine-tuning of a model on the train records: `results/sft/{run}/`."""
+
+import sys
+from pathlib import Path
+
+from workflow_scripts import cli, config
+from workflow_scripts.paths import Layout, Run
+
+
+def sft(settings: config.Config, layout: Layout, run: Run, base_model: Path) -> dict:
+    """Train and write the model or adapter of `run`; returns its metrics."""
+    from workflow_scripts.training import rows, stage
+
+    data = layout.split(run, "train")
+    return stage.train_stage("sft", settings, layout, run, base_model, data, rows.sft_rows, _trainer)
+
+
+def _trainer(inputs):
+    from trl import SFTConfig, SFTTrainer
+
+    from workflow_scripts.training.collators import SftCollator
+
+    trainer = SFTTrainer(
+        args=SFTConfig(**inputs.arguments),
+        data_collator=SftCollator(inputs.processor, inputs.pixels),
+        **inputs.shared,
+    )
+    # Glm4v declares that its own loss cannot count tokens over accumulation steps; TRL's, which is used, can.
+    trainer.model_accepts_loss_kwargs = True
+    return trainer
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = cli.training_options("sft", __doc__, arguments)
+    base_model = options.base_model or options.layout.model(options.model_version, options.mode)
+    from workflow_scripts.training import stage
+
+    return stage.launch_or_run(
+        "workflow_scripts.sft",
+        arguments,
+        options.settings.sft.gpus,
+        lambda: sft(options.settings, options.layout, options.run, base_model),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

@@ -1,0 +1,1 @@
+"""Training rows, collators, trainers, checkpoints and resume."""

@@ -1,0 +1,155 @@
+"""Running one of TRL's trainers from the configuration, and writing what comes out of it."""
+
+import logging
+import math
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+from transformers import Trainer, set_seed
+
+from workflow_scripts import files
+from workflow_scripts.config import Training
+from workflow_scripts.errors import UserError
+from workflow_scripts.models import adapters, loading
+from workflow_scripts.training.progress import Progress, curve
+
+logger = logging.getLogger(__name__)
+
+
+def arguments(settings: Training, folder: Path, seed: int, rows: int) -> dict:
+    """What SFTConfig and DPOConfig share, for a training set of `rows` rows."""
+    device, dtype = loading.device_and_dtype(settings.gpus, settings.precision)
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    micro = min(settings.micro_batch_size, max(1, settings.batch_size // processes))
+    accumulation = settings.batch_size // (micro * processes)
+    if accumulation * micro * processes != settings.batch_size:
+        raise UserError(
+            f"batch_size {settings.batch_size} is not micro_batch_size {micro} x {processes} process(es) x a whole number"
+        )
+    return {
+        "output_dir": str(folder),
+        "num_train_epochs": settings.epochs,
+        "max_steps": settings.max_steps or -1,
+        "per_device_train_batch_size": micro,
+        "gradient_accumulation_steps": accumulation,
+        "learning_rate": settings.learning_rate,
+        "warmup_steps": settings.warmup,
+        "lr_scheduler_type": "cosine",
+        "weight_decay": settings.weight_decay,
+        "seed": seed,
+        "logging_steps": min(settings.log_steps, steps(settings, rows)),
+        "save_steps": settings.save_steps,
+        "save_total_limit": 2,
+        "bf16": dtype == torch.bfloat16,
+        "use_cpu": device.type == "cpu",
+        "gradient_checkpointing": settings.gradient_checkpointing,
+        "gradient_checkpointing_kwargs": {"use_reentrant": False},
+        "deepspeed": deepspeed_config(settings.strategy),
+        "dataloader_num_workers": 2 if device.type == "cuda" else 0,
+        "dataloader_pin_memory": device.type == "cuda",
+        "remove_unused_columns": False,
+        "max_length": None,  # never cut: validation has refused what is too long
+        "router_aux_loss_coef": 0.0,  # TRL 1.16 looks for `num_experts`, which 4.5V's configuration does not have
+        "report_to": "none",
+        "disable_tqdm": not sys.stderr.isatty(),
+    }
+
+
+def steps(settings: Training, rows: int) -> int:
+    """Optimiser steps of a training over `rows` rows."""
+    return settings.max_steps or math.ceil(math.ceil(rows / settings.batch_size) * settings.epochs)
+
+
+def deepspeed_config(strategy: str) -> dict | None:
+    """DeepSpeed's configuration for `strategy`; None for plain data parallelism."""
+    if strategy == "ddp":
+        return None
+    stage = int(strategy.removeprefix("zero"))
+    return {
+        "train_batch_size": "auto",
+        "train_micro_batch_size_per_gpu": "auto",
+        "gradient_accumulation_steps": "auto",
+        "gradient_clipping": "auto",
+        "bf16": {"enabled": "auto"},
+        "zero_allow_untested_optimizer": True,
+        "zero_optimization": {
+            "stage": stage,
+            "overlap_comm": True,
+            "contiguous_gradients": True,
+            "stage3_gather_16bit_weights_on_model_save": True,
+        },
+    }
+
+
+def trainable_model(path: Path, settings: Training, seed: int):
+    """The model at `path` made ready for `settings.method`, and peft's configuration for a new adapter or None.
+
+    LoRA continues an adapter that is there and starts one where there is none; full training merges one first.
+    A GPU trains LoRA on bf16 weights and full weights in fp32 under bf16 autocast.
+    """
+    set_seed(seed)
+    device, dtype = loading.device_and_dtype(settings.gpus, settings.precision)
+    if settings.method == "full":
+        model = loading.merged(path, torch.float32, device)
+        for parameter in model.model.visual.parameters():
+            parameter.requires_grad_(not settings.freeze_vision)
+        return model, None
+    if loading.is_adapter(path):
+        return loading.model(path, dtype, device, trainable=True), None
+    model = loading.model(path, dtype, device)
+    return model, adapters.lora_config(model, settings.lora)
+
+
+def train(trainer: Trainer, resume_from: Path | None, progress: Progress) -> dict:
+    """Run `trainer` to its end; returns steps, seconds, final loss, curve and the model's size."""
+    trainable = sum(parameter.numel() for parameter in trainer.model.parameters() if parameter.requires_grad)
+    total = sum(parameter.numel() for parameter in trainer.model.parameters())
+    logger.info(
+        "training %s of %s parameters on %s, %d rows, batch %d",
+        f"{trainable:,}",
+        f"{total:,}",
+        trainer.args.device,
+        len(trainer.train_dataset),
+        progress.rows_per_step,
+    )
+    trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+    points = curve(trainer.state.log_history)
+    if not points or not math.isfinite(points[-1]["loss"]):
+        raise UserError(
+            f"the loss is not a number at step {trainer.state.global_step}; lower the learning rate"
+        )
+    trained = trainer.state.global_step * progress.rows_per_step
+    return {
+        "train_rows": len(trainer.train_dataset),
+        "steps": trainer.state.global_step,
+        "epochs": trainer.state.epoch,
+        "seconds": progress.seconds,
+        "examples_per_second": trained / progress.seconds,
+        "final_loss": points[-1]["loss"],
+        "trainable_parameters": trainable,
+        "total_parameters": total,
+        "device": str(trainer.args.device),
+        "precision": "bf16" if trainer.args.bf16 else "fp32",
+        "curve": points,
+    }
+
+
+def save(trainer: Trainer, processor, folder: Path, checkpoints: Path, metrics: dict) -> None:
+    """Put the trained model, its processor and metrics.json into `folder`, then remove the checkpoints."""
+    final = checkpoints / "final"
+    trainer.save_model(str(final))
+    if not trainer.is_world_process_zero():
+        return
+    # DPO keeps the SFT adapter as a second, frozen one; it is not part of the result.
+    shutil.rmtree(final / "ref", ignore_errors=True)
+    for leftover in ("training_args.bin", "README.md"):
+        (final / leftover).unlink(missing_ok=True)
+    processor.save_pretrained(final)
+    files.write_json(final / "metrics.json", metrics)
+    with files.replacing_folder(folder) as temporary:
+        temporary.rmdir()
+        os.rename(final, temporary)
+    shutil.rmtree(checkpoints)
