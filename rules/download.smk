@@ -1,0 +1,33 @@
+rule download:
+    output:
+        "results/raw/{source}/manifest.json",
+    log:
+        "results/logs/download/{source}.log",
+    benchmark:
+        "results/benchmarks/download/{source}.tsv"
+    conda:
+        "../envs/workflow.yaml"
+    params:
+        origin=plan.source,
+    message:
+        "Download {wildcards.source}"
+    shell:
+        "python -m workflow_scripts.download" " --dataset {wildcards.source} 2>&1 | tee {log}"
+
+
+rule download_model:
+    output:
+        "results/models/{model_version}_{mode}/manifest.json",
+    log:
+        "results/logs/download/{model_version}_{mode}.log",
+    benchmark:
+        "results/benchmarks/download/{model_version}_{mode}.tsv"
+    conda:
+        "../envs/workflow.yaml"
+    params:
+        origin=plan.checkpoint,
+    message:
+        "Download the model {wildcards.model_version} {wildcards.mode}"
+    shell:
+        "python -m workflow_scripts.download"
+        " --model_version {wildcards.model_version} --mode {wildcards.mode} 2>&1 | tee {log}"

@@ -1,0 +1,23 @@
+rule dpo:
+    input:
+        preferences="results/preferences/{dataset}_{model_version}_{mode}.jsonl",
+        sft="results/sft/{dataset}_{model_version}_{mode}/metrics.json",
+    output:
+        "results/dpo/{dataset}_{model_version}_{mode}/metrics.json",
+    log:
+        "results/logs/dpo/{dataset}_{model_version}_{mode}.log",
+    benchmark:
+        "results/benchmarks/dpo/{dataset}_{model_version}_{mode}.tsv"
+    conda:
+        "../envs/workflow.yaml"
+    threads: workflow.cores
+    resources:
+        gpu=plan.config.dpo.gpus,
+    params:
+        settings=plan.settings("dpo"),
+    message:
+        "Optimise preferences of {wildcards.dataset} {wildcards.model_version} {wildcards.mode}"
+    shell:
+        "python -m workflow_scripts.dpo"
+        " --dataset {wildcards.dataset} --model_version {wildcards.model_version} --mode {wildcards.mode}"
+        " 2>&1 | tee {log}"

@@ -1,0 +1,34 @@
+rule evaluate:
+    input:
+        train="results/data/{dataset}_{model_version}_{mode}/train.jsonl",
+        validation="results/data/{dataset}_{model_version}_{mode}/validation.jsonl",
+        test="results/data/{dataset}_{model_version}_{mode}/test.jsonl",
+        model="results/models/{model_version}_{mode}/manifest.json",
+        sft="results/sft/{dataset}_{model_version}_{mode}/metrics.json",
+        dpo="results/dpo/{dataset}_{model_version}_{mode}/metrics.json",
+    output:
+        evaluation="results/eval/{dataset}_{model_version}_{mode}.json",
+        predictions="results/eval/{dataset}_{model_version}_{mode}/predictions.jsonl",
+        gallery=report(
+            "results/eval/{dataset}_{model_version}_{mode}/gallery.html",
+            caption="../docs/captions/gallery.rst",
+            category="Predictions",
+            labels={"run": "{dataset}_{model_version}_{mode}"},
+        ),
+    log:
+        "results/logs/evaluate/{dataset}_{model_version}_{mode}.log",
+    benchmark:
+        "results/benchmarks/evaluate/{dataset}_{model_version}_{mode}.tsv"
+    conda:
+        "../envs/workflow.yaml"
+    threads: workflow.cores
+    resources:
+        gpu=plan.config.evaluation.gpus,
+    params:
+        settings=plan.settings("evaluate"),
+    message:
+        "Evaluate {wildcards.dataset} {wildcards.model_version} {wildcards.mode}"
+    shell:
+        "python -m workflow_scripts.evaluate"
+        " --dataset {wildcards.dataset} --model_version {wildcards.model_version} --mode {wildcards.mode}"
+        " 2>&1 | tee {log}"

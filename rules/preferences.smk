@@ -1,0 +1,25 @@
+rule preferences:
+    input:
+        train="results/data/{dataset}_{model_version}_{mode}/train.jsonl",
+        test="results/data/{dataset}_{model_version}_{mode}/test.jsonl",
+        validation="results/data/{dataset}_{model_version}_{mode}/validation.json",
+        sft="results/sft/{dataset}_{model_version}_{mode}/metrics.json",
+    output:
+        "results/preferences/{dataset}_{model_version}_{mode}.jsonl",
+    log:
+        "results/logs/preferences/{dataset}_{model_version}_{mode}.log",
+    benchmark:
+        "results/benchmarks/preferences/{dataset}_{model_version}_{mode}.tsv"
+    conda:
+        "../envs/workflow.yaml"
+    threads: workflow.cores
+    resources:
+        gpu=plan.config.evaluation.gpus,
+    params:
+        settings=plan.settings("preferences"),
+    message:
+        "Collect preferences for {wildcards.dataset} {wildcards.model_version} {wildcards.mode}"
+    shell:
+        "python -m workflow_scripts.preferences"
+        " --dataset {wildcards.dataset} --model_version {wildcards.model_version} --mode {wildcards.mode}"
+        " 2>&1 | tee {log}"

@@ -1,0 +1,19 @@
+rule report:
+    input:
+        plan.evaluations,
+    output:
+        report(
+            "results/report/index.html",
+            caption="../docs/captions/report.rst",
+            category="Results",
+        ),
+    log:
+        "results/logs/report.log",
+    benchmark:
+        "results/benchmarks/report.tsv"
+    conda:
+        "../envs/workflow.yaml"
+    message:
+        "Report on all runs"
+    shell:
+        "python -m workflow_scripts.report 2>&1 | tee {log}"

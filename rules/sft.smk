@@ -1,0 +1,24 @@
+rule sft:
+    input:
+        train="results/data/{dataset}_{model_version}_{mode}/train.jsonl",
+        validation="results/data/{dataset}_{model_version}_{mode}/validation.json",
+        model="results/models/{model_version}_{mode}/manifest.json",
+    output:
+        "results/sft/{dataset}_{model_version}_{mode}/metrics.json",
+    log:
+        "results/logs/sft/{dataset}_{model_version}_{mode}.log",
+    benchmark:
+        "results/benchmarks/sft/{dataset}_{model_version}_{mode}.tsv"
+    conda:
+        "../envs/workflow.yaml"
+    threads: workflow.cores
+    resources:
+        gpu=plan.config.sft.gpus,
+    params:
+        settings=plan.settings("sft"),
+    message:
+        "Fine-tune {wildcards.dataset} {wildcards.model_version} {wildcards.mode}"
+    shell:
+        "python -m workflow_scripts.sft"
+        " --dataset {wildcards.dataset} --model_version {wildcards.model_version} --mode {wildcards.mode}"
+        " 2>&1 | tee {log}"
