@@ -1,0 +1,26 @@
+from pathlib import Path
+
+import pytest
+
+from workflow_scripts.datasets.layouts import write_pathvqa, write_rad, write_slake
+from workflow_scripts.datasets.readers import READERS
+from workflow_scripts.datasets.readers.parquet import unpack_images
+from workflow_scripts.datasets.records import Example
+
+PHANTOM_IMAGES = 120
+
+
+@pytest.fixture(scope="session")
+def phantom_sets(tmp_path_factory) -> Path:
+    """The three sets in their raw layouts, as they lie after download."""
+    root = tmp_path_factory.mktemp("phantoms")
+    for name, write in (("slake", write_slake), ("rad", write_rad), ("pathvqa", write_pathvqa)):
+        write(root / name, PHANTOM_IMAGES, seed=0)
+    for file in (root / "pathvqa" / "data").iterdir():
+        unpack_images(file, root / "pathvqa" / "images")
+    return root
+
+
+@pytest.fixture(scope="session")
+def phantom_examples(phantom_sets) -> dict[str, list[Example]]:
+    return {name: list(read(phantom_sets / name)) for name, read in READERS.items()}

@@ -1,0 +1,262 @@
+"""Preference pairs: what the rules make of an answer, which pairs are chosen, and the user's own files."""
+
+import json
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from workflow_scripts.datasets import preferences
+from workflow_scripts.datasets.preferences import OWN_ANSWER, Pair, rule_pairs, select
+from workflow_scripts.datasets.records import to_record
+from workflow_scripts.errors import UserError
+from workflow_scripts.evaluation import scoring
+
+RULES = ["polarity", "swap", "other_image"]
+
+
+def record(answer, question="Where?", image="i1", **values):
+    language = "zh" if any("\u4e00" <= character <= "\u9fff" for character in answer + question) else "en"
+    return {
+        "id": f"{image}-{question}-{answer}",
+        "source": "slake",
+        "image_id": image,
+        "question": question,
+        "answer": answer,
+        "answer_type": "open",
+        "question_type": "Position",
+        "language": language,
+        "messages": [{"role": "user", "content": "<image>Q"}, {"role": "assistant", "content": answer}],
+        "images": [f"{image}.png"],
+        **values,
+    }
+
+
+def rejected(records, *rules, seed=0):
+    found = rule_pairs(records, list(rules), seed, scoring.same_answer)
+    return [(pair.record["answer"], pair.rejected) for pair in found]
+
+
+@pytest.mark.parametrize(
+    ("answer", "wrong"),
+    [
+        ("Yes", "No"),
+        ("no", "yes"),
+        ("YES", "NO"),
+        ("Yes.", "No."),
+        ("是的", "不是"),
+        ("是", "不是"),
+        ("不是", "是的"),
+        ("有", "没有"),
+        ("没有", "有"),
+        ("不包含", "包含"),
+        ("包括", "不包括"),
+        ("不存在。", "存在。"),
+        ("可以", "不可以"),
+        ("不能", "能"),
+        ("会", "不会"),
+    ],
+)
+def test_polarity_turns_in_its_own_wording(answer, wrong):
+    assert rejected([record(answer)], "polarity") == [(answer, wrong)]
+
+
+@pytest.mark.parametrize("answer", ["Yes, on the left", "normal", "无", "不正常", "None", "Lung", "."])
+def test_polarity_leaves_other_answers_alone(answer):
+    assert rejected([record(answer)], "polarity") == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "wrong"),
+    [
+        ("Left", {"Right"}),
+        ("RIGHT", {"LEFT"}),
+        ("right side", {"left side"}),
+        ("Upper Left Lobe", {"Lower Left Lobe", "Upper Right Lobe"}),
+        ("T2 weighted", {"T1 weighted"}),
+        ("PA", {"AP"}),
+        ("右下肺", {"左下肺", "右上肺"}),
+        ("左肾", {"右肾"}),
+        ("顶部", {"底部"}),
+        ("下颌骨", set()),
+        ("左右对称", set()),
+        ("Left and right lung", set()),
+        ("Bright spot", set()),
+        ("MRI", {"CT", "X-Ray", "Ultrasound", "PET"}),
+        ("chest x-ray", {"chest mri", "chest ct", "chest ultrasound", "chest pet"}),
+        ("Transverse  Plane", {"Coronal  Plane", "Sagittal  Plane"}),
+        ("X光", {"核磁共振", "CT", "超声"}),
+        ("横断面", {"冠状面", "矢状面"}),
+        ("Neck", {"Chest", "Abdomen", "Head", "Pelvis"}),
+        ("头部", {"胸腔", "腹部", "颈部", "盆腔"}),
+        ("肺癌", set()),
+        ("Cardiomegaly", set()),
+    ],
+)
+def test_swap_stays_within_a_class(answer, wrong):
+    found = {text for seed in range(60) for _, text in rejected([record(answer)], "swap", seed=seed)}
+    assert found == wrong
+
+
+def test_swap_of_an_organ_keeps_the_rest():
+    (pair,) = rejected([record("Lung, Heart")], "swap")
+    before, after = pair[1].split(", ")
+    assert (before == "Lung") != (after == "Heart")
+    (pair,) = rejected([record("肺,心脏")], "swap")
+    assert "," in pair[1] and pair[1] != "肺,心脏"
+
+
+def test_an_unlisted_organ_is_swapped_for_one_of_the_data():
+    answers = ("Mandible", "Left Mandible", "Larynx", "Yes")
+    organs = [record(answer, image=answer, question_type="Organ") for answer in answers]
+    assert ("Mandible", "Larynx") in rejected(organs, "swap")
+    assert ("Larynx", "Yes") not in rejected(organs, "swap")
+    no_organs = [record(answer, image=answer) for answer in answers]
+    assert ("Mandible", "Larynx") not in rejected(no_organs, "swap")
+
+
+def test_other_image_takes_the_answer_to_the_same_question_elsewhere():
+    records = [record("Two", "How many?"), record("three", "how many", "i2"), record("Four", "Why?", "i3")]
+    assert rejected(records, "other_image") == [("Two", "three"), ("three", "Two")]
+
+
+def test_no_rejected_answer_is_right_for_the_same_image_and_question():
+    records = [record("Left"), record("right"), record("Left", image="i2"), record("the left!", image="i3")]
+    found = rejected(records, *RULES)
+    assert found == [
+        ("Left", "Right"),
+        ("Left", "right"),
+        ("the left!", "the right!"),
+        ("the left!", "right"),
+    ]
+
+
+ANSWERS = st.sampled_from(
+    ["Yes", "No", "no", "是的", "不是", "Left", "Right lung", "MRI", "CT", "Liver", "肺", "2"]
+)
+
+
+@given(
+    st.lists(st.tuples(ANSWERS, st.sampled_from(["Q1", "Q2"]), st.sampled_from("abc")), unique=True),
+    st.integers(0, 99),
+)
+def test_rules_make_wrong_answers_whatever_the_order(rows, seed):
+    records = [record(answer, question, image) for answer, question, image in rows]
+    pairs = list(rule_pairs(records, RULES, seed, scoring.same_answer))
+    for pair in pairs:
+        assert pair.rejected.strip()
+        assert not scoring.correct(pair.record["answer"], pair.rejected, closed=True)
+    assert pairs == list(rule_pairs(records, RULES, seed, scoring.same_answer))
+    assert len({(pair.record["id"], pair.origin) for pair in pairs}) == len(pairs)
+
+
+@given(
+    st.lists(
+        st.builds(
+            lambda answer, question, image, wrong, origin: Pair(
+                record(answer, question, image), wrong, origin
+            ),
+            ANSWERS,
+            st.sampled_from(["Q1", "Q2"]),
+            st.sampled_from("abcd"),
+            st.sampled_from(["wrong", "worse"]),
+            st.sampled_from([OWN_ANSWER, *RULES]),
+        ),
+        max_size=40,
+    ),
+    st.integers(0, 20),
+    st.integers(1, 4),
+    st.integers(0, 99),
+)
+def test_the_choice_keeps_every_limit(pairs, most, most_per_image, seed):
+    chosen = select(pairs, most, most_per_image, seed)
+    assert chosen == select(pairs, most, most_per_image, seed)
+    assert len(chosen) <= most
+    assert max(Counter(pair.record["image_id"] for pair in chosen).values(), default=0) <= most_per_image
+    assert len({(pair.record["id"], pair.rejected) for pair in chosen}) == len(chosen)
+    right = Counter(scoring.polarity(pair.record["answer"]) for pair in chosen)
+    assert right["yes"] == right["no"]
+
+
+def test_own_answers_come_first():
+    own = [Pair(record(str(n), image=str(n)), "own", OWN_ANSWER) for n in range(5)]
+    ruled = [Pair(record(str(n), image=str(n)), "ruled", "swap") for n in range(5)]
+    assert {pair.origin for pair in select(ruled + own, 5, 2, seed=0)} == {OWN_ANSWER}
+    assert len(select(ruled + own, 9, 2, seed=0)) == 9
+
+
+def test_the_choice_depends_on_the_seed():
+    pairs = [Pair(record("Lung", image=str(n)), "Liver", "swap") for n in range(50)]
+    assert select(pairs, 10, 1, seed=0) != select(pairs, 10, 1, seed=1)
+
+
+def test_the_record_leaves_the_last_turn_out(phantom_examples):
+    example = phantom_examples["slake"][0]
+    source = to_record(example, "a.png", "Q", "<answer>A</answer>")
+    made = preferences.to_record(Pair(source, "B", "swap"), "<answer>A</answer>", "<answer>B</answer>")
+    assert made["messages"] == [{"role": "user", "content": "<image>Q"}]
+    assert (made["chosen"], made["rejected"]) == ("<answer>A</answer>", "<answer>B</answer>")
+    assert (made["rejected_answer"], made["origin"]) == ("B", "swap")
+    copied = ("images", "id", "source", "image_id", "question", "answer", "language", "answer_type")
+    assert all(made[key] == source[key] for key in copied)
+
+
+USER = {
+    "messages": [{"role": "user", "content": "<image>Is it?"}],
+    "images": ["a.png"],
+    "chosen": "Yes",
+    "rejected": "No",
+}
+
+
+@pytest.fixture
+def own_file(tmp_path):
+    """Write lines into a file beside an image, and give its path."""
+    Image.new("L", (8, 8)).save(tmp_path / "a.png")
+
+    def write(*lines):
+        path = tmp_path / "mine.jsonl"
+        path.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines))
+        return path
+
+    return write
+
+
+def test_a_file_of_the_user_is_read(own_file):
+    first, second = preferences.user_pairs(own_file(USER, {**USER, "id": "x", "note": "kept"}))
+    assert first == {**USER, "id": "mine-1", "source": "mine", "origin": "user"}
+    assert (second["id"], second["note"]) == ("x", "kept")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"chosen": ""}, "chosen: "),
+        ({"rejected": 3}, "rejected: "),
+        ({"rejected": "Yes"}, "rejected: the same text as chosen"),
+        ({"images": []}, "images: "),
+        ({"images": ["none.png"]}, "images: .*none.png: no such image"),
+        ({"messages": []}, "messages: "),
+        ({"messages": [{"role": "user"}]}, "messages.0.content: "),
+        (
+            {"messages": [{"role": "user", "content": "Is it?"}]},
+            "messages: <image> does not stand once per image",
+        ),
+        (
+            {"messages": [*USER["messages"], {"role": "assistant", "content": "Yes"}]},
+            "messages: roles do not",
+        ),
+    ],
+)
+def test_a_wrong_line_of_the_user_is_named(own_file, change, said):
+    with pytest.raises(UserError, match=rf"mine.jsonl:2: {said}"):
+        list(preferences.user_pairs(own_file(USER, {**USER, **change})))
+
+
+def test_a_file_that_is_not_json_or_not_there_is_named(own_file, tmp_path):
+    with pytest.raises(UserError, match="mine.jsonl:1: not JSON"):
+        list(preferences.user_pairs(own_file("{")))
+    with pytest.raises(UserError, match="none.jsonl: No such file"):
+        list(preferences.user_pairs(tmp_path / "none.jsonl"))

@@ -1,0 +1,300 @@
+import io
+import json
+import pickle
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from workflow_scripts.datasets.readers import READERS
+from workflow_scripts.datasets.readers.parquet import rows, unpack_images
+from workflow_scripts.datasets.readers.pathvqa import load_plain_pickle
+from workflow_scripts.errors import UserError
+
+SLAKE_ROW = {
+    "qid": 7, "img_id": 1, "img_name": "xmlab1/source.jpg", "question": "Q?", "answer": "None",
+    "q_lang": "en", "location": "Lung", "modality": "CT", "answer_type": "OPEN", "base_type": "vqa",
+    "content_type": "Organ", "triple": ["vhead", "_", "_"],
+}  # fmt: skip
+RAD_ROW = {
+    "qid": 3, "phrase_type": "test_para", "qid_linked_id": "NULL", "image_name": "synpic1.jpg",
+    "image_organ": "HEAD", "question": " Q? ", "question_type": "PRSE", "answer": 4, "answer_type": "CLOSED ",
+}  # fmt: skip
+PATHVQA_ROW = {
+    "answer_type": "other", "img_id": "train_0001", "label": {" cells\u2003": 1}, "question_id": 100001000,
+    "question_type": "what", "sent": "What is this ?",
+}  # fmt: skip
+
+
+def write_slake(root: Path, *train: object, **files: object) -> Path:
+    for name, content in {"train": list(train), "validation": [], "test": [], **files}.items():
+        (root / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
+    return root
+
+
+def write_rad(root: Path, *rows: object) -> Path:
+    (root / "VQA_RAD Dataset Public.json").write_text(json.dumps(rows), encoding="utf-8")
+    return root
+
+
+def write_pathvqa(root: Path, *train: object, home: str = "qas") -> Path:
+    (root / home).mkdir(parents=True)
+    for split, content in (("train", list(train)), ("val", []), ("test", [])):
+        (root / home / f"{split}_vqa.pkl").write_bytes(pickle.dumps(content))
+    return root
+
+
+def png(shade: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), (shade,) * 3).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def write_parquet(path: Path, images: list[bytes | None], answers: list[str] | None = None) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = {
+        "image": [image and {"bytes": image, "path": None} for image in images],
+        "question": ["Is it? "] * len(images),
+        "answer": answers or ["Yes"] * len(images),
+    }
+    pq.write_table(pa.table(table), path)
+    return path
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_phantoms_are_read_whole(name, phantom_sets, phantom_examples):
+    examples = phantom_examples[name]
+    assert len({example.id for example in examples}) == len(examples)
+    assert {example.source for example in examples} == {name}
+    for example in examples:
+        assert (phantom_sets / name / example.image).is_file()
+        yes_or_no = example.answer in ("Yes", "No", "是的", "不是")
+        assert example.answer_type == ("closed" if yes_or_no else "open")
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_an_empty_folder_is_told_what_was_looked_for(name, tmp_path):
+    with pytest.raises(UserError, match="looked for"):
+        list(READERS[name](tmp_path))
+
+
+def test_slake_keeps_none_and_ids_tell_the_language(tmp_path):
+    (example,) = READERS["slake"](write_slake(tmp_path, SLAKE_ROW))
+    assert (example.id, example.image_id, example.answer) == ("slake-en-7", "xmlab1", "None")
+    assert example.facts == {"triple": ["vhead", "_", "_"], "base_type": "vqa"}
+
+
+def test_slake_in_its_own_folder_gives_images_relative_to_the_root(tmp_path):
+    (tmp_path / "Slake1.0").mkdir()
+    write_slake(tmp_path / "Slake1.0", SLAKE_ROW)
+    (example,) = READERS["slake"](tmp_path)
+    assert example.image == "Slake1.0/imgs/xmlab1/source.jpg"
+
+
+def test_slake_takes_either_name_of_the_validation_file(tmp_path):
+    write_slake(tmp_path, validation=[SLAKE_ROW])
+    (tmp_path / "validation.json").rename(tmp_path / "validate.json")
+    assert [example.split for example in READERS["slake"](tmp_path)] == ["validation"]
+    (tmp_path / "validate.json").unlink()
+    with pytest.raises(UserError, match=r"validation split is missing; looked for validate\.json and"):
+        list(READERS["slake"](tmp_path))
+
+
+def test_a_triple_written_as_a_string_is_read(tmp_path):
+    row = SLAKE_ROW | {"triple": "['vhead', '_', '_']"}
+    assert next(READERS["slake"](write_slake(tmp_path, row))).facts["triple"] == ["vhead", "_", "_"]
+    with pytest.raises(UserError, match=r"row 1: 'triple' is 'vhead'"):
+        list(READERS["slake"](write_slake(tmp_path, SLAKE_ROW | {"triple": "vhead"})))
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"answer_type": "MAYBE"}, r"train\.json: row 2: 'answer_type' is 'MAYBE'"),
+        ({"answer": None}, r"train\.json: row 2: 'answer' is None, not text"),
+        ({"question": ["Q"]}, r"train\.json: row 2: 'question' is \['Q'\]"),
+    ],
+)
+def test_a_bad_slake_row_is_named(change, complaint, tmp_path):
+    with pytest.raises(UserError, match=complaint):
+        list(READERS["slake"](write_slake(tmp_path, SLAKE_ROW, SLAKE_ROW | change)))
+
+
+@pytest.mark.parametrize("key", ["qid", "img_name", "question", "answer", "q_lang", "answer_type"])
+def test_a_missing_key_is_named_with_its_row(key, tmp_path):
+    row = {name: value for name, value in SLAKE_ROW.items() if name != key}
+    with pytest.raises(UserError, match=rf"row 1 has no key '{key}'"):
+        list(READERS["slake"](write_slake(tmp_path, row)))
+
+
+@pytest.mark.parametrize("content", [{"rows": []}, ["text"]])
+def test_json_of_another_shape_is_refused(content, tmp_path):
+    with pytest.raises(UserError, match=r"test\.json: "):
+        list(READERS["slake"](write_slake(tmp_path, test=content)))
+
+
+def test_cut_off_json_is_named(tmp_path):
+    write_slake(tmp_path, SLAKE_ROW)
+    (tmp_path / "train.json").write_text('[{"qid": 1', encoding="utf-8")
+    with pytest.raises(UserError, match=r"train\.json: not valid JSON"):
+        list(READERS["slake"](tmp_path))
+
+
+def test_rad_oddities_are_normalised(tmp_path):
+    (example,) = READERS["rad"](write_rad(tmp_path, RAD_ROW))
+    assert (example.id, example.split, example.answer_type, example.answer) == (
+        "rad-3",
+        "test",
+        "closed",
+        "4",
+    )
+    assert (example.question, example.question_type, example.organ) == ("Q?", "PRES", "HEAD")
+    assert example.image == "VQA_RAD Image Folder/synpic1.jpg" and example.image_id == "synpic1"
+    assert example.facts == {"phrase_type": "test_para"}
+
+
+@pytest.mark.parametrize("spelling", ["POS, PRES", "PRES,POS", " Pres , pos", "PRSE, POS"])
+def test_rad_question_types_have_one_spelling(spelling, tmp_path):
+    (example,) = READERS["rad"](write_rad(tmp_path, RAD_ROW | {"question_type": spelling}))
+    assert example.question_type == "POS, PRES"
+
+
+@pytest.mark.parametrize("name", ["rad", "pathvqa"])
+def test_hub_files_are_read_split_by_split(name, tmp_path):
+    for split in ("test", "validation", "train"):
+        write_parquet(
+            tmp_path / "data" / f"{split}-00000-of-00001-ab12.parquet", [png(1), png(2)], ["no", "a cyst"]
+        )
+    examples = list(READERS[name](tmp_path))
+    splits = [example.split for example in examples]
+    assert splits == ["train"] * 2 + ["validation"] * 2 + ["test"] * 2
+    assert [example.answer_type for example in examples] == ["closed", "open"] * 3
+    assert examples[0].id == f"{name}-train-0" and examples[0].image_id != examples[1].image_id
+
+
+def test_a_missing_hub_split_is_named(tmp_path):
+    write_parquet(tmp_path / "data" / "train-0.parquet", [png(1)])
+    with pytest.raises(UserError, match=r"no data/test-\*\.parquet"):
+        list(READERS["rad"](tmp_path))
+
+
+def test_shards_are_numbered_on(tmp_path):
+    for shard in range(2):
+        write_parquet(tmp_path / "data" / f"train-0000{shard}-of-00002.parquet", [png(shard)])
+    write_parquet(tmp_path / "data" / "test-00000-of-00001.parquet", [png(9)])
+    assert [example.id for example in READERS["rad"](tmp_path)] == [
+        "rad-train-0",
+        "rad-train-1",
+        "rad-test-0",
+    ]
+
+
+def test_unpacked_images_are_the_bytes_of_the_rows_once_each(tmp_path):
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "JPEG")
+    images = [png(1), buffer.getvalue(), png(1)]
+    file = write_parquet(tmp_path / "data" / "train-0.parquet", images)
+    unpack_images(file, tmp_path / "images")
+    names = [name for _, name, _, _ in rows(file)]
+    assert [(tmp_path / "images" / name).read_bytes() for name in names] == images
+    assert names[0] == names[2] and [name.split(".")[1] for name in names[:2]] == ["png", "jpg"]
+    assert {path.name for path in (tmp_path / "images").iterdir()} == set(names)
+
+
+def test_images_already_unpacked_are_left_alone(tmp_path):
+    file = write_parquet(tmp_path / "data" / "train-0.parquet", [png(1)])
+    unpack_images(file, tmp_path / "images")
+    (image,) = (tmp_path / "images").iterdir()
+    written = image.stat().st_mtime_ns
+    unpack_images(file, tmp_path / "images")
+    assert image.stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize(
+    ("images", "complaint"),
+    [
+        ([png(1), b"GIF89a"], "row 2: 'image' is neither JPEG nor PNG"),
+        ([png(1), None], "row 2: 'image' holds no bytes"),
+    ],
+)
+def test_a_bad_image_of_a_row_is_named(images, complaint, tmp_path):
+    with pytest.raises(UserError, match=complaint):
+        unpack_images(write_parquet(tmp_path / "train-0.parquet", images), tmp_path / "images")
+
+
+def test_bad_parquet_files_are_named(tmp_path):
+    cut_off = write_parquet(tmp_path / "train-0.parquet", [png(1)])
+    cut_off.write_bytes(cut_off.read_bytes()[:-20])
+    with pytest.raises(UserError, match=r"train-0\.parquet: not a readable parquet file"):
+        list(rows(cut_off))
+    with pytest.raises(UserError, match=r"train-1\.parquet: not a readable parquet file"):
+        list(rows(tmp_path / "train-1.parquet"))
+    with pytest.raises(UserError, match="should begin with one of train, validation, test"):
+        list(rows(write_parquet(tmp_path / "dev-0.parquet", [png(1)])))
+    pq.write_table(pa.table({"question": ["Q?"], "answer": ["A"]}), tmp_path / "test-0.parquet")
+    with pytest.raises(UserError, match="no column 'image'"):
+        list(rows(tmp_path / "test-0.parquet"))
+
+
+@pytest.mark.parametrize("home", ["qas", "pvqa/qas"])
+def test_pathvqa_pickles_are_read_and_stripped_of_any_white_space(home, tmp_path):
+    (example,) = READERS["pathvqa"](write_pathvqa(tmp_path, PATHVQA_ROW, home=home))
+    assert (example.id, example.answer, example.answer_type) == ("pathvqa-100001000", "cells", "open")
+    assert example.image == f"{home.removesuffix('qas')}images/train/train_0001.jpg"
+
+
+@pytest.mark.parametrize("label", [{}, {"a": 1, "b": 1}, "a"])
+def test_a_row_without_its_one_answer_is_named(label, tmp_path):
+    with pytest.raises(UserError, match=r"train_vqa\.pkl: row 1: 'label' is"):
+        list(READERS["pathvqa"](write_pathvqa(tmp_path, PATHVQA_ROW | {"label": label})))
+
+
+class Trap:
+    def __reduce__(self):
+        return Path.touch, (Path("sprung"),)
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_pickle_that_runs_code_is_refused(protocol, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_pathvqa(tmp_path)
+    (tmp_path / "qas" / "train_vqa.pkl").write_bytes(pickle.dumps([Trap()], protocol))
+    with pytest.raises(UserError, match=r"train_vqa\.pkl: the pickle asks for \S+; do not trust"):
+        list(READERS["pathvqa"](tmp_path))
+    assert not (tmp_path / "sprung").exists()
+
+
+plain = st.recursive(
+    st.text() | st.integers() | st.floats(allow_nan=False) | st.none() | st.booleans(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
+)
+
+
+@given(value=plain, protocol=st.integers(0, pickle.HIGHEST_PROTOCOL))
+@settings(max_examples=40, deadline=None)
+def test_plain_pickles_come_back_as_they_were(value, protocol, tmp_path_factory):
+    path = tmp_path_factory.getbasetemp() / "plain.pkl"
+    path.write_bytes(pickle.dumps(value, protocol))
+    assert load_plain_pickle(path) == value
+
+
+@given(junk=st.binary(max_size=60))
+@settings(max_examples=60, deadline=None)
+def test_any_bytes_are_a_value_or_a_user_error(junk, tmp_path_factory):
+    path = tmp_path_factory.getbasetemp() / "junk.pkl"
+    path.write_bytes(junk)
+    try:
+        load_plain_pickle(path)
+    except UserError as error:
+        assert str(path) in str(error)
+
+
+def test_original_files_go_before_parquet(tmp_path, phantom_sets):
+    shutil.copytree(phantom_sets / "pathvqa" / "data", tmp_path / "data")
+    assert [example.id for example in READERS["rad"](write_rad(tmp_path, RAD_ROW))] == ["rad-3"]

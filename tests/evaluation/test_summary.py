@@ -1,0 +1,99 @@
+"""The evaluation's shape and its terminal table."""
+
+import copy
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+import workflow_scripts.evaluation
+from workflow_scripts.evaluation.scoring import breakdown
+from workflow_scripts.evaluation.summary import table
+
+SCHEMA = json.loads(Path(workflow_scripts.evaluation.__file__).with_name("schema.json").read_text("utf-8"))
+
+
+def stage(*answers):
+    golds = [
+        ("yes", "closed", "rad", "en"),
+        ("left lung", "open", "slake", "en"),
+        ("肺", "open", "slake", "zh"),
+    ]
+    return breakdown(
+        {
+            "gold": gold,
+            "answer": answer,
+            "answer_type": answer_type,
+            "source": source,
+            "language": language,
+            "truncated": answer is None,
+        }
+        for (gold, answer_type, source, language), answer in zip(golds, answers, strict=True)
+    )
+
+
+@pytest.fixture
+def evaluation():
+    blank = stage("no", "lung", "肺")
+    return {
+        "run": "combined_4.1v_thinking",
+        "final_stage": "dpo",
+        "data_fingerprint": "0123456789abcdef",
+        "model": {"version": "4.1v"},
+        "stages": {
+            "untrained": stage(None, "lung", "肝"),
+            "sft": stage("yes", "lung", "肺"),
+            "dpo": stage("yes", "left lung", "肺"),
+        },
+        "floor": {"question_only": stage("yes", "lung", "肝")},
+        "ablation": {"blank_image": {"overall": blank["overall"]}},
+        "cost": {"sft_seconds": 3.5, "dpo_seconds": None, "eval_seconds": 1, "examples_per_second": 2},
+    }
+
+
+def test_a_made_evaluation_fits_the_schema(evaluation):
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    jsonschema.validate(evaluation, SCHEMA, cls=jsonschema.Draft202012Validator)
+
+
+@pytest.mark.parametrize(
+    "path, value",
+    [
+        (("final_stage",), "blank_image"),
+        (("stages", "sft", "overall", "accuracy"), 73.3),
+        (("stages", "sft", "overall", "bleu"), 0.1),
+        (("stages", "sft", "languages"), None),
+        (("stages",), {}),
+        (("cost", "eval_seconds"), -1),
+        (("seed",), 7),
+    ],
+)
+def test_the_schema_refuses(evaluation, path, value):
+    broken = copy.deepcopy(evaluation)
+    place = broken
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(broken, SCHEMA, cls=jsonschema.Draft202012Validator)
+
+
+def test_table(evaluation):
+    assert table(evaluation).splitlines() == [
+        "combined_4.1v_thinking: accuracy in %, strict protocol, n = 3 questions, unreadable ones are wrong",
+        "                             all  closed   open    rad  slake",
+        "question-only floor         33.3   100.0    0.0  100.0    0.0",
+        "before training              0.0     0.0    0.0    0.0    0.0",
+        "after SFT                   66.7   100.0   50.0  100.0   50.0",
+        "after DPO                  100.0   100.0  100.0  100.0  100.0",
+        "DPO model on blank images   33.3     0.0   50.0      –      –",
+    ]
+
+
+def test_table_without_the_stages_that_were_not_run(evaluation):
+    del evaluation["stages"]["dpo"]
+    evaluation |= {"final_stage": "sft", "ablation": {}}
+    jsonschema.validate(evaluation, SCHEMA, cls=jsonschema.Draft202012Validator)
+    labels = [line[:20].strip() for line in table(evaluation).splitlines()[2:]]
+    assert labels == ["question-only floor", "before training", "after SFT"]

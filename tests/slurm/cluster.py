@@ -1,0 +1,189 @@
+"""A SLURM cluster of one node with simulated GPUs, on the loopback of this machine.
+
+`python tests/slurm/cluster.py COMMAND …` runs a command in such a cluster. It takes root and Debian's packages,
+which are installed where they are missing. A machine that belongs to a real cluster is left alone.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge")
+PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "srun", "squeue", "scontrol")
+MARK = "# Written by tests/slurm/cluster.py for the time of a test."
+
+# The plugin strips SLURM_CONF from a job's environment: `srun` in there finds no other place.
+CONFIGURATION = Path("/etc/slurm")
+
+SLURM_CONF = """\
+{mark}
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={controller_port}
+SlurmUser=root
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+MpiDefault=none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core_Memory
+# Without a database the controller itself must remember the jobs that have ended.
+AccountingStorageType=accounting_storage/none
+MinJobAge=3600
+# A job above its memory is killed, as cgroups do on a real cluster.
+JobAcctGatherType=jobacct_gather/linux
+JobAcctGatherFrequency=task=2
+JobAcctGatherParams=OverMemoryKill
+KillWait=5
+ReturnToService=2
+GresTypes=gpu
+# The node claims more than this machine has, so that the profile's real requests fit.
+SlurmdParameters=config_overrides
+NodeName=node NodeHostname={host} NodeAddr=127.0.0.1 Port={node_port} CPUs=64 RealMemory=1000000 Gres=gpu:{gpus}
+"""
+
+
+class Unavailable(Exception):
+    """No such cluster can be started here; the message says why."""
+
+
+@contextmanager
+def cluster(partitions: list[str], gpus: int = 4) -> Iterator[None]:
+    """Run the cluster for the time of the block."""
+    _check_machine()
+    _install()
+    with ExitStack() as stack:
+        # `timeout` and CI end a test by SIGTERM, which would leave the cluster behind.
+        stack.callback(signal.signal, signal.SIGTERM, signal.signal(signal.SIGTERM, _interrupt))
+        # Not below pytest's folder, which the munge daemon refuses: only its owner may enter that.
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="slurm-")))
+        folder.chmod(0o755)
+        _configure(stack, folder, partitions, gpus)
+        munge = f"munged --foreground --key-file={folder}/munge.key --socket={folder}/munge.socket"
+        _start(stack, folder, f"{munge} --pid-file={folder}/munge.pid --seed-file={folder}/munge.seed")
+        _wait(folder, "munged", lambda: (folder / "munge.socket").exists())
+        _start(stack, folder, "slurmctld -D")
+        _start(stack, folder, "slurmd -D -N node")
+        _wait(folder, "the node", lambda: _answer("sinfo", "--noheader", "--format=%T").split() == ["idle"])
+        stack.callback(_end_jobs)
+        yield
+
+
+def jobs() -> list[dict[str, str]]:
+    """Every job so far, as `scontrol show job` describes it."""
+    lines = _answer("scontrol", "--oneliner", "show", "job").splitlines()
+    return [dict(item.partition("=")[::2] for item in line.split() if "=" in item) for line in lines if line]
+
+
+def _end_jobs() -> None:
+    """Cancel what still runs, and wait: nothing ends a job's processes once the node's daemon is gone."""
+    _answer("scancel", "--user=root")
+    deadline = time.monotonic() + 60
+    while _answer("squeue", "--noheader") and time.monotonic() < deadline:
+        time.sleep(0.5)
+
+
+def _interrupt(*_) -> None:
+    raise KeyboardInterrupt
+
+
+def _check_machine() -> None:
+    if os.geteuid() != 0:
+        raise Unavailable("a test cluster needs root")
+    for file in (CONFIGURATION / "slurm.conf", CONFIGURATION / "gres.conf"):
+        if file.exists() and not file.read_text(encoding="utf-8").startswith(MARK):
+            raise Unavailable(f"{file} belongs to a real cluster, which is left alone")
+    if (CONFIGURATION / "slurm.conf").exists() and "UP" in _answer("scontrol", "ping"):
+        raise Unavailable("another test cluster is running on this machine")
+
+
+def _install() -> None:
+    missing = [program for program in PROGRAMS if not shutil.which(program)]
+    if not missing:
+        return
+    if not shutil.which("apt-get"):
+        raise Unavailable(f"{', '.join(missing)} not found, and no apt-get to install {', '.join(PACKAGES)}")
+    for action in (["update"], ["install", "--yes", "--no-install-recommends", *PACKAGES]):
+        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        done = subprocess.run(
+            ["apt-get", *action], env=environment, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise Unavailable(f"apt-get {action[0]} failed: {done.stderr.strip()[-300:]}")
+
+
+def _configure(stack: ExitStack, folder: Path, partitions: list[str], gpus: int) -> None:
+    (folder / "state").mkdir()
+    (folder / "spool").mkdir()
+    key = folder / "munge.key"
+    key.write_bytes(os.urandom(128))
+    key.chmod(0o600)
+    devices = [folder / f"gpu{index}" for index in range(gpus)]
+    for device in devices:
+        try:
+            os.mknod(device, 0o666 | 0o020000, os.makedev(1, 3))  # a character device, as /dev/null is
+        except PermissionError as error:
+            raise Unavailable(f"no devices can be made here to stand for GPUs ({error})") from error
+
+    with socket.socket() as first, socket.socket() as second:
+        first.bind(("127.0.0.1", 0))
+        second.bind(("127.0.0.1", 0))
+        ports = {"controller_port": first.getsockname()[1], "node_port": second.getsockname()[1]}
+    host = socket.gethostname().partition(".")[0]
+    text = SLURM_CONF.format(mark=MARK, host=host, folder=folder, gpus=gpus, **ports)
+    text += "".join(f"PartitionName={name} Nodes=node MaxTime=INFINITE State=UP\n" for name in partitions)
+    CONFIGURATION.mkdir(exist_ok=True)
+    for name, content in (
+        ("slurm.conf", text),
+        (
+            "gres.conf",
+            f"{MARK}\n"
+            + "".join(f"NodeName=node Name=gpu File={device} Flags=no_gpu_env\n" for device in devices),
+        ),
+    ):
+        (CONFIGURATION / name).write_text(content, encoding="utf-8")
+        stack.callback((CONFIGURATION / name).unlink)
+
+
+def _start(stack: ExitStack, folder: Path, command: str) -> None:
+    """Start a daemon in the foreground; it ends with the block, and also when this process is killed."""
+    log = stack.enter_context((folder / f"{command.split()[0]}.log").open("wb"))
+    # In a session of its own: Ctrl-C at the terminal must not stop the node before its jobs.
+    daemon = subprocess.Popen(
+        ["setpriv", "--pdeathsig=TERM", *command.split()], stdout=log, stderr=log, start_new_session=True
+    )
+    stack.callback(daemon.wait, timeout=60)
+    stack.callback(daemon.terminate)
+
+
+def _wait(folder: Path, name: str, ready) -> None:
+    deadline = time.monotonic() + 30
+    while not ready():
+        if time.monotonic() > deadline:
+            logs = "".join(
+                f"\n{log.name}:\n{log.read_text()[-1500:]}" for log in sorted(folder.glob("*.log"))
+            )
+            raise RuntimeError(f"{name} did not come up{logs}")
+        time.sleep(0.2)
+
+
+def _answer(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+
+
+if __name__ == "__main__":
+    with cluster(partitions=["cpu", "gpu"]):
+        sys.exit(subprocess.run(sys.argv[1:], check=False).returncode)

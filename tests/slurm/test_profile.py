@@ -1,0 +1,62 @@
+"""What profiles/slurm asks for, without a cluster."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+CPU_STAGES = {"download", "download_model", "convert", "validate", "report"}
+GPU_STAGES = {"sft": 2, "preferences": 1, "dpo": 4, "evaluate": 1}
+
+# Snakemake shows no resources of a rule that has a message, but logs them.
+DRY_RUN = """
+import json, logging
+from snakemake.cli import main
+
+class Requests(logging.Handler):
+    def emit(self, record):
+        if getattr(record, "event", None) == "job_info":
+            print("asks", json.dumps({"rule": record.rule_name, **dict(record.resources)}), flush=True)
+
+logging.getLogger("snakemake").addHandler(Requests())
+main()
+"""
+
+
+@pytest.fixture(scope="module")
+def requests(flags, tmp_path_factory) -> dict[str, dict]:
+    """The resources of each rule."""
+    command = [sys.executable, "-c", DRY_RUN, *flags, "--dry-run"]
+    done = subprocess.run(
+        command, cwd=tmp_path_factory.mktemp("elsewhere"), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = [line.removeprefix("asks ") for line in done.stdout.splitlines() if line.startswith("asks ")]
+    jobs = [json.loads(line) for line in lines]
+    return {job.pop("rule"): job for job in jobs}
+
+
+def test_every_rule_is_covered(requests, profile):
+    assert requests.keys() - {"all"} == CPU_STAGES | GPU_STAGES.keys()
+    assert profile["set-resources"].keys() <= CPU_STAGES | GPU_STAGES.keys()
+    assert all(
+        job["slurm_partition"] and job["runtime"] >= 60 and job["nodes"] == 1 for job in requests.values()
+    )
+
+
+@pytest.mark.parametrize("stage", sorted(CPU_STAGES))
+def test_cpu_stages_ask_for_no_gpu(requests, profile, stage):
+    assert "gpu" not in requests[stage]
+    assert requests[stage]["slurm_partition"] == profile["default-resources"]["slurm_partition"]
+    assert 4_000 <= requests[stage]["mem_mb"] <= 64_000
+
+
+@pytest.mark.parametrize(("stage", "gpus"), GPU_STAGES.items())
+def test_gpu_stages_ask_for_the_gpus_of_the_configuration(requests, profile, stage, gpus):
+    request = requests[stage]
+    assert request["gpu"] == gpus
+    assert request["slurm_partition"] == profile["set-resources"][stage]["slurm_partition"]
+    # Room for the 9B model in host memory beside each GPU, and a CPU for each thread of a process.
+    assert request["cpus_per_gpu"] * request["mem_mb_per_cpu"] >= 64_000
+    assert request["cpus_per_gpu"] == profile["set-threads"][stage]

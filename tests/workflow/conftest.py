@@ -1,0 +1,44 @@
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+
+
+class Workflow:
+    """The real Snakefile in a folder of its own, under a configuration laid over the project's."""
+
+    def __init__(self, folder: Path, settings: dict) -> None:
+        self.folder = folder
+        shutil.copy(ROOT / "config.yaml", folder)
+        (folder / "settings.yaml").write_text(yaml.safe_dump(settings))
+        self.environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+        self.environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+
+    def snakemake(self, *arguments: str) -> subprocess.CompletedProcess:
+        where = ["--snakefile", str(ROOT / "Snakefile"), "--directory", str(self.folder)]
+        settings = ["--configfile", str(self.folder / "settings.yaml")]
+        return self._run(["snakemake", *settings, *where, "--cores", "2", *arguments])
+
+    def command(self, stage: str, *arguments: str) -> subprocess.CompletedProcess:
+        config = ["--config", "config.yaml", "settings.yaml"]
+        return self._run([sys.executable, "-m", f"workflow_scripts.{stage}", *arguments, *config])
+
+    def _run(self, command: list[str]) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False
+        )
+
+    def __truediv__(self, path: str) -> Path:
+        return self.folder / "results" / path
+
+
+@pytest.fixture(scope="session")
+def start(tmp_path_factory):
+    """Make a workflow from settings."""
+    return lambda settings: Workflow(tmp_path_factory.mktemp("workflow"), settings)
