@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -25,16 +24,6 @@ def stage(name: str, *arguments: str) -> subprocess.CompletedProcess:
     return run(sys.executable, "-m", f"workflow_scripts.{name}", *arguments)
 
 
-def best_of_three(command) -> float:
-    """Seconds of the quickest of three: the others also measured what else the machine did."""
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        assert command().returncode == 0
-        times.append(time.perf_counter() - start)
-    return min(times)
-
-
 @pytest.fixture
 def snakemake(tmp_path):
     """Dry runs of the whole matrix in an empty folder."""
@@ -43,19 +32,23 @@ def snakemake(tmp_path):
     return lambda *arguments: run(*command, *arguments, folder=tmp_path)
 
 
+@pytest.mark.parametrize("name", [*STAGES, "run_experiments", "plan"])
+def test_what_answers_at_once_imports_nothing_heavy(name):
+    """--help and a dry run are quick as long as neither pays for these."""
+    heavy = {"torch", "torchvision", "transformers", "trl", "peft", "datasets", "mlflow", "pandas", "pyarrow"}
+    code = f"import sys, workflow_scripts.{name}; print(*{heavy} & set(sys.modules))"
+    answer = run(sys.executable, "-c", code)
+    assert (answer.returncode, answer.stdout.strip()) == (0, ""), answer.stderr
+
+
 @pytest.mark.parametrize("name", [*STAGES, "run_experiments"])
-def test_help_answers_within_a_second(name):
-    assert best_of_three(lambda: stage(name, "--help")) < 1
+def test_help_names_the_flags(name):
+    answer = stage(name, "--help")
+    assert answer.returncode == 0 and "--log_level" in answer.stdout and "--debug" in answer.stdout
 
 
-def test_convert_imports_no_torch():
-    code = "import sys, workflow_scripts.convert; sys.exit('torch' in sys.modules)"
-    assert run(sys.executable, "-c", code).returncode == 0
-
-
-def test_a_dry_run_of_the_whole_matrix_answers_within_five_seconds(snakemake):
+def test_a_dry_run_covers_the_whole_matrix(snakemake):
     assert re.search(r"^evaluate +16$", snakemake().stdout, re.M)
-    assert best_of_three(snakemake) < 5
 
 
 def test_every_error_of_a_configuration_is_printed_before_any_job(snakemake):

@@ -85,6 +85,7 @@ def _keep_private() -> None:
 def _quiet_libraries() -> None:
     """Keep remarks of libraries about themselves off the screen; --debug shows them."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     warnings.filterwarnings("ignore", category=FutureWarning)

@@ -151,10 +151,11 @@ def pictures(
     first_use = {image: row for row in reversed(rows) for image in row.record["images"]}
     for image, row in reversed(first_use.items()):
         path = folder / image
+        if not path.is_file():
+            errors["missing image"].append(f"{row.place}: {image}")
+            continue
         try:
             found[image] = Picture(files.sha256(path), image_tokens(*image_size(path)))
-        except OSError as error:
-            errors["missing image"].append(f"{row.place}: {image}: {error.strerror}")
         except UserError as error:
             errors["unreadable image"].append(f"{row.place}: {error}")
         except ValueError as error:
