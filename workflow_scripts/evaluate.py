@@ -1,7 +1,7 @@
 """Score a run's models on its test records: `results/eval/{run}.json`, predictions and a gallery.
 
-As a stage of the chain (no --model_path) it scores the untrained, the SFT and the DPO model, the last of them on
-blank images too. With --model_path it scores that one model on the sets of --test_datasets.
+As a stage of the chain (no --model_path) it scores the untrained, the SFT and the DPO model, and the better of the
+last two, by validation rows, on blank images too. With --model_path it scores that one model on the sets of --test_datasets.
 """
 
 import json
@@ -81,22 +81,25 @@ def evaluate(settings: config.Config, layout: Layout, run: Run) -> dict:
     examiner = Examiner(settings, run)
     rows: dict[str, list[dict]] = {}
     validation: dict[str, dict] = {}
-    blank: list[dict] = []
     for name, path in models.items():
         generator = examiner.generator(path)
         rows[name] = examiner.predictions(generator, records["test"], folder, name)
         if name != "untrained":
             validation[name] = scoring.metrics(examiner.predictions(generator, chosen, folder, name))
-        if name == "dpo" and settings.evaluation.blank_image:
-            blank = examiner.predictions(generator, records["test"], folder, "blank_image", blank=True)
         logger.info("%s: %.1f %% of %d", name, 100 * scoring.metrics(rows[name])["accuracy"], len(rows[name]))
+    final_stage = "dpo" if validation["dpo"]["accuracy"] >= validation["sft"]["accuracy"] else "sft"
+    blank: list[dict] = []
+    if settings.evaluation.blank_image:
+        if final_stage != name:
+            generator = examiner.generator(models[final_stage])
+        blank = examiner.predictions(generator, records["test"], folder, "blank_image", blank=True)
 
     trained = {stage: files.read_json(models[stage] / "metrics.json") for stage in ("sft", "dpo")}
     everything = [row for stage_rows in rows.values() for row in stage_rows] + blank
     seconds = time.monotonic() - started
     evaluation = {
         "run": str(run),
-        "final_stage": "dpo" if validation["dpo"]["accuracy"] >= validation["sft"]["accuracy"] else "sft",
+        "final_stage": final_stage,
         "data_fingerprint": files.read_json(folder / "summary.json")["fingerprint"],
         "model": {
             "version": run.model_version,
@@ -181,7 +184,8 @@ def evaluate_model(
         run = Run(name, version, mode)
         test = layout.split(run, "test")
         if not test.is_file():
-            raise UserError(f"{test}: no test records; make them with `snakemake {test}`")
+            command = f"--dataset {name} --model_version {version} --mode {mode}"
+            raise UserError(f"{test}: no such file; make it with `python -m workflow_scripts.convert {command}`")
         examiner = Examiner(settings, run)
         generator = generator or examiner.generator(path)
         rows += examiner.predictions(generator, list(files.read_jsonl(test)), layout.data(run), "model")

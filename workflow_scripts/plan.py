@@ -26,7 +26,7 @@ class Plan:
         ]
         self.evaluations = [str(self.layout.evaluation(run)) for run in self.runs]
         # Jobs find the package wherever they run, and read their own copy of the configuration, named by its
-        # content: a change made while they run does not reach them.
+        # content: a change made while one runs does not reach it.
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
         os.environ[CONFIG_VARIABLE] = str(config.write_copy(self.config, self.layout))
 
