@@ -160,7 +160,9 @@ class Evaluation(_Section):
         500,
         description="validation rows that decide between the SFT and the DPO model, never seen in training",
     )
-    blank_image: bool = Field(True, description="score the better of the SFT and the DPO model on blank images as well")
+    blank_image: bool = Field(
+        True, description="score the better of the SFT and the DPO model on blank images as well"
+    )
     gpus: int = Field(1, ge=0, description="GPUs of one job; 0 runs on the CPU")
 
 

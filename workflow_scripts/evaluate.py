@@ -185,7 +185,9 @@ def evaluate_model(
         test = layout.split(run, "test")
         if not test.is_file():
             command = f"--dataset {name} --model_version {version} --mode {mode}"
-            raise UserError(f"{test}: no such file; make it with `python -m workflow_scripts.convert {command}`")
+            raise UserError(
+                f"{test}: no such file; make it with `python -m workflow_scripts.convert {command}`"
+            )
         examiner = Examiner(settings, run)
         generator = generator or examiner.generator(path)
         rows += examiner.predictions(generator, list(files.read_jsonl(test)), layout.data(run), "model")
