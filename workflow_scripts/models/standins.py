@@ -116,6 +116,14 @@ def untrained_model(version: Version) -> torch.nn.Module:
     return model
 
 
+def pretrained_model(version: Version) -> torch.nn.Module:
+    """The stand-in as a user's training finds it, in float32."""
+    model = untrained_model(version)
+    weights = {name: tensor.float() for name, tensor in load_file(weights_file(version)).items()}
+    model.load_state_dict(weights)
+    return model
+
+
 def weights_file(version: Version) -> Path:
     return FOLDER / f"{version.architecture}.safetensors"
 
@@ -125,8 +133,5 @@ def save(version: Version, mode: str, folder: Path) -> None:
 
     Like its original, the stand-in of 4.1V base has no chat template.
     """
-    model = untrained_model(version)
-    weights = {name: tensor.float() for name, tensor in load_file(weights_file(version)).items()}
-    model.load_state_dict(weights)
-    model.save_pretrained(folder)
+    pretrained_model(version).save_pretrained(folder)
     processor(version, with_template=version.hybrid or mode == "thinking").save_pretrained(folder)

@@ -11,7 +11,7 @@ from workflow_scripts.models.dialogue import Dialogue, image_paths
 
 
 def sft_rows(path: Path, dialogue: Dialogue) -> Dataset:
-    """One row for each assistant turn: id, images (paths), prompt_ids, completion_ids."""
+    """One row for each assistant turn: id, image_paths, prompt_ids, completion_ids."""
     return _dataset(path, _sft_rows(path, dialogue))
 
 
@@ -20,14 +20,14 @@ def _sft_rows(path: Path, dialogue: Dialogue) -> Iterator[dict]:
         for turn in dialogue.turns(record):
             yield {
                 "id": record["id"],
-                "images": image_paths(turn.images, path.parent),
+                "image_paths": image_paths(turn.images, path.parent),
                 "prompt_ids": dialogue.tokens(turn.prompt),
                 "completion_ids": dialogue.tokens(turn.completion),
             }
 
 
 def preference_rows(path: Path, dialogue: Dialogue) -> Dataset:
-    """One row for each pair: id, images (paths), prompt_ids, chosen_ids, rejected_ids."""
+    """One row for each pair: id, image_paths, prompt_ids, chosen_ids, rejected_ids."""
     return _dataset(path, _preference_rows(path, dialogue))
 
 
@@ -36,7 +36,7 @@ def _preference_rows(path: Path, dialogue: Dialogue) -> Iterator[dict]:
         messages = record["messages"]
         yield {
             "id": record["id"],
-            "images": image_paths(record["images"], path.parent),
+            "image_paths": image_paths(record["images"], path.parent),
             "prompt_ids": dialogue.tokens(dialogue.prompt(messages)),
             "chosen_ids": dialogue.tokens(dialogue.completion(messages, record["chosen"])),
             "rejected_ids": dialogue.tokens(dialogue.completion(messages, record["rejected"])),

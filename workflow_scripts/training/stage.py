@@ -16,7 +16,7 @@ from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.models.dialogue import Dialogue
 from workflow_scripts.models.pixels import Pixels
 from workflow_scripts.paths import Layout, Run
-from workflow_scripts.training import checkpoints, launch, trainer
+from workflow_scripts.training import checkpoints, features, launch, plan, rows, trainer
 from workflow_scripts.training.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -24,14 +24,18 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Inputs:
-    """What a stage builds its trainer from; `arguments` and `shared` are those that both trainers take."""
+    """What a stage builds its trainer from; `arguments` and `shared` are those that both trainers take.
+
+    `collator` are the arguments of a collator, `planned` this process's batches, `passes` those of a single pass
+    over the rows, and `key` what the reference's log-probabilities depend on.
+    """
 
     settings: Training
-    base_model: Path
-    processor: object
-    pixels: Pixels
+    collator: dict
     arguments: dict
     shared: dict
+    passes: list[list[int]]
+    key: str
 
 
 def train_stage(
@@ -53,25 +57,43 @@ def train_stage(
         "base_model": [str(base_model), loading.fingerprint(base_model)],
     }
     device, _ = loading.device_and_dtype(own.gpus, own.precision)
-    with PartialState(cpu=device.type == "cpu").main_process_first():
+    main_first = PartialState(cpu=device.type == "cpu").main_process_first
+    with main_first():
         resume_from = checkpoints.prepare(folder, depends_on)
 
     processor = loading.processor(base_model, VERSIONS[run.model_version], settings.data.max_image_side)
-    dataset = read_rows(data, Dialogue(processor, run.model_version, run.mode))
+    dialogue = Dialogue(processor, run.model_version, run.mode)
+    dataset = read_rows(data, dialogue)
+    costs = rows.costs(dataset, dialogue, settings.data.max_tokens)
     model, lora = trainer.trainable_model(base_model, own, settings.seed)
+    collator = {
+        "processor": processor,
+        "pixels": Pixels(processor.image_processor),
+        "one_sequence": loading.use_tree_attention(model),
+    }
+    if own.vision_cache_gb and not trainer.trains_vision(own):
+        backbone = loading.backbone(model)
+        store = features.FeatureStore(
+            layout.root / "features", features.store_key(backbone, processor.image_processor)
+        )
+        images = [path for row in dataset["image_paths"] for path in row]
+        with main_first():
+            store.fill(backbone, collator["pixels"], images, int(own.vision_cache_gb * 2**30))
+        collator["features"] = store
     progress = Progress(own.batch_size, folder)
     with tracking.stage(settings, layout, run, stage, depends_on["settings"]) as record:
+        planned = trainer.planned(own, costs, settings.seed, equal=stage == "dpo")
+        arguments = trainer.arguments(own, folder, settings.seed, planned)
         shared = {
             "model": model,
             "train_dataset": dataset,
             "processing_class": processor,
             "peft_config": lora,
             "callbacks": [progress, *record.callbacks()],
+            "planned": planned.mine,
         }
-        arguments = trainer.arguments(own, folder, settings.seed, len(dataset))
-        runner = build(
-            Inputs(own, base_model, processor, Pixels(processor.image_processor), arguments, shared)
-        )
+        key = files.fingerprint([depends_on["data"], depends_on["base_model"], collator["pixels"].key()])
+        runner = build(Inputs(own, collator, arguments, shared, planned.single_pass, key))
         runner.remove_callback(PrinterCallback)  # Progress says it
         outcome = trainer.train(runner, resume_from, progress)
         metrics = {

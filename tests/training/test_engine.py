@@ -1,0 +1,165 @@
+"""The engine against stock TRL, its oracle: the same rows in the same order give the same losses and gradients."""
+
+import pytest
+import torch
+from datasets import Dataset
+from torch.utils.data import SequentialSampler
+from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+
+from workflow_scripts.config import Lora
+from workflow_scripts.models import adapters, standins
+from workflow_scripts.models.catalogue import VERSIONS
+from workflow_scripts.training import engine
+from workflow_scripts.training.collators import PreferenceCollator, SftCollator
+from workflow_scripts.training.trainers import SharedPrefixDPOTrainer, SharedPrefixSFTTrainer
+
+STEPS, MICRO, ACCUMULATION = 20, 4, 2
+
+
+class StockOrder:
+    """Rows in the order of the dataset, instead of at random."""
+
+    def _get_train_sampler(self, dataset=None):
+        return SequentialSampler(self.train_dataset)
+
+
+class StockSFT(StockOrder, SFTTrainer):
+    pass
+
+
+class StockDPO(StockOrder, DPOTrainer):
+    pass
+
+
+def arguments(folder, **changes) -> dict:
+    return {
+        "output_dir": str(folder),
+        "per_device_train_batch_size": MICRO,
+        "gradient_accumulation_steps": ACCUMULATION,
+        "max_steps": STEPS,
+        "learning_rate": 1e-3,
+        "logging_steps": 1,
+        "max_length": None,
+        "use_cpu": True,
+        "bf16": False,
+        "gradient_checkpointing": False,
+        "remove_unused_columns": False,
+        "router_aux_loss_coef": 0.0,
+        "report_to": "none",
+        "save_strategy": "no",
+        "disable_tqdm": True,
+        **changes,
+    }
+
+
+def in_order(rows: int, batches: int) -> list[list[int]]:
+    line = [list(range(start, min(start + MICRO, rows))) for start in range(0, rows, MICRO)]
+    return (line * batches)[:batches]
+
+
+def losses(trainer) -> list[float]:
+    trainer.train()
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+def lora(corpus):
+    """An adapter on a model; peft changes the configuration that it is given."""
+    return adapters.lora_config(model(corpus), Lora(rank=8, alpha=16, dropout=0.0))
+
+
+def model(corpus):
+    return standins.pretrained_model(VERSIONS[corpus.version])
+
+
+def sft_trainers(corpus, folder, method="full", **changes):
+    ours, stock_rows = corpus.sft()
+    stock = StockSFT(
+        model(corpus),
+        args=SFTConfig(**arguments(folder / "stock", **changes)),
+        train_dataset=Dataset.from_list(stock_rows),
+        processing_class=corpus.processor,
+        peft_config=lora(corpus) if method == "lora" else None,
+    )
+    stock.model_accepts_loss_kwargs = True  # as ours: over accumulation steps every token counts alike
+    mine = SharedPrefixSFTTrainer(
+        model(corpus),
+        args=SFTConfig(
+            **arguments(folder / "mine", **changes), dataset_kwargs={"skip_prepare_dataset": True}
+        ),
+        train_dataset=ours,
+        processing_class=corpus.processor,
+        data_collator=SftCollator(**corpus.collator()),
+        peft_config=lora(corpus) if method == "lora" else None,
+        planned=in_order(len(ours), STEPS * ACCUMULATION),
+    )
+    return mine, stock
+
+
+def dpo_trainers(corpus, folder, method="full"):
+    ours, stock_rows = corpus.pairs()
+    common = {"beta": 0.1, "loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.5]}
+    stock = StockDPO(
+        model(corpus),
+        ref_model=model(corpus) if method == "full" else None,
+        args=DPOConfig(**arguments(folder / "stock"), **common),
+        train_dataset=Dataset.from_list(stock_rows),
+        processing_class=corpus.processor,
+        peft_config=lora(corpus) if method == "lora" else None,
+    )
+    planned = in_order(len(ours), STEPS * ACCUMULATION)
+    mine = SharedPrefixDPOTrainer(
+        model(corpus),
+        args=DPOConfig(**arguments(folder / "mine"), **common, precompute_ref_log_probs=True),
+        train_dataset=ours,
+        processing_class=corpus.processor,
+        data_collator=PreferenceCollator(**corpus.collator()),
+        peft_config=lora(corpus) if method == "lora" else None,
+        planned=planned,
+        reference=folder / "reference.safetensors",
+        passes=in_order(len(ours), -(-len(ours) // MICRO)),
+    )
+    return mine, stock
+
+
+def gradients(trainer) -> torch.Tensor:
+    """The gradient of the first batch, all parameters in one vector."""
+    trainer.model.train()
+    batch = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+    trainer.compute_loss(trainer.model, batch).backward()
+    named = sorted(trainer.model.named_parameters())
+    return torch.cat([parameter.grad.flatten() for _, parameter in named if parameter.grad is not None])
+
+
+def relative(left: torch.Tensor, right: torch.Tensor) -> float:
+    return float((left - right).norm() / right.norm())
+
+
+@pytest.mark.parametrize(
+    ("method", "changes"),
+    [("full", {}), ("lora", {}), ("lora", {"gradient_checkpointing": True}), ("full", {"gradient_checkpointing": True})],
+)
+def test_sft_losses_equal_stock(corpus, tmp_path, method, changes):
+    mine, stock = sft_trainers(corpus, tmp_path, method, **changes)
+    assert losses(mine) == pytest.approx(losses(stock), abs=1e-5)
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_dpo_losses_equal_stock(corpus, tmp_path, method):
+    mine, stock = dpo_trainers(corpus, tmp_path, method)
+    assert losses(mine) == pytest.approx(losses(stock), abs=1e-5)
+
+
+@pytest.mark.parametrize("trainers", [sft_trainers, dpo_trainers])
+def test_gradients_equal_stock(corpus, tmp_path, trainers):
+    mine, stock = trainers(corpus, tmp_path)
+    assert relative(gradients(mine), gradients(stock)) < 1e-5
+
+
+def test_a_wrong_mask_is_noticed(corpus, tmp_path, monkeypatch):
+    """Were the questions to see each other, the comparison above would fail."""
+    causal = engine.attention_mask
+    monkeypatch.setattr(
+        engine, "attention_mask", lambda ends, kind: causal(torch.full_like(ends, ends.shape[1]), kind)
+    )
+    mine, stock = sft_trainers(corpus, tmp_path)
+    assert relative(gradients(mine), gradients(stock)) > 1e-2

@@ -1,0 +1,110 @@
+"""One forward per image: the language model runs once over the tree of a batch's rows.
+
+The backbone keeps its own forward. A hook before it puts the tree in the place of the rows, a hook after it gathers
+the hidden states back to the rows' tails. TRL's trainers, losses and metrics see what they always saw.
+"""
+
+import torch
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+
+def share_prefixes(backbone: torch.nn.Module) -> None:
+    """Let `backbone` (Glm4vModel, Glm4vMoeModel) take batches that carry a "tree", from `collators.Collator`.
+
+    The tree's entries: input_ids, ends [sequences, length] and position_ids [3, sequences, length]; gather [rows,
+    tail length], places in the flattened sequences; pixel_values with image_grid_thw, or image_features
+    [image tokens, hidden size], of the distinct images; occurrences, which image each run of image tokens shows.
+    Batches without a tree, as in generation, pass unchanged.
+    """
+    gathers: list[torch.Tensor] = []
+
+    def before(module, args, kwargs):
+        if "tree" not in kwargs:
+            return None
+        kwargs = {name: value for name, value in kwargs.items() if name not in ("input_ids", "attention_mask")}
+        tree = kwargs.pop("tree")
+        gathers.append(tree["gather"])
+        mask = attention_mask(tree["ends"], module.language_model.config._attn_implementation)
+        return args, {
+            **kwargs,
+            **_embedded(module, tree),
+            "position_ids": tree["position_ids"],
+            "attention_mask": mask,
+        }
+
+    def after(module, args, kwargs, output):
+        if gathers:
+            gather = gathers.pop()
+            hidden = output.last_hidden_state.flatten(0, 1)
+            output.last_hidden_state = hidden[gather.flatten()].unflatten(0, gather.shape)
+        return output
+
+    backbone.register_forward_pre_hook(before, with_kwargs=True)
+    backbone.register_forward_hook(after, with_kwargs=True)
+
+
+def attention_mask(ends: torch.Tensor, implementation: str):
+    """Which token sees which: q sees k where k <= q < ends[k]; `ends` is [sequences, length].
+
+    A boolean [sequences, 1, length, length] for sdpa, a BlockMask for flex attention.
+    """
+    sequences, length = ends.shape
+    if implementation == "flex_attention":
+        from torch.nn.attention.flex_attention import create_block_mask
+
+        return create_block_mask(tree_mask(ends), sequences, None, length, length, device=ends.device)
+    places = torch.arange(length, device=ends.device)
+    sees = (places[None, :] <= places[:, None]) & (places[None, :, None] < ends[:, None, :])
+    return sees[:, None]
+
+
+def tree_mask(ends: torch.Tensor):
+    """The same as a `mask_mod` of flex attention."""
+
+    def sees(batch, head, query, key):
+        return (key <= query) & (query < ends[batch, key])
+
+    return sees
+
+
+def _embedded(module, tree: dict) -> dict:
+    """The tree's tokens and images as inputs of the backbone."""
+    vision = module.visual
+    trains = any(parameter.requires_grad for parameter in vision.parameters())
+    if "image_features" in tree:
+        grids = tree["image_grid_thw"]
+        sizes = (grids.prod(-1) // vision.spatial_merge_size**2).tolist()
+        features = torch.split(tree["image_features"], sizes)
+    elif "pixel_values" in tree:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and trains):
+            features = module.get_image_features(tree["pixel_values"], tree["image_grid_thw"]).pooler_output
+    elif trains or _is_sharded(vision):
+        return {"inputs_embeds": _text_only(module, tree["input_ids"])}
+    else:
+        return {"input_ids": tree["input_ids"]}
+    shown = [features[number] for number in tree["occurrences"].tolist()]
+    return {
+        "input_ids": tree["input_ids"],
+        "mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=shown)},
+    }
+
+
+def _text_only(module, input_ids: torch.Tensor) -> torch.Tensor:
+    """Embeddings of a batch without images, to which the vision tower adds nothing.
+
+    It runs all the same: other ranks may have images, and wait for its parameters or gradients.
+    """
+    config = module.visual.config
+    side = config.spatial_merge_size
+    grid = torch.tensor([[1, side, side]], device=input_ids.device)
+    values = config.in_channels * config.temporal_patch_size * config.patch_size**2
+    patches = torch.zeros(side**2, values, device=input_ids.device)
+    features = torch.cat(list(module.get_image_features(patches, grid).pooler_output))
+    return module.get_input_embeddings()(input_ids) + 0 * features.sum()
+
+
+def _is_sharded(module: torch.nn.Module) -> bool:
+    """Whether DeepSpeed's ZeRO-3 or FSDP holds a part of the parameters only."""
+    return any(
+        hasattr(parameter, "ds_id") or hasattr(parameter, "device_mesh") for parameter in module.parameters()
+    )

@@ -1,0 +1,101 @@
+"""Features of a frozen vision tower: computed once per image, kept on disk, read back by batches."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from tqdm import tqdm
+
+from workflow_scripts import files
+from workflow_scripts.models.pixels import Pixels
+
+logger = logging.getLogger(__name__)
+
+SHARD_BYTES = 2**29
+INDEX = "index.json"
+
+
+class FeatureStore:
+    """The features of images for one tower and one way of processing, in `folder`/{key}/*.safetensors.
+
+    An image is known by its content. Each process reads for itself, so that batches can be made in workers.
+    """
+
+    def __init__(self, folder: Path, key: str) -> None:
+        self.folder = folder / key
+        self._digests: dict[str, str] = {}
+        self._shards: dict[str, str] = {}
+        self._opened: dict[str, object] = {}
+        if (self.folder / INDEX).is_file():
+            self._shards = files.read_json(self.folder / INDEX)
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_opened": {}}
+
+    def read(self, images: Sequence[str]) -> list[tuple[torch.Tensor, torch.Tensor]] | None:
+        """(features [tokens, hidden size], patch grid [3]) of each image; None if one of them is not here."""
+        digests = [self._digest(image) for image in images]
+        if not digests or any(digest not in self._shards for digest in digests):
+            return None
+        return [self._entry(digest) for digest in digests]
+
+    def _entry(self, digest: str) -> tuple[torch.Tensor, torch.Tensor]:
+        name = self._shards[digest]
+        if name not in self._opened:
+            self._opened[name] = safe_open(self.folder / name, "pt")
+        shard = self._opened[name]
+        return shard.get_tensor(digest), shard.get_tensor(f"{digest}.grid")
+
+    def _digest(self, image: str) -> str:
+        if image not in self._digests:
+            self._digests[image] = files.sha256(Path(image))
+        return self._digests[image]
+
+    @torch.no_grad()
+    def fill(self, backbone: torch.nn.Module, pixels: Pixels, images: Sequence[str], limit: int) -> None:
+        """Compute and keep what is missing of `images`, until the features of all towers take `limit` bytes."""
+        missing = {self._digest(image): image for image in dict.fromkeys(images)}
+        missing = {digest: image for digest, image in missing.items() if digest not in self._shards}
+        held = sum(file.stat().st_size for file in self.folder.parent.rglob("*.safetensors"))
+        shard: dict[str, torch.Tensor] = {}
+        size = 0
+        for digest, image in tqdm(missing.items(), unit="image", desc="vision", disable=None, leave=False):
+            patches, grid = pixels(image)
+            output = backbone.get_image_features(patches.to(backbone.device), grid[None].to(backbone.device))
+            features = output.pooler_output[0].cpu().contiguous()
+            if held + size + features.nbytes > limit:
+                logger.info(
+                    "%s is full: the features of other images are computed in every epoch; delete what is old there "
+                    "or raise the limit",
+                    self.folder.parent,
+                )
+                break
+            shard |= {digest: features, f"{digest}.grid": grid.clone()}
+            size += features.nbytes
+            if size >= SHARD_BYTES:
+                self._write(shard)
+                held, size, shard = held + size, 0, {}
+        if shard:
+            self._write(shard)
+
+    def _write(self, shard: dict[str, torch.Tensor]) -> None:
+        name = f"{files.fingerprint(sorted(shard))}.safetensors"
+        with files.replacing(self.folder / name) as temporary:
+            save_file(shard, temporary)
+        self._shards |= {digest: name for digest in shard if not digest.endswith(".grid")}
+        files.write_json(self.folder / INDEX, self._shards)
+
+
+def store_key(backbone: torch.nn.Module, image_processor) -> str:
+    """What features depend on besides the image: the tower's weights and their type, and how pixels are made."""
+    digest = hashlib.sha256(json.dumps(image_processor.to_dict(), sort_keys=True, default=str).encode())
+    for name, parameter in sorted(backbone.visual.state_dict().items()):
+        digest.update(f"{name} {parameter.dtype}".encode())
+        digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+

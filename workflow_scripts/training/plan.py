@@ -1,0 +1,127 @@
+"""Which rows make up each batch of a whole training: rows of one image lie together."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import cycle, islice
+
+OPEN_BATCHES = 8  # how many unfinished batches a group may be placed in
+
+
+@dataclass(frozen=True)
+class Row:
+    """What planning needs of a row: what it shares with others of its `image`, and its own tokens."""
+
+    image: str
+    shared_tokens: int
+    own_tokens: int
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of one batch: `rows`, unique `tokens`, and `rows_per_image`, which keeps gradients diverse."""
+
+    rows: int
+    tokens: int
+    rows_per_image: int
+
+
+def batches(
+    rows: Sequence[Row], limits: Limits, epochs: float, seed: int, ranks: int = 1, equal: bool = False
+) -> list[list[list[int]]]:
+    """The batches of each rank, for all `epochs` one after the other.
+
+    Every rank has as many, and those that run at the same time are of like cost. `equal` makes all batches of
+    `limits.rows` rows, where an image's rows may come to lie in two batches; of one rank the last is shorter.
+    A function of its arguments alone: a resumed training goes on at the same place without looking at what came
+    before.
+    """
+    plan: list[list[list[int]]] = [[] for _ in range(ranks)]
+    whole, part = int(epochs), epochs - int(epochs)
+    for epoch in range(whole + bool(part)):
+        chance = random.Random(f"{seed}-{epoch}")
+        made = _equal(rows, limits, chance, ranks) if equal else _epoch(rows, limits, chance)
+        if epoch == whole:
+            made = made[: max(1, round(part * len(made)))]
+        for step in _balanced(rows, made, ranks, chance):
+            for rank, batch in enumerate(step):
+                plan[rank].append(batch)
+    return plan
+
+
+def cost(rows: Sequence[Row], batch: Sequence[int]) -> int:
+    """Unique tokens of a batch: each image once, each row's own."""
+    shared = {rows[index].image: rows[index].shared_tokens for index in batch}
+    return sum(shared.values()) + sum(rows[index].own_tokens for index in batch)
+
+
+def _epoch(rows: Sequence[Row], limits: Limits, chance: random.Random) -> list[list[int]]:
+    """Each row once, in batches within `limits`; a row above the token limit is a batch of its own."""
+    finished: list[list[int]] = []
+    unfinished: list[list[int]] = []
+    for group in _groups(rows, limits, chance):
+        target = next((batch for batch in unfinished if _fits(rows, batch + group, limits)), None)
+        if target is None:
+            unfinished.append(target := [])
+        target += group
+        if len(target) == limits.rows:
+            unfinished.remove(target)
+            finished.append(target)
+        elif len(unfinished) > OPEN_BATCHES:
+            finished.append(unfinished.pop(0))
+    finished += unfinished
+    chance.shuffle(finished)
+    return finished
+
+
+def _equal(rows: Sequence[Row], limits: Limits, chance: random.Random, ranks: int) -> list[list[int]]:
+    """Each row once, in batches of `limits.rows`; several ranks fill the last step with rows of the first."""
+    line = [index for group in _groups(rows, limits, chance) for index in group]
+    if ranks > 1:
+        line += list(islice(cycle(line), -len(line) % (limits.rows * ranks)))
+    return [line[start : start + limits.rows] for start in range(0, len(line), limits.rows)]
+
+
+def _groups(rows: Sequence[Row], limits: Limits, chance: random.Random) -> list[list[int]]:
+    """The rows of each image in random order, in parts that fit one batch; the parts in random order."""
+    by_image: dict[str, list[int]] = {}
+    for index, row in enumerate(rows):
+        by_image.setdefault(row.image, []).append(index)
+    groups = []
+    for members in by_image.values():
+        chance.shuffle(members)
+        group: list[int] = []
+        for index in members:
+            if group and not (
+                len(group) < limits.rows_per_image and _fits(rows, [*group, index], limits)
+            ):
+                groups.append(group)
+                group = []
+            group = [*group, index]
+        groups.append(group)
+    chance.shuffle(groups)
+    return groups
+
+
+def _fits(rows: Sequence[Row], batch: list[int], limits: Limits) -> bool:
+    return len(batch) <= limits.rows and cost(rows, batch) <= limits.tokens
+
+
+def _balanced(
+    rows: Sequence[Row], made: list[list[int]], ranks: int, chance: random.Random
+) -> list[list[list[int]]]:
+    """The batches in steps of one per rank; the largest are halved until they come out even."""
+    if ranks == 1:
+        return [[batch] for batch in made]
+    made = sorted(made, key=lambda batch: cost(rows, batch))
+    while len(made) % ranks:
+        largest = max(made, key=len)
+        made.remove(largest)
+        if len(largest) == 1:  # every batch is a single row: some run twice
+            made += [largest, largest]
+        else:
+            made += [largest[: len(largest) // 2], largest[len(largest) // 2 :]]
+    made.sort(key=lambda batch: cost(rows, batch))
+    steps = [made[start : start + ranks] for start in range(0, len(made), ranks)]
+    chance.shuffle(steps)
+    return steps

@@ -1,0 +1,99 @@
+"""TRL's trainers on the shared-prefix engine: their losses, metrics and options are stock."""
+
+from pathlib import Path
+
+import torch
+from accelerate.utils import gather_object
+from datasets import Dataset, concatenate_datasets
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+from trl import DPOTrainer, SFTTrainer
+from trl.models import prepare_deepspeed
+
+from workflow_scripts import files
+from workflow_scripts.training.engine import share_prefixes
+
+REFERENCE_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")
+
+
+class PlannedBatches:
+    """A trainer whose batches are planned beforehand: this process's lists of row numbers, for the whole run."""
+
+    def __init__(self, *args, planned: list[list[int]], **kwargs) -> None:
+        self.planned = planned
+        super().__init__(*args, **kwargs)
+
+    def get_train_dataloader(self) -> DataLoader:
+        """The planned batches in their order; skipping some on resumption decodes nothing."""
+        return self.loader(self.train_dataset, self.planned)
+
+    def loader(self, dataset: Dataset, batches: list[list[int]]) -> DataLoader:
+        """`dataset` in `batches`, made in workers where there are any."""
+        return DataLoader(
+            dataset,
+            batch_sampler=batches,
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
+
+    def backbone(self) -> torch.nn.Module:
+        """The model without its head, below any adapter."""
+        model = self.accelerator.unwrap_model(self.model)
+        return (model.get_base_model() if isinstance(model, PeftModel) else model).model
+
+
+class SharedPrefixSFTTrainer(PlannedBatches, SFTTrainer):
+    """SFTTrainer over trees of rows."""
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        share_prefixes(self.backbone())
+        # Glm4v declares that its own loss cannot count tokens over accumulation steps; TRL's, which is used, can.
+        self.model_accepts_loss_kwargs = True
+
+
+class SharedPrefixDPOTrainer(PlannedBatches, DPOTrainer):
+    """DPOTrainer over trees of pairs, with the reference's log-probabilities from the file `reference`.
+
+    The file holds ref_chosen_logps and ref_rejected_logps, one value a pair in the order of the dataset. Where it is
+    not there, one pass of the untrained policy makes it; `passes` are this process's batches of that pass.
+    """
+
+    def __init__(self, *args, reference: Path, passes: list[list[int]], **kwargs) -> None:
+        self.reference, self.passes = reference, passes
+        super().__init__(*args, **kwargs)
+
+    def _prepare_dataset(self, dataset: Dataset, *args) -> Dataset:
+        """The rows are tokens already; TRL would look for texts."""
+        return dataset
+
+    def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
+        """TRL's own pass goes pair by pair and keeps nothing for the next run."""
+        share_prefixes(self.backbone())
+        if not self.reference.is_file():
+            self._write_reference(dataset)
+            self.accelerator.wait_for_everyone()
+        known = load_file(self.reference)
+        columns = {name: known[name].tolist() for name in REFERENCE_COLUMNS}
+        return concatenate_datasets([dataset, Dataset.from_dict(columns)], axis=1)
+
+    def _write_reference(self, dataset: Dataset) -> None:
+        model = self.model
+        if self.is_deepspeed_enabled:
+            model = self._precompute_engine = prepare_deepspeed(self.model, self.accelerator)
+        found = []
+        bar = tqdm(self.passes, unit="batch", desc="reference", disable=None, leave=False)
+        for rows, batch in zip(bar, self.loader(dataset, self.passes), strict=True):
+            sides = self.compute_ref_log_probs(model, self._prepare_inputs(batch))
+            found += zip(rows, *(side.tolist() for side in sides), strict=True)
+        found = gather_object(found)
+        if self.accelerator.is_main_process:
+            # A pair that filled up the last step of several ranks was seen twice.
+            by_row = {row: values for row, *values in found}
+            sides = zip(*(by_row[row] for row in range(len(dataset))), strict=True)
+            values = dict(zip(REFERENCE_COLUMNS, map(torch.tensor, sides), strict=True))
+            with files.replacing(self.reference) as temporary:
+                save_file(values, temporary)
