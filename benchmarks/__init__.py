@@ -1,0 +1,1 @@
+"""Speed against stock TRL, both in one process: `python -m benchmarks.sft`, `python -m benchmarks.dpo`."""

@@ -1,0 +1,88 @@
+"""DPO on the shared-prefix engine against stock DPOTrainer: same model, same pairs, same order."""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from datasets import Dataset
+from trl import DPOConfig, DPOTrainer
+
+from benchmarks import common
+from workflow_scripts.models.catalogue import VERSIONS
+from workflow_scripts.training import features, rows
+from workflow_scripts.training.collators import PreferenceCollator
+from workflow_scripts.training.trainers import SharedPrefixDPOTrainer
+
+
+class StockTrainer(common.StockOrder, DPOTrainer):
+    """TRL's trainer, in the order of the dataset."""
+
+
+def measure(case: common.Case, options: argparse.Namespace) -> common.Cell:
+    """One cell of the table."""
+    pairs = [_pair(record) for record in case.records]
+    ours = rows.preference_rows(case.write("pairs.jsonl", pairs), case.dialogue)
+    unique = common.unique_tokens(case, PreferenceCollator(case.processor, case.pixels()), ours)
+    total = sum(
+        len(row["prompt_ids"]) + len(row[side]) - 2 + case.dialogue.image_tokens(case.side, case.side)
+        for row in ours
+        for side in ("chosen_ids", "rejected_ids")
+    )
+    return common.measure(
+        case, lambda: stock(case, pairs), lambda: engine(case, ours), (total, unique), options.repeats
+    )
+
+
+def _pair(record: dict) -> dict:
+    """A pair of the record's answer and another of like length."""
+    question, answer = record["messages"]
+    rejected = VERSIONS[common.VERSION].answer_format(common.MODE).write("no such organ")
+    return {**record, "messages": [question], "chosen": answer["content"], "rejected": rejected}
+
+
+def stock(case: common.Case, pairs: list[dict]) -> DPOTrainer:
+    """TRL's trainer with a reference model of its own."""
+    stop = VERSIONS[common.VERSION].stop_token
+    listed = [
+        {
+            "images": [case.image(pair)],
+            "prompt": [{"role": "user", "content": pair["messages"][0]["content"].removeprefix("<image>")}],
+            **{
+                side: [{"role": "assistant", "content": pair[side] + stop}] for side in ("chosen", "rejected")
+            },
+        }
+        for pair in pairs
+    ]
+    return StockTrainer(
+        common.model(large=False),
+        ref_model=common.model(large=False),
+        args=DPOConfig(**common.arguments(case, case.folder / "stock")),
+        train_dataset=Dataset.from_list(listed),
+        processing_class=case.processor,
+    )
+
+
+def engine(case: common.Case, dataset: Dataset) -> tuple[DPOTrainer, float]:
+    """Our trainer, and the seconds of the passes that it makes once: vision features and the reference."""
+    model, pixels = common.model(large=False), case.pixels()
+    store = features.FeatureStore(
+        case.folder / "features", features.store_key(model.model, case.processor.image_processor)
+    )
+    started = time.perf_counter()
+    store.fill(model.model, pixels, [path for paths in dataset["image_paths"] for path in paths], 2**33)
+    trainer = SharedPrefixDPOTrainer(
+        model,
+        args=DPOConfig(**common.arguments(case, case.folder / "ours"), precompute_ref_log_probs=True),
+        train_dataset=dataset,
+        processing_class=case.processor,
+        data_collator=PreferenceCollator(case.processor, pixels, store),
+        planned=common.in_order(case),
+        reference=case.folder / "reference.safetensors",
+        passes=common.in_order(case),
+    )
+    return trainer, time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    sys.exit(common.main(__doc__, measure))

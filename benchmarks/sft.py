@@ -1,0 +1,78 @@
+"""SFT on the shared-prefix engine against stock SFTTrainer: same model, same rows, same order."""
+
+import argparse
+import sys
+import time
+
+from datasets import Dataset
+from trl import SFTConfig, SFTTrainer
+
+from benchmarks import common
+from workflow_scripts.models.catalogue import VERSIONS
+from workflow_scripts.training import features, rows
+from workflow_scripts.training.collators import SftCollator
+from workflow_scripts.training.trainers import SharedPrefixSFTTrainer
+
+
+class StockTrainer(common.StockOrder, SFTTrainer):
+    """TRL's trainer, in the order of the dataset."""
+
+
+def measure(case: common.Case, options: argparse.Namespace) -> common.Cell:
+    """One cell of the table."""
+    ours = rows.sft_rows(case.write("train.jsonl", case.records), case.dialogue)
+    unique = common.unique_tokens(case, SftCollator(case.processor, case.pixels()), ours)
+    total = sum(
+        len(prompt) + len(completion) - 2 + case.dialogue.image_tokens(case.side, case.side)
+        for prompt, completion in zip(ours["prompt_ids"], ours["completion_ids"], strict=True)
+    )
+    return common.measure(
+        case, lambda: stock(case), lambda: engine(case, ours), (total, unique), options.repeats
+    )
+
+
+def stock(case: common.Case) -> SFTTrainer:
+    """TRL's trainer."""
+    stop = VERSIONS[common.VERSION].stop_token
+    listed = [
+        {
+            "images": [case.image(record)],
+            "prompt": [{"role": "user", "content": record["messages"][0]["content"].removeprefix("<image>")}],
+            "completion": [{"role": "assistant", "content": record["messages"][1]["content"] + stop}],
+        }
+        for record in case.records
+    ]
+    trainer = StockTrainer(
+        common.model(large=False),
+        args=SFTConfig(**common.arguments(case, case.folder / "stock")),
+        train_dataset=Dataset.from_list(listed),
+        processing_class=case.processor,
+    )
+    trainer.model_accepts_loss_kwargs = True
+    return trainer
+
+
+def engine(case: common.Case, dataset: Dataset) -> tuple[SFTTrainer, float]:
+    """Our trainer, and the seconds of the pass that it makes once: vision features."""
+    model, pixels = common.model(large=False), case.pixels()
+    store = features.FeatureStore(
+        case.folder / "features", features.store_key(model.model, case.processor.image_processor)
+    )
+    started = time.perf_counter()
+    store.fill(model.model, pixels, [path for paths in dataset["image_paths"] for path in paths], 2**33)
+    once = time.perf_counter() - started
+    trainer = SharedPrefixSFTTrainer(
+        model,
+        args=SFTConfig(
+            **common.arguments(case, case.folder / "ours"), dataset_kwargs={"skip_prepare_dataset": True}
+        ),
+        train_dataset=dataset,
+        processing_class=case.processor,
+        data_collator=SftCollator(case.processor, pixels, store),
+        planned=common.in_order(case),
+    )
+    return trainer, once
+
+
+if __name__ == "__main__":
+    sys.exit(common.main(__doc__, measure))
