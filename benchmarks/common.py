@@ -115,7 +115,11 @@ class Case:
 def case(folder: Path, questions: int, side: int) -> Case:
     """The same every time: smooth pictures, questions of four to ten words, answers of one to three."""
     chance = random.Random(f"{questions} {side}")
-    words = "is there a nodule in the left lung what organ shows this image of chest head kidney larger".split()
+    words = (
+        "is there a nodule in the left lung what organ shows this image of chest head kidney larger".split(
+            " "
+        )
+    )
     write = VERSIONS[VERSION].answer_format(MODE).write
     records = []
     for number in range(IMAGES):
@@ -147,7 +151,10 @@ def model(large: bool):
     config.text_config.update(LARGE_TEXT if large else SMALL_TEXT)
     config.text_config.head_dim = config.text_config.hidden_size // config.text_config.num_attention_heads
     rotated = config.text_config.head_dim // 4
-    config.text_config.rope_parameters["mrope_section"] = [rotated - 2 * (rotated * 3 // 8), *[rotated * 3 // 8] * 2]
+    config.text_config.rope_parameters["mrope_section"] = [
+        rotated - 2 * (rotated * 3 // 8),
+        *[rotated * 3 // 8] * 2,
+    ]
     config.vision_config.update(LARGE_VISION if large else SMALL_VISION)
     config.vision_config.out_hidden_size = config.text_config.hidden_size
     config.vision_config.image_size = 336
@@ -217,7 +224,9 @@ class Peak:
 
     def __enter__(self):
         gc.collect()
-        if sys.platform == "linux":  # give back what earlier runs freed, so that it does not hide what this one takes
+        if (
+            sys.platform == "linux"
+        ):  # give back what earlier runs freed, so that it does not hide what this one takes
             ctypes.CDLL("libc.so.6").malloc_trim(0)
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
@@ -314,7 +323,9 @@ def main(description: str, measure_case: Callable[[Case, argparse.Namespace], Ce
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--questions", type=int, nargs="+", default=QUESTIONS, help="per image")
     parser.add_argument("--sides", type=int, nargs="+", default=SIDES, help="of the square images, in pixels")
-    parser.add_argument("--repeats", type=int, default=3, help="epochs that are timed, after one that warms up")
+    parser.add_argument(
+        "--repeats", type=int, default=3, help="epochs that are timed, after one that warms up"
+    )
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     cells = []
@@ -330,4 +341,6 @@ def main(description: str, measure_case: Callable[[Case, argparse.Namespace], Ce
 
 
 def _device() -> str:
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU cores"
+    return (
+        torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU cores"
+    )

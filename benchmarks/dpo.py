@@ -3,7 +3,6 @@
 import argparse
 import sys
 import time
-from pathlib import Path
 
 from datasets import Dataset
 from trl import DPOConfig, DPOTrainer
@@ -66,9 +65,7 @@ def stock(case: common.Case, pairs: list[dict]) -> DPOTrainer:
 def engine(case: common.Case, dataset: Dataset) -> tuple[DPOTrainer, float]:
     """Our trainer, and the seconds of the passes that it makes once: vision features and the reference."""
     model, pixels = common.model(large=False), case.pixels()
-    store = features.FeatureStore(
-        case.folder / "features", features.store_key(model.model, case.processor.image_processor)
-    )
+    store = features.FeatureStore(case.folder / "features", features.store_key(model.model, pixels))
     started = time.perf_counter()
     store.fill(model.model, pixels, [path for paths in dataset["image_paths"] for path in paths], 2**33)
     trainer = SharedPrefixDPOTrainer(

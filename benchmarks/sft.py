@@ -55,9 +55,7 @@ def stock(case: common.Case) -> SFTTrainer:
 def engine(case: common.Case, dataset: Dataset) -> tuple[SFTTrainer, float]:
     """Our trainer, and the seconds of the pass that it makes once: vision features."""
     model, pixels = common.model(large=False), case.pixels()
-    store = features.FeatureStore(
-        case.folder / "features", features.store_key(model.model, case.processor.image_processor)
-    )
+    store = features.FeatureStore(case.folder / "features", features.store_key(model.model, pixels))
     started = time.perf_counter()
     store.fill(model.model, pixels, [path for paths in dataset["image_paths"] for path in paths], 2**33)
     once = time.perf_counter() - started

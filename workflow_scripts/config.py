@@ -106,7 +106,19 @@ class Training(_Section):
     epochs: Positive = 3
     learning_rate: Positive = 1e-4
     batch_size: Count = Field(16, description="rows (dpo: pairs) per optimiser step, over all GPUs")
-    micro_batch_size: Count = Field(4, description="rows (dpo: pairs) per forward pass on one GPU")
+    micro_batch_size: Count = Field(
+        16, description="rows (dpo: pairs) per forward pass on one GPU, at most; those of one image share it"
+    )
+    micro_batch_tokens: Count = Field(
+        16384, description="unique tokens per forward pass on one GPU: each image once, each row's own"
+    )
+    rows_per_image: Count = Field(
+        8, description="rows of one image in a forward pass, at most: fewer are slower, and more diverse"
+    )
+    vision_cache_gb: Annotated[float, Field(ge=0)] = Field(
+        50,
+        description="features of a frozen vision tower kept in results/features; 0 computes them each time",
+    )
     warmup: Share = Field(0.05, description="share of the steps")
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     max_steps: int | None = Field(None, ge=1, description="stop after this many steps")
@@ -439,7 +451,7 @@ def write_copy(settings: Config, layout: Layout) -> Path:
 # What each stage depends on
 
 
-_WITHOUT_EFFECT = {"gpus", "save_steps", "log_steps", "strategy"}
+_WITHOUT_EFFECT = {"gpus", "save_steps", "log_steps", "strategy", "vision_cache_gb"}
 STAGE_SECTIONS = {
     "convert": ("data",),
     "validate": ("data",),

@@ -1,6 +1,7 @@
 """Direct preference optimisation of the SFT model, which is also the reference: `results/dpo/{run}/`."""
 
 import sys
+from functools import partial
 from pathlib import Path
 
 from workflow_scripts import cli, config
@@ -12,25 +13,30 @@ def dpo(settings: config.Config, layout: Layout, run: Run, base_model: Path) -> 
     from workflow_scripts.training import rows, stage
 
     data = layout.preferences(run)
-    return stage.train_stage("dpo", settings, layout, run, base_model, data, rows.preference_rows, _trainer)
+    reference = data.parent / f"{run}.reference"
+    return stage.train_stage(
+        "dpo", settings, layout, run, base_model, data, rows.preference_rows, partial(_trainer, reference)
+    )
 
 
-def _trainer(inputs):
-    from trl import DPOConfig, DPOTrainer
+def _trainer(reference: Path, inputs):
+    from trl import DPOConfig
 
-    from workflow_scripts.models import loading
     from workflow_scripts.training.collators import PreferenceCollator
+    from workflow_scripts.training.trainers import SharedPrefixDPOTrainer
 
     loss = inputs.settings.loss
-    return DPOTrainer(
+    return SharedPrefixDPOTrainer(
         args=DPOConfig(
             **inputs.arguments,
             beta=inputs.settings.beta,
             loss_type=list(loss),
             loss_weights=list(loss.values()),
+            precompute_ref_log_probs=True,
         ),
-        ref_model=loading.reference(inputs.base_model, inputs.settings),
-        data_collator=PreferenceCollator(inputs.processor, inputs.pixels),
+        reference=reference / f"{inputs.key}.safetensors",
+        passes=inputs.passes,
+        data_collator=PreferenceCollator(**inputs.collator),
         **inputs.shared,
     )
 

@@ -16,18 +16,17 @@ def sft(settings: config.Config, layout: Layout, run: Run, base_model: Path) -> 
 
 
 def _trainer(inputs):
-    from trl import SFTConfig, SFTTrainer
+    from trl import SFTConfig
 
     from workflow_scripts.training.collators import SftCollator
+    from workflow_scripts.training.trainers import SharedPrefixSFTTrainer
 
-    trainer = SFTTrainer(
-        args=SFTConfig(**inputs.arguments),
-        data_collator=SftCollator(inputs.processor, inputs.pixels),
+    return SharedPrefixSFTTrainer(
+        # The rows are tokens already.
+        args=SFTConfig(**inputs.arguments, dataset_kwargs={"skip_prepare_dataset": True}),
+        data_collator=SftCollator(**inputs.collator),
         **inputs.shared,
     )
-    # Glm4v declares that its own loss cannot count tokens over accumulation steps; TRL's, which is used, can.
-    trainer.model_accepts_loss_kwargs = True
-    return trainer
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -15,7 +15,11 @@ from workflow_scripts.models.pixels import Pixels
 from workflow_scripts.training import rows
 
 MODE = "thinking"
-WORDS = "is there a nodule in the left lung what organ shows this image of chest head kidney larger than".split()
+WORDS = (
+    "is there a nodule in the left lung what organ shows this image of chest head kidney larger than".split(
+        " "
+    )
+)
 
 
 @dataclass
@@ -128,4 +132,3 @@ def corpus(request, tmp_path_factory) -> Corpus:
     folder = tmp_path_factory.mktemp(f"corpus-{request.param}")
     records = some_records(request.param, draw_images(folder), questions=4)
     return Corpus(request.param, folder, standins.processor(VERSIONS[request.param]), records)
-

@@ -136,7 +136,12 @@ def relative(left: torch.Tensor, right: torch.Tensor) -> float:
 
 @pytest.mark.parametrize(
     ("method", "changes"),
-    [("full", {}), ("lora", {}), ("lora", {"gradient_checkpointing": True}), ("full", {"gradient_checkpointing": True})],
+    [
+        ("full", {}),
+        ("lora", {}),
+        ("lora", {"gradient_checkpointing": True}),
+        ("full", {"gradient_checkpointing": True}),
+    ],
 )
 def test_sft_losses_equal_stock(corpus, tmp_path, method, changes):
     mine, stock = sft_trainers(corpus, tmp_path, method, **changes)

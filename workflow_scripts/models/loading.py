@@ -88,12 +88,20 @@ def merged(path: Path, dtype: torch.dtype, device: torch.device):
     return loaded.merge_and_unload() if is_adapter(path) else loaded
 
 
-def reference(path: Path, settings):
-    """DPO's reference for full training: the model at `path` as one whole. LoRA needs none; TRL keeps the adapter."""
-    if settings.method == "lora":
-        return None
-    device, dtype = device_and_dtype(settings.gpus, settings.precision)
-    return merged(path, dtype, device)
+def backbone(model) -> torch.nn.Module:
+    """The model without its head, below any adapter."""
+    return (model.get_base_model() if isinstance(model, PeftModel) else model).model
+
+
+def use_tree_attention(model) -> bool:
+    """On a GPU, let the text layers attend by flex attention, which skips blocks that no token sees.
+
+    Returns whether they do: then all trees of a batch should stand in one sequence.
+    """
+    on_gpu = model.device.type == "cuda"
+    if on_gpu:
+        model.set_attn_implementation({"text_config": "flex_attention"})
+    return on_gpu
 
 
 def fingerprint(path: Path) -> str:

@@ -40,6 +40,10 @@ class Pixels:
             self._bytes -= dropped.nbytes
         return entry
 
+    def settings(self) -> dict:
+        """What the pixels of an image depend on besides the image."""
+        return self.image_processor.to_dict()
+
     def tokens(self, grid: torch.Tensor) -> int:
         """How many tokens an image with this grid takes in the text."""
         return int(grid.prod()) // self.image_processor.merge_size**2

@@ -75,9 +75,7 @@ class Collator:
         keys[ids == image_token] = np.repeat([-1 - numbers[path] for path in images], counts)
         grids = [shown[numbers[path]][0] for path in images]
         merge = self.pixels.image_processor.merge_size
-        return tree.Path(
-            ids, keys, tree.rope_positions(ids, image_token, grids, merge), len(prompt_ids) - 1
-        )
+        return tree.Path(ids, keys, tree.rope_positions(ids, image_token, grids, merge), len(prompt_ids) - 1)
 
     def _tails(self, rows: Sequence[tuple]) -> tuple[torch.Tensor, torch.Tensor]:
         """The tails' token ids [rows, longest] and where they are real."""

@@ -21,7 +21,9 @@ def share_prefixes(backbone: torch.nn.Module) -> None:
     def before(module, args, kwargs):
         if "tree" not in kwargs:
             return None
-        kwargs = {name: value for name, value in kwargs.items() if name not in ("input_ids", "attention_mask")}
+        kwargs = {
+            name: value for name, value in kwargs.items() if name not in ("input_ids", "attention_mask")
+        }
         tree = kwargs.pop("tree")
         gathers.append(tree["gather"])
         mask = attention_mask(tree["ends"], module.language_model.config._attn_implementation)

@@ -91,11 +91,10 @@ class FeatureStore:
         files.write_json(self.folder / INDEX, self._shards)
 
 
-def store_key(backbone: torch.nn.Module, image_processor) -> str:
+def store_key(backbone: torch.nn.Module, pixels: Pixels) -> str:
     """What features depend on besides the image: the tower's weights and their type, and how pixels are made."""
-    digest = hashlib.sha256(json.dumps(image_processor.to_dict(), sort_keys=True, default=str).encode())
+    digest = hashlib.sha256(json.dumps(pixels.settings(), sort_keys=True, default=str).encode())
     for name, parameter in sorted(backbone.visual.state_dict().items()):
         digest.update(f"{name} {parameter.dtype}".encode())
         digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
-

@@ -55,6 +55,11 @@ def cost(rows: Sequence[Row], batch: Sequence[int]) -> int:
     return sum(shared.values()) + sum(rows[index].own_tokens for index in batch)
 
 
+def largest(rows: Sequence[Row], batches: Sequence[Sequence[int]]) -> int:
+    """The cost of the most expensive batch."""
+    return max(cost(rows, batch) for batch in batches)
+
+
 def _epoch(rows: Sequence[Row], limits: Limits, chance: random.Random) -> list[list[int]]:
     """Each row once, in batches within `limits`; a row above the token limit is a batch of its own."""
     finished: list[list[int]] = []
@@ -92,9 +97,7 @@ def _groups(rows: Sequence[Row], limits: Limits, chance: random.Random) -> list[
         chance.shuffle(members)
         group: list[int] = []
         for index in members:
-            if group and not (
-                len(group) < limits.rows_per_image and _fits(rows, [*group, index], limits)
-            ):
+            if group and not (len(group) < limits.rows_per_image and _fits(rows, [*group, index], limits)):
                 groups.append(group)
                 group = []
             group = [*group, index]

@@ -6,8 +6,10 @@ from pathlib import Path
 from datasets import Dataset
 
 from workflow_scripts import files
+from workflow_scripts.datasets.images import image_size
 from workflow_scripts.errors import UserError
 from workflow_scripts.models.dialogue import Dialogue, image_paths
+from workflow_scripts.training.plan import Row
 
 
 def sft_rows(path: Path, dialogue: Dialogue) -> Dataset:
@@ -41,6 +43,29 @@ def _preference_rows(path: Path, dialogue: Dialogue) -> Iterator[dict]:
             "chosen_ids": dialogue.tokens(dialogue.completion(messages, record["chosen"])),
             "rejected_ids": dialogue.tokens(dialogue.completion(messages, record["rejected"])),
         }
+
+
+def costs(dataset: Dataset, dialogue: Dialogue, max_tokens: int) -> list[Row]:
+    """What planning needs of each row, without decoding an image; a row over `max_tokens` is a UserError."""
+    known: dict[str, int] = {}
+    found = []
+    for row in dataset:
+        for path in row["image_paths"]:
+            if path not in known:
+                known[path] = dialogue.image_tokens(*image_size(Path(path)))
+        shared = sum(known[path] for path in row["image_paths"])
+        prompt = len(row["prompt_ids"]) - len(row["image_paths"])
+        completions = [
+            len(row[name]) for name in ("completion_ids", "chosen_ids", "rejected_ids") if name in row
+        ]
+        if shared + prompt + max(completions) > max_tokens:
+            raise UserError(
+                f"{row['id']}: {shared + prompt + max(completions)} tokens are over data.max_tokens = {max_tokens}; "
+                "leave the row out, lower data.max_image_side or raise the limit"
+            )
+        first = row["image_paths"][0] if row["image_paths"] else f"no image, {row['id']}"
+        found.append(Row(first, shared, prompt + sum(completions)))
+    return found
 
 
 def _dataset(path: Path, rows: Iterator[dict]) -> Dataset:

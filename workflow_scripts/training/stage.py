@@ -16,7 +16,7 @@ from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.models.dialogue import Dialogue
 from workflow_scripts.models.pixels import Pixels
 from workflow_scripts.paths import Layout, Run
-from workflow_scripts.training import checkpoints, features, launch, plan, rows, trainer
+from workflow_scripts.training import checkpoints, features, launch, rows, trainer
 from workflow_scripts.training.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -24,10 +24,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Inputs:
-    """What a stage builds its trainer from; `arguments` and `shared` are those that both trainers take.
+    """What a stage builds its trainer from: the arguments of its collator, its configuration and itself.
 
-    `collator` are the arguments of a collator, `planned` this process's batches, `passes` those of a single pass
-    over the rows, and `key` what the reference's log-probabilities depend on.
+    `passes` are this process's batches of a single pass over the rows; `key` names what the reference's
+    log-probabilities depend on.
     """
 
     settings: Training
@@ -64,25 +64,21 @@ def train_stage(
     processor = loading.processor(base_model, VERSIONS[run.model_version], settings.data.max_image_side)
     dialogue = Dialogue(processor, run.model_version, run.mode)
     dataset = read_rows(data, dialogue)
-    costs = rows.costs(dataset, dialogue, settings.data.max_tokens)
+    planned = trainer.planned(
+        own, rows.costs(dataset, dialogue, settings.data.max_tokens), settings.seed, equal=stage == "dpo"
+    )
     model, lora = trainer.trainable_model(base_model, own, settings.seed)
+    pixels = Pixels(processor.image_processor)
+    with main_first():
+        store = _vision_features(own, layout, model, pixels, dataset)
     collator = {
         "processor": processor,
-        "pixels": Pixels(processor.image_processor),
+        "pixels": pixels,
+        "features": store,
         "one_sequence": loading.use_tree_attention(model),
     }
-    if own.vision_cache_gb and not trainer.trains_vision(own):
-        backbone = loading.backbone(model)
-        store = features.FeatureStore(
-            layout.root / "features", features.store_key(backbone, processor.image_processor)
-        )
-        images = [path for row in dataset["image_paths"] for path in row]
-        with main_first():
-            store.fill(backbone, collator["pixels"], images, int(own.vision_cache_gb * 2**30))
-        collator["features"] = store
     progress = Progress(own.batch_size, folder)
     with tracking.stage(settings, layout, run, stage, depends_on["settings"]) as record:
-        planned = trainer.planned(own, costs, settings.seed, equal=stage == "dpo")
         arguments = trainer.arguments(own, folder, settings.seed, planned)
         shared = {
             "model": model,
@@ -92,7 +88,9 @@ def train_stage(
             "callbacks": [progress, *record.callbacks()],
             "planned": planned.mine,
         }
-        key = files.fingerprint([depends_on["data"], depends_on["base_model"], collator["pixels"].key()])
+        key = files.fingerprint(
+            [depends_on["data"], depends_on["base_model"], pixels.settings(), str(model.dtype)]
+        )
         runner = build(Inputs(own, collator, arguments, shared, planned.single_pass, key))
         runner.remove_callback(PrinterCallback)  # Progress says it
         outcome = trainer.train(runner, resume_from, progress)
@@ -108,6 +106,19 @@ def train_stage(
         record.metrics({key: value for key, value in metrics.items() if key != "curve"})
         record.artifact(layout.trained(stage, run) / "metrics.json")
     return metrics
+
+
+def _vision_features(
+    settings: Training, layout: Layout, model, pixels: Pixels, dataset: Dataset
+) -> features.FeatureStore | None:
+    """The features of the images of `dataset`, made where they are missing; None where the tower changes."""
+    if not settings.vision_cache_gb or trainer.trains_vision(settings):
+        return None
+    backbone = loading.backbone(model)
+    store = features.FeatureStore(layout.root / "features", features.store_key(backbone, pixels))
+    images = [path for row_paths in dataset["image_paths"] for path in row_paths]
+    store.fill(backbone, pixels, images, int(settings.vision_cache_gb * 2**30))
+    return store
 
 
 def launch_or_run(module: str, arguments: list[str], gpus: int, run: Callable[[], dict]) -> int:

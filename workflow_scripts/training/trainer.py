@@ -5,6 +5,7 @@ import math
 import os
 import shutil
 import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -14,33 +15,62 @@ from workflow_scripts import files
 from workflow_scripts.config import Training
 from workflow_scripts.errors import UserError
 from workflow_scripts.models import adapters, loading
+from workflow_scripts.training import plan
 from workflow_scripts.training.progress import Progress, curve
 
 logger = logging.getLogger(__name__)
 
 
-def arguments(settings: Training, folder: Path, seed: int, rows: int) -> dict:
-    """What SFTConfig and DPOConfig share, for a training set of `rows` rows."""
-    device, dtype = loading.device_and_dtype(settings.gpus, settings.precision)
-    processes = int(os.environ.get("WORLD_SIZE", 1))
-    micro = min(settings.micro_batch_size, max(1, settings.batch_size // processes))
-    accumulation = settings.batch_size // (micro * processes)
-    if accumulation * micro * processes != settings.batch_size:
+@dataclass(frozen=True)
+class Planned:
+    """This process's batches of the whole training, the accumulation steps they need, and a single pass."""
+
+    mine: list[list[int]]
+    accumulation: int
+    single_pass: list[list[int]]
+
+    @property
+    def steps(self) -> int:
+        return math.ceil(len(self.mine) / self.accumulation)
+
+
+def planned(settings: Training, costs: list[plan.Row], seed: int, equal: bool) -> Planned:
+    """Batches of up to `micro_batch_size` rows; `equal` ones for DPO, whose metrics want as many on each rank."""
+    ranks, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
+    rows = min(settings.micro_batch_size, max(1, settings.batch_size // ranks))
+    limits = plan.Limits(rows, settings.micro_batch_tokens, settings.rows_per_image)
+
+    def batches(epochs: float) -> list[list[int]]:
+        return plan.batches(costs, limits, epochs, seed, ranks, equal)[rank]
+
+    while equal and limits.rows > 1 and plan.largest(costs, batches(settings.epochs)) > limits.tokens:
+        limits = replace(limits, rows=limits.rows // 2)
+    accumulation = settings.batch_size // (limits.rows * ranks)
+    if accumulation * limits.rows * ranks != settings.batch_size:
         raise UserError(
-            f"batch_size {settings.batch_size} is not micro_batch_size {micro} x {processes} process(es) x a whole number"
+            f"batch_size {settings.batch_size} is not micro_batch_size {limits.rows} x {ranks} process(es) x a whole "
+            "number"
         )
+    mine = batches(settings.epochs)
+    if settings.max_steps:
+        mine = mine[: settings.max_steps * accumulation]
+    return Planned(mine, accumulation, batches(1))
+
+
+def arguments(settings: Training, folder: Path, seed: int, planned: Planned) -> dict:
+    """What SFTConfig and DPOConfig share. The plan holds all epochs: to the trainer it is one."""
+    device, dtype = loading.device_and_dtype(settings.gpus, settings.precision)
     return {
         "output_dir": str(folder),
-        "num_train_epochs": settings.epochs,
-        "max_steps": settings.max_steps or -1,
-        "per_device_train_batch_size": micro,
-        "gradient_accumulation_steps": accumulation,
+        "num_train_epochs": 1,
+        "per_device_train_batch_size": max(map(len, planned.mine)),
+        "gradient_accumulation_steps": planned.accumulation,
         "learning_rate": settings.learning_rate,
         "warmup_steps": settings.warmup,
         "lr_scheduler_type": "cosine",
         "weight_decay": settings.weight_decay,
         "seed": seed,
-        "logging_steps": min(settings.log_steps, steps(settings, rows)),
+        "logging_steps": min(settings.log_steps, planned.steps),
         "save_steps": settings.save_steps,
         "save_total_limit": 2,
         "bf16": dtype == torch.bfloat16,
@@ -48,6 +78,7 @@ def arguments(settings: Training, folder: Path, seed: int, rows: int) -> dict:
         "gradient_checkpointing": settings.gradient_checkpointing,
         "gradient_checkpointing_kwargs": {"use_reentrant": False},
         "deepspeed": deepspeed_config(settings.strategy),
+        "ddp_find_unused_parameters": False,  # a batch without images runs the vision tower all the same
         "dataloader_num_workers": 2 if device.type == "cuda" else 0,
         "dataloader_pin_memory": device.type == "cuda",
         "remove_unused_columns": False,
@@ -56,11 +87,6 @@ def arguments(settings: Training, folder: Path, seed: int, rows: int) -> dict:
         "report_to": "none",
         "disable_tqdm": not sys.stderr.isatty(),
     }
-
-
-def steps(settings: Training, rows: int) -> int:
-    """Optimiser steps of a training over `rows` rows."""
-    return settings.max_steps or math.ceil(math.ceil(rows / settings.batch_size) * settings.epochs)
 
 
 def deepspeed_config(strategy: str) -> dict | None:
@@ -103,6 +129,11 @@ def trainable_model(path: Path, settings: Training, seed: int):
     return model, adapters.lora_config(model, settings.lora)
 
 
+def trains_vision(settings: Training) -> bool:
+    """Whether the vision tower changes while training."""
+    return settings.lora.vision if settings.method == "lora" else not settings.freeze_vision
+
+
 def train(trainer: Trainer, resume_from: Path | None, progress: Progress) -> dict:
     """Run `trainer` to its end; returns steps, seconds, final loss, curve and the model's size."""
     trainable = sum(parameter.numel() for parameter in trainer.model.parameters() if parameter.requires_grad)
@@ -121,11 +152,10 @@ def train(trainer: Trainer, resume_from: Path | None, progress: Progress) -> dic
         raise UserError(
             f"the loss is not a number at step {trainer.state.global_step}; lower the learning rate"
         )
-    trained = trainer.state.global_step * progress.rows_per_step
+    trained = sum(map(len, trainer.planned))
     return {
         "train_rows": len(trainer.train_dataset),
         "steps": trainer.state.global_step,
-        "epochs": trainer.state.epoch,
         "seconds": progress.seconds,
         "examples_per_second": trained / progress.seconds,
         "final_loss": points[-1]["loss"],

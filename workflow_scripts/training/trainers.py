@@ -5,7 +5,6 @@ from pathlib import Path
 import torch
 from accelerate.utils import gather_object
 from datasets import Dataset, concatenate_datasets
-from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -13,6 +12,7 @@ from trl import DPOTrainer, SFTTrainer
 from trl.models import prepare_deepspeed
 
 from workflow_scripts import files
+from workflow_scripts.models import loading
 from workflow_scripts.training.engine import share_prefixes
 
 REFERENCE_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")
@@ -39,18 +39,13 @@ class PlannedBatches:
             pin_memory=self.args.dataloader_pin_memory,
         )
 
-    def backbone(self) -> torch.nn.Module:
-        """The model without its head, below any adapter."""
-        model = self.accelerator.unwrap_model(self.model)
-        return (model.get_base_model() if isinstance(model, PeftModel) else model).model
-
 
 class SharedPrefixSFTTrainer(PlannedBatches, SFTTrainer):
     """SFTTrainer over trees of rows."""
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        share_prefixes(self.backbone())
+        share_prefixes(loading.backbone(self.model))
         # Glm4v declares that its own loss cannot count tokens over accumulation steps; TRL's, which is used, can.
         self.model_accepts_loss_kwargs = True
 
@@ -72,7 +67,7 @@ class SharedPrefixDPOTrainer(PlannedBatches, DPOTrainer):
 
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
         """TRL's own pass goes pair by pair and keeps nothing for the next run."""
-        share_prefixes(self.backbone())
+        share_prefixes(loading.backbone(self.model))
         if not self.reference.is_file():
             self._write_reference(dataset)
             self.accelerator.wait_for_everyone()

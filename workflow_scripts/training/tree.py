@@ -93,7 +93,9 @@ def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     return bins
 
 
-def rope_positions(ids: np.ndarray, image_token: int, grids: Sequence[Sequence[int]], merge: int) -> np.ndarray:
+def rope_positions(
+    ids: np.ndarray, image_token: int, grids: Sequence[Sequence[int]], merge: int
+) -> np.ndarray:
     """Multimodal positions [3, length] (time, height, width) of a row whose images have the patch grids `grids`.
 
     Text counts up alike in all three; an image's tokens count from where it starts by their place in its grid, and
@@ -108,7 +110,9 @@ def rope_positions(ids: np.ndarray, image_token: int, grids: Sequence[Sequence[i
             frames, height, width = next(remaining)
             height, width = height // merge, width // merge
             count = frames * height * width
-            grid = np.stack(np.meshgrid(np.arange(frames), np.arange(height), np.arange(width), indexing="ij"))
+            grid = np.stack(
+                np.meshgrid(np.arange(frames), np.arange(height), np.arange(width), indexing="ij")
+            )
             positions[:, place : place + count] = current + grid.reshape(3, -1)
             current += max(height, width)
         else:
