@@ -5,11 +5,12 @@ import shutil
 import pytest
 from PIL import Image
 
-from workflow_scripts import files
+from workflow_scripts import convert, download, files
 from workflow_scripts.config import validate
+from workflow_scripts.datasets.preferences import Answers
 from workflow_scripts.errors import UserError
 from workflow_scripts.paths import Layout, Run
-from workflow_scripts.preferences import HeldOut, preferences
+from workflow_scripts.preferences import HeldOut, agree, is_wrong, own_answers, preferences
 
 RUN = Run("mine", "4.1v", "base")
 
@@ -115,3 +116,52 @@ def test_a_side_that_cannot_be_written_names_the_line(layout, own_file):
         UserError, match=r"own.jsonl:1: chosen: markup '<think>Lung' is not of the form <answer>"
     ):
         pairs(layout, [record("train", "Lung", "a")], **own_file("b", chosen="<think>Lung"))
+
+
+def test_another_right_answer_to_the_same_question_is_not_wrong():
+    records = [record("train", answer, "a") for answer in ("nucleus", "cell membrane")] + [
+        record("train", "wall", "b")
+    ]
+    answers = Answers(records)
+    judged = {
+        answer: is_wrong(answer, records[0], answers) for answer in ("Cell membrane.", "membrane", "wall")
+    }
+    assert judged == {"Cell membrane.": False, "membrane": False, "wall": True}
+
+
+@pytest.mark.parametrize(
+    ("answer", "right", "agreed"),
+    [
+        ("x-ray", "Chest X-ray", True),
+        ("Chest X-ray", "x-ray", True),
+        ("有", "没有", False),
+        ("abnormal", "normal", False),
+        ("no fracture", "fracture", False),
+        ("Yes, there is", "yes", True),
+        ("left lung", "right lung", False),
+    ],
+)
+def test_answers_agree_when_one_is_part_of_the_other_but_not_when_it_denies_it(answer, right, agreed):
+    assert agree(answer, right) is agreed
+
+
+def test_own_answers_depend_on_the_seed_alone(tmp_path):
+    """4.5v base writes its answer without tags, so that whatever the stand-in says is an answer."""
+    import torch
+
+    run = Run("rad", "4.5v", "base")
+    raw = {
+        "datasets": {"rad": {"reader": "rad", "embedded": 10}},
+        "models": {"4.5v": {"base": {"embedded": True}}},
+        "evaluation": {"max_new_tokens": 24, "gpus": 0},
+    }
+    settings, layout = validate(raw, "test"), Layout(tmp_path)
+    download.download_source(settings, layout, "rad")
+    download.download_model(settings, layout, run.model_version, run.mode)
+    convert.convert(settings, layout, run)
+    records = list(files.read_jsonl(layout.split(run, "train")))[:16]
+    arguments = (layout.model("4.5v", "base"), records, Answers(records), layout.data(run))
+    first, again = (list(own_answers(settings, run, *arguments)) for _ in range(2))
+    settings.seed += 1
+    assert first == again != list(own_answers(settings, run, *arguments))
+    assert first and torch.initial_seed() == settings.seed

@@ -56,5 +56,11 @@ class Layout:
     def gallery(self, run: Run) -> Path:
         return self.root / "eval" / str(run) / "gallery.html"
 
+    def model_evaluation(self, model: Path) -> Path:
+        """The scores of one model, or of a folder of models: named after its place, here or anywhere."""
+        place, root = model.resolve(), self.root.resolve()
+        named = place.relative_to(root) if place.is_relative_to(root) else place.relative_to(place.anchor)
+        return self.root / "eval" / "models" / named.with_name(f"{named.name}.json")
+
     def report(self) -> Path:
         return self.root / "report" / "index.html"

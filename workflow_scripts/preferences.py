@@ -101,19 +101,23 @@ def own_answers(
     """(pair, thought) for what the SFT model samples to `records` and none of the right `answers` agrees with."""
     from transformers import set_seed
 
-    from workflow_scripts.evaluate import Examiner
+    from workflow_scripts.evaluation.examiner import Examiner
 
     own = settings.preferences
-    examiner = Examiner(settings, run)
+    examiner = Examiner(settings, run.model_version, run.mode)
     set_seed(settings.seed)
-    sampled = examiner.generator(sft_model).answer(
-        records, folder, temperature=own.temperature, samples=own.samples
-    )
+    with examiner.model(sft_model) as model:
+        sampled = model.answer(records, folder, temperature=own.temperature, samples=own.samples)
     for record, generations in zip(records, sampled, strict=True):
         for generation in generations:
-            parsed = None if generation.truncated else examiner.reader.parse(generation.text)
-            if parsed and not any(agree(parsed[1], right) for right in answers.here(record)):
+            parsed = None if generation.truncated else examiner.answer_format.parse(generation.text)
+            if parsed and is_wrong(parsed[1], record, answers):
                 yield Pair(record, parsed[1], OWN_ANSWER), parsed[0]
+
+
+def is_wrong(answer: str, record: dict, answers: Answers) -> bool:
+    """Whether no answer that the set gives to the record's question about its image agrees with `answer`."""
+    return not any(agree(answer, right) for right in answers.here(record))
 
 
 def agree(answer: str, right: str) -> bool:

@@ -124,8 +124,8 @@ def test_nothing_is_done_twice_and_a_changed_parameter_reruns_what_depends_on_it
 
 def test_a_model_is_scored_alone_and_with_all_of_a_folder(lora):
     one = lora.command(
-        *("evaluate", "--model_version", "4.1v", "--mode", "thinking"),
-        *("--model_path", f"results/sft/{LORA}", "--test_datasets", "slake", "--output", "results/one.json"),
+        *("evaluate", "--model_path", f"results/sft/{LORA}", "--test_datasets", "slake"),
+        *("--output", "results/one.json"),
     )
     assert one.returncode == 0, one.stderr
     everything = lora.command("run_experiments", "--mode", "evaluate", "--models_dir", "results/sft")
@@ -133,7 +133,7 @@ def test_a_model_is_scored_alone_and_with_all_of_a_folder(lora):
     evaluation = files.read_json(lora / f"eval/{LORA}.json")
     expected = evaluation["stages"]["sft"]["overall"]
     assert files.read_json(lora / "one.json")["overall"] == expected
-    assert files.read_json(lora / "eval/models/summary.json") == {LORA: expected}
+    assert files.read_json(lora / "eval/models/sft.json") == {LORA: expected}
 
 
 def test_the_report_shows_the_run(lora):
@@ -152,9 +152,10 @@ def test_the_report_shows_the_run(lora):
             ["--dataset", "slak", "--model_version", "4.1v", "--mode", "base"],
             "did you mean 'slake'?",
         ),
-        ("convert", ["--dataset", "rad", "--model_version", "4.1v", "--mode", "base"], "rad"),
+        ("convert", ["--dataset", "rad", "--model_version", "4.1v", "--mode", "base"], "no VQA-RAD here"),
         ("sft", ["--dataset", "rad", "--model_version", "4.1v", "--mode", "base"], "no such file"),
         ("evaluate", ["--dataset", "rad"], "say --model_version and --mode"),
+        ("dpo", ["--dataset", "rad", "--model_version", "4.1v"], "say --mode"),
         ("report", ["--print", "nothing"], "no such file"),
         ("run_experiments", ["--mode", "evaluate", "--models_dir", "gone"], "no such folder"),
     ],

@@ -1,5 +1,6 @@
 """Loading models and processors: one way for real checkpoints, stand-ins, full fine-tunings and adapters."""
 
+import gc
 import logging
 import sys
 from pathlib import Path
@@ -105,6 +106,12 @@ def fingerprint(path: Path) -> str:
     if not weights:
         raise UserError(f"{path}: no model here; download or train it first")
     return files.fingerprint([files.sha256(file) for file in weights])
+
+
+def free_memory() -> None:
+    """Give back what a model that nobody holds any more has taken, on a GPU too."""
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 def _refuse_slow(base: Path, device: torch.device) -> None:
