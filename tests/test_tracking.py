@@ -65,6 +65,16 @@ def test_a_dead_server_is_warned_about_once_and_fails_nothing(layout, caplog):
     assert len(ours) == 1 and "mlflow is not recording" in ours[0]
 
 
+def test_no_message_repeats_the_credentials_of_the_environment(layout, caplog, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:9")
+    with caplog.at_level(logging.WARNING):
+        record(Config(), layout, "sft")
+    assert "mlflow is not recording" in caplog.text and "secret" not in caplog.text
+    mirror = tracking.Record()
+    mirror.open("mlflow", lambda: (_ for _ in ()).throw(OSError("http://me:p@secret@host/api failed")))
+    assert "http://host/api failed" in caplog.text and "secret" not in caplog.text
+
+
 def test_a_tracker_that_dies_halfway_is_left_alone(layout, caplog):
     mirror = tracking.Record()
 

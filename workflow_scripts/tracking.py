@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from workflow_scripts import cli, config, files
+from workflow_scripts import cli, config, credentials, files
 from workflow_scripts.errors import UserError
 from workflow_scripts.paths import Layout, Run
 
@@ -80,7 +80,7 @@ class Record:
 
 
 def _warn(name: str, error: Exception) -> None:
-    text = " ".join(str(error).split())[:200]
+    text = credentials.without(" ".join(str(error).split()))[:200]
     logger.warning("%s is not recording (%s: %s); results/ has everything", name, type(error).__name__, text)
 
 

@@ -11,7 +11,7 @@ import torch
 from transformers import Trainer, set_seed
 
 from workflow_scripts import files
-from workflow_scripts.config import Training
+from workflow_scripts.config import Training, micro_batches
 from workflow_scripts.errors import UserError
 from workflow_scripts.models import adapters, loading
 from workflow_scripts.training.progress import Progress, curve
@@ -23,12 +23,10 @@ def arguments(settings: Training, folder: Path, seed: int, rows: int) -> dict:
     """What SFTConfig and DPOConfig share, for a training set of `rows` rows."""
     device, dtype = loading.device_and_dtype(settings.gpus, settings.precision)
     processes = int(os.environ.get("WORLD_SIZE", 1))
-    micro = min(settings.micro_batch_size, max(1, settings.batch_size // processes))
-    accumulation = settings.batch_size // (micro * processes)
-    if accumulation * micro * processes != settings.batch_size:
-        raise UserError(
-            f"batch_size {settings.batch_size} is not micro_batch_size {micro} x {processes} process(es) x a whole number"
-        )
+    try:
+        micro, accumulation = micro_batches(settings.batch_size, settings.micro_batch_size, processes)
+    except ValueError as error:
+        raise UserError(str(error)) from None
     return {
         "output_dir": str(folder),
         "num_train_epochs": settings.epochs,
