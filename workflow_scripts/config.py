@@ -227,7 +227,7 @@ def _no_credentials(uri: str) -> str:
 class Config(_Section):
     """Everything that a user sets."""
 
-    seed: int = Field(42, ge=0, description="of splits, sampling, initialisation and data order")
+    seed: int = Field(42, ge=0, lt=2**32, description="of splits, sampling, initialisation and data order")
     datasets: dict[str, Dataset] = Field(
         {
             "slake": Source(
@@ -532,9 +532,23 @@ def stage_settings(settings: Config, stage: str) -> dict:
     return values
 
 
-def origin_settings(settings: Config, dataset: str) -> dict:
-    """The plain values that a data set's raw files depend on, by source."""
-    return {name: source.model_dump(mode="json") for name, source in settings.sources(dataset).items()}
+_FETCHED = {"reader", "repository", "revision", "files", "path", "embedded", "licence"}
+
+
+def source_settings(settings: Config, name: str) -> dict:
+    """The plain values that the raw files of a source and their manifest depend on."""
+    source = settings.dataset(name)
+    values = source.model_dump(mode="json", include=_FETCHED)
+    return values | {"seed": settings.seed} if source.embedded else values
+
+
+def convert_settings(settings: Config, dataset: str) -> dict:
+    """The plain values that the conversion of a data set depends on, besides its raw files."""
+    made_of = {dataset, *settings.sources(dataset)}
+    chosen = {
+        name: settings.datasets[name].model_dump(mode="json", exclude=_FETCHED) for name in sorted(made_of)
+    }
+    return {**stage_settings(settings, "convert"), "datasets": chosen}
 
 
 def main(arguments: list[str] | None = None) -> int:
