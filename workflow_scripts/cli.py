@@ -4,9 +4,11 @@ import argparse
 import errno
 import logging
 import os
+import signal
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from workflow_scripts import config, files
@@ -23,9 +25,13 @@ def parser(description: str) -> argparse.ArgumentParser:
     result = argparse.ArgumentParser(
         description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
+    _add_verbosity(result)
+    return result
+
+
+def _add_verbosity(result: argparse.ArgumentParser) -> None:
     result.add_argument("--log_level", default="info", choices=["debug", "info", "warning", "error"])
     result.add_argument("--debug", action="store_true", help="same as --log_level debug, with tracebacks")
-    return result
 
 
 def stage_parser(description: str) -> argparse.ArgumentParser:
@@ -51,24 +57,27 @@ def add_run_flags(result: argparse.ArgumentParser, required: bool = True) -> Non
 
 
 def run(main: Callable[[list[str] | None], int], arguments: list[str] | None = None) -> int:
-    """Run a command; a UserError, a full disk or Ctrl-C ends it with one line and a non-zero status."""
+    """Run a command; a UserError, a full disk, Ctrl-C or SIGTERM ends it with one line and a non-zero status."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    debug = "--debug" in arguments
-    level = "debug" if debug else _flag(arguments, "--log_level", "info")
+    debug, level = _verbosity(arguments)
     logging.basicConfig(
-        level=getattr(logging, level.upper(), logging.INFO),
+        level=level.upper(),
         format="%(asctime)s %(message)s",
         datefmt="%H:%M:%S",
     )
     _keep_private()
     if not debug:
         _quiet_libraries()
+    status = 1
     try:
-        return main(arguments)
+        with _sigterm_raised():
+            return main(arguments)
     except UserError as error:
         message = str(error)
     except KeyboardInterrupt:
         message = "stopped"
+    except Terminated:
+        message, status = "stopped by SIGTERM", 128 + signal.SIGTERM
     except Exception as error:
         # Libraries wrap a full disk in errors of their own.
         if getattr(error, "errno", None) != errno.ENOSPC and os.strerror(errno.ENOSPC) not in str(error):
@@ -77,7 +86,30 @@ def run(main: Callable[[list[str] | None], int], arguments: list[str] | None = N
     if debug:
         logging.exception("traceback, because of --debug")
     print(f"error: {message}", file=sys.stderr)
-    return 1
+    return status
+
+
+class Terminated(BaseException):
+    """SIGTERM, from scancel or at a time limit: no Exception, so that nothing on the way takes it for an error."""
+
+
+@contextmanager
+def _sigterm_raised() -> Iterator[None]:
+    """Raise Terminated at SIGTERM, so that half-written outputs are removed. `signal.signal` overrules it."""
+    process = os.getpid()
+
+    def terminate(number, frame):
+        if os.getpid() != process:  # a forked worker, which has nothing to remove
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        signal.signal(number, signal.SIG_IGN)  # a second one must not stop the removal
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _keep_private() -> None:
@@ -100,8 +132,15 @@ def _quiet_libraries() -> None:
     logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator" not in record.getMessage())
 
 
-def _flag(arguments: list[str], name: str, default: str) -> str:
-    return arguments[arguments.index(name) + 1] if name in arguments[:-1] else default
+def _verbosity(arguments: list[str]) -> tuple[bool, str]:
+    """(whether to debug, the log level) that the flags of every command ask for, before a command parses them."""
+    flags = argparse.ArgumentParser(add_help=False, exit_on_error=False)
+    _add_verbosity(flags)
+    try:
+        known, _ = flags.parse_known_args(arguments)
+    except argparse.ArgumentError:  # the command's own parser will say so
+        return False, "info"
+    return known.debug, "debug" if known.debug else known.log_level
 
 
 def run_of(options: argparse.Namespace, model: Path | None = None) -> Run:
