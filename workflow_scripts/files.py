@@ -57,7 +57,7 @@ def _remove_stale(folder: Path) -> None:
     for path in folder.iterdir():
         match = stale.fullmatch(path.name)
         if match and not _is_running(int(match[1])):
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _is_running(process: int) -> bool:
