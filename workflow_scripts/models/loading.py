@@ -44,6 +44,7 @@ def processor(path: Path, version: Version, max_image_side: int):
 
 
 def is_adapter(path: Path) -> bool:
+    """Whether the folder holds an adapter, which needs a base model, rather than a whole model."""
     return (Path(path) / "adapter_config.json").is_file()
 
 

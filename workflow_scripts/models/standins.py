@@ -117,6 +117,7 @@ def untrained_model(version: Version) -> torch.nn.Module:
 
 
 def weights_file(version: Version) -> Path:
+    """Where the pretrained weights of a version's stand-in lie, one file for both modes."""
     return FOLDER / f"{version.architecture}.safetensors"
 
 
