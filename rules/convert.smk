@@ -13,7 +13,7 @@ rule convert:
     conda:
         "../envs/workflow.yaml"
     params:
-        settings=plan.settings("convert"),
+        settings=plan.conversion,
     message:
         "Convert {wildcards.dataset} {wildcards.model_version} {wildcards.mode}"
     shell:

@@ -4,6 +4,7 @@ rule preferences:
         test="results/data/{dataset}_{model_version}_{mode}/test.jsonl",
         validation="results/data/{dataset}_{model_version}_{mode}/validation.json",
         sft="results/sft/{dataset}_{model_version}_{mode}/metrics.json",
+        own=plan.preference_files,
     output:
         "results/preferences/{dataset}_{model_version}_{mode}.jsonl",
     log:

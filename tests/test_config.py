@@ -1,6 +1,9 @@
 """The configuration: every error at once, and config.yaml and its schema as the model writes them."""
 
+import inspect
+import re
 from pathlib import Path
+from typing import get_args
 
 import jsonschema
 import pytest
@@ -40,9 +43,15 @@ WRONG = """
 seed: -1
 datsets: {}
 sft: {learning_rate: 1e-5, metod: lora, method: lorra, lora: {rnk: 3}}
-datasets: {my_set: {reader: slak}, combo: {members: [slake, slak]}, open: {reader: rad, repository: a/b}}
-models: {4.1w: {thinking: {repo: x}}}
+datasets:
+  my_set: {reader: slak}
+  combo: {members: [slake, slak]}
+  twice: {members: [slake, slake]}
+  open: {reader: rad, repository: a/b}
+models: {4.1w: {thinking: {repo: x}}, 4.1v: {thinkng: {embedded: true}}}
 tracking: [mlfow]
+dpo: {loss: {sigmoyd: 1.0}, batch_size: 16, micro_batch_size: 3}
+preferences: {files: {slke: [mine.jsonl]}, rules: [swap, swap]}
 """
 
 
@@ -66,9 +75,17 @@ def test_every_error_is_listed_with_path_value_and_nearest_name(tmp_path):
         "datasets.open.revision: missing",
         "models.4.1w: '4.1w' is unknown",
         "models.4.1w.thinking.repo",
+        "models.4.1v.thinkng: 'thinkng' is unknown (known: thinking, base); did you mean 'thinking'?",
         "tracking.0: 'mlfow' is unknown",
+        "dpo.loss.sigmoyd: 'sigmoyd' is unknown (known: sigmoid, hinge, ",
+        "did you mean 'sigmoid'?",
+        "dpo.micro_batch_size: 3: batch_size 16 is not micro_batch_size 3 x 1 GPU(s) x a whole number",
+        "datasets.twice.members: ['slake', 'slake']: 'slake' stands more than once",
+        "preferences.files.slke: 'slke' is unknown",
+        "preferences.rules: ['swap', 'swap']: 'swap' stands more than once",
     ):
-        assert expected in message
+        assert expected in message, expected
+    assert "[key]" not in message
     assert "1e-5" not in message and "1e-05" not in message
 
 
@@ -118,3 +135,46 @@ def test_what_does_not_change_a_result_does_not_rerun_a_stage():
     assert stage_settings(settings, "sft") == before
     settings.sft.lora.rank = 8
     assert stage_settings(settings, "sft") != before
+
+
+@pytest.mark.parametrize("section", ["datasets", "models", "dpo.loss"])
+def test_a_section_that_says_nothing_is_an_error(section):
+    raw: object = {}
+    for key in reversed(section.split(".")):
+        raw = {key: raw}
+    with pytest.raises(UserError, match=rf"{section}: {{}}: dictionary should have at least 1 item"):
+        config.validate(raw, "here")
+
+
+@pytest.mark.parametrize(
+    ("batch", "micro", "gpus", "split"),
+    [(16, 4, 1, (4, 4)), (16, 4, 0, (4, 4)), (16, 32, 1, (16, 1)), (16, 16, 4, (4, 1)), (12, 4, 2, None)],
+)
+def test_a_batch_is_split_evenly_or_refused(batch, micro, gpus, split):
+    raw = {"sft": {"batch_size": batch, "micro_batch_size": micro, "gpus": gpus}}
+    if split:
+        config.validate(raw, "here")
+        assert config.micro_batches(batch, micro, max(1, gpus)) == split
+    else:
+        with pytest.raises(
+            UserError, match=r"sft.micro_batch_size: 4: batch_size 12 is not micro_batch_size 4 x 2 GPU\(s\)"
+        ):
+            config.validate(raw, "here")
+
+
+@pytest.mark.parametrize(
+    "uri", ["https://me:secret@host/x", "postgresql://me:p@secret@host/db", "https://secret@host"]
+)
+def test_credentials_in_the_tracking_uri_are_refused_and_not_repeated(uri):
+    with pytest.raises(UserError, match="MLFLOW_TRACKING_PASSWORD") as error:
+        config.validate({"tracking_uri": uri}, "here")
+    assert "secret" not in str(error.value) and "tracking_uri" in str(error.value)
+
+
+def test_the_losses_are_those_that_trl_computes_without_label_smoothing():
+    from trl import DPOTrainer
+
+    source = inspect.getsource(DPOTrainer)
+    computed = set(re.findall(r'if loss_type == "(\w+)"', source))
+    assert '"exo_pair" in self.loss_types and self.label_smoothing == 0.0' in source  # refused without it
+    assert set(get_args(config.Loss)) == computed - {"exo_pair"}

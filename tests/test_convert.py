@@ -1,8 +1,11 @@
 """From raw files to records: formats, splits, and every dropped row accounted for."""
 
 import shutil
+import subprocess
+import sys
 
 import pytest
+import yaml
 
 from workflow_scripts import convert, download, files
 from workflow_scripts.config import validate
@@ -131,3 +134,28 @@ def test_the_real_files_convert_and_count_what_is_missing(realdata, tmp_path):
     assert summary["dropped"] == {"missing image": 607, "empty answer": 1}
     texts = [row["answer"] for split in SPLITS for row in files.read_jsonl(layout.split(run, split))]
     assert "None" in texts and all(isinstance(text, str) and text.strip() for text in texts)
+
+
+@pytest.mark.parametrize("tracker", ["mlflow", "tensorboard"])
+def test_no_tracker_imports_torch_into_conversion(downloaded, tmp_path, tracker):
+    settings = {**EMBEDDED, "tracking": [tracker]}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
+    flags = ["--config", str(tmp_path / "config.yaml"), "--results", str(downloaded.root)]
+    code = (
+        "import sys; from workflow_scripts import convert; status = convert.main(sys.argv[1:]);"
+        "print(status, *{'torch', 'transformers', 'tensorboard', 'mlflow'} & set(sys.modules))"
+    )
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        *flags,
+        "--dataset",
+        "rad",
+        "--model_version",
+        "4.1v",
+        "--mode",
+        "base",
+    ]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert answer.stdout == f"0 {tracker}\n", answer.stderr

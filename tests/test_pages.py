@@ -196,8 +196,8 @@ def test_report_page(tmp_path):
 def test_report_page_of_a_run_with_one_stage_and_nothing_else(tmp_path):
     bare = run("rad_4.1v_base", sft=None, dpo=None, validation=None, links={})
     evaluation = bare["evaluation"]
-    evaluation |= {"final_stage": "untrained", "ablation": {}, "cost": {}}
-    evaluation["stages"] = {"untrained": evaluation["stages"]["untrained"]}
+    evaluation |= {"final_stage": "sft", "ablation": {}, "cost": {}}
+    evaluation["stages"] = {"sft": evaluation["stages"]["sft"]}
     pages.report_page(tmp_path / "page.html", [bare])
     assert "<polyline" not in check(tmp_path / "page.html")
 

@@ -103,6 +103,21 @@ def test_what_is_not_recorded_by_mlflow_or_lies_on_a_server_is_said_so(layout):
     assert report.printed(remote, layout, str(FULL)).endswith("MLflow: https://mlflow.example.org")
 
 
+def test_the_credentials_of_a_server_are_not_printed(layout, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@mlflow.example.org/x")
+    printed = report.printed(config.Config(), layout, str(FULL))
+    assert printed.endswith("MLflow: https://mlflow.example.org/x") and "secret" not in printed
+
+
+@pytest.mark.parametrize("foreign", [[], {}, {"run": "slake_4.1v_base"}])
+def test_a_file_that_is_no_evaluation_is_named(layout, foreign):
+    files.write_json(layout.root / "eval" / "notes.json", foreign)
+    with pytest.raises(UserError, match=r"eval/notes\.json: not an evaluation .*move it"):
+        report.report(layout)
+    with pytest.raises(UserError, match=r"eval/notes\.json: not an evaluation"):
+        report.printed(config.Config(), layout, "notes")
+
+
 def test_a_run_without_results_is_named(layout):
     with pytest.raises(UserError, match=r"slake_4.1v_base.json: no such file; `snakemake "):
         report.printed(config.Config(), layout, "slake_4.1v_base")

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.util.tensor_util import make_ndarray
 
 from workflow_scripts import tracking
 from workflow_scripts.config import Config
@@ -65,6 +67,16 @@ def test_a_dead_server_is_warned_about_once_and_fails_nothing(layout, caplog):
     assert len(ours) == 1 and "mlflow is not recording" in ours[0]
 
 
+def test_no_message_repeats_the_credentials_of_the_environment(layout, caplog, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:9")
+    with caplog.at_level(logging.WARNING):
+        record(Config(), layout, "sft")
+    assert "mlflow is not recording" in caplog.text and "secret" not in caplog.text
+    mirror = tracking.Record()
+    mirror.open("mlflow", lambda: (_ for _ in ()).throw(OSError("http://me:p@secret@host/api failed")))
+    assert "http://host/api failed" in caplog.text and "secret" not in caplog.text
+
+
 def test_a_tracker_that_dies_halfway_is_left_alone(layout, caplog):
     mirror = tracking.Record()
 
@@ -109,8 +121,26 @@ def test_the_configured_server_comes_before_the_environment_and_the_store(layout
     assert tracking.tracking_uri(Config(tracking_uri="http://127.0.0.1:2"), layout) == "http://127.0.0.1:2"
 
 
-def test_tensorboard_and_offline_wandb_keep_the_curve(layout, monkeypatch):
+def test_tensorboard_reads_the_curve_the_scores_and_the_parameters(layout):
+    record(Config(tracking=["tensorboard"]), layout, "sft")
+    events = EventAccumulator(str(layout.root / "tensorboard" / str(RUN) / "sft"))
+    events.Reload()
+    read = {
+        tag: [(point.step, float(make_ndarray(point.tensor_proto))) for point in events.Tensors(tag)]
+        for tag in events.PluginTagToContent("scalars")
+    }
+    assert read == {
+        "loss": [(1, 1.0), (2, 0.5)],
+        "rewards/margins": [(1, 0.5), (2, 0.5)],
+        "final/overall.accuracy": [(0, 0.5)],
+        "final/overall.n": [(0, 4.0)],
+    }
+    (parameters,) = events.Tensors("parameters")
+    assert list(events.PluginTagToContent("text")) == ["parameters"]
+    assert make_ndarray(parameters.tensor_proto).item() == b"- seed: 1\n- sft.method: lora"
+
+
+def test_offline_wandb_keeps_the_curve(layout, monkeypatch):
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    record(Config(tracking=["tensorboard", "wandb"]), layout, "sft")
-    assert list((layout.root / "tensorboard" / str(RUN) / "sft").glob("events.*"))
+    record(Config(tracking=["wandb"]), layout, "sft")
     assert list((layout.root / "wandb").glob("wandb/offline-run-*/*.wandb"))

@@ -9,12 +9,22 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
-from workflow_scripts import files
+from workflow_scripts import credentials, files
 from workflow_scripts.errors import UserError
 from workflow_scripts.models.catalogue import MODES, VERSIONS
 from workflow_scripts.paths import Layout
@@ -23,6 +33,22 @@ Language = Literal["en", "zh"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+# What TRL's DPOTrainer takes, without exo_pair, which needs a label smoothing that is not configured here.
+Loss = Literal[
+    "sigmoid", "hinge", "ipo", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired", "apo_zero",
+    "apo_down", "discopop", "sft", "sigmoid_norm",
+]  # fmt: skip
+
+
+def _distinct(names: list) -> list:
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{name!r} stands more than once")
+    return names
+
+
+Name = TypeVar("Name")
+Distinct = Annotated[list[Name], AfterValidator(_distinct)]
 
 
 def _get(value: Any, key: str) -> Any:
@@ -51,7 +77,7 @@ class Source(_Section):
 class Combination(_Section):
     """A set made of other sets."""
 
-    members: list[str] = Field(min_length=2, description="names of other data sets")
+    members: Distinct[str] = Field(min_length=2, description="names of other data sets")
 
 
 Dataset = Annotated[
@@ -99,12 +125,27 @@ class Lora(_Section):
     vision: bool = Field(False, description="adapt the vision tower too")
 
 
+def micro_batches(batch_size: int, micro_batch_size: int, processes: int) -> tuple[int, int]:
+    """(rows per forward pass, passes per optimiser step) of each of `processes`.
+
+    Raises ValueError where batch_size is not their product over all processes.
+    """
+    rows = min(micro_batch_size, max(1, batch_size // processes))
+    passes = batch_size // (rows * processes)
+    if passes * rows * processes != batch_size:
+        raise ValueError(
+            f"batch_size {batch_size} is not micro_batch_size {rows} x {processes} GPU(s) x a whole number"
+        )
+    return rows, passes
+
+
 class Training(_Section):
     """What sft and dpo share."""
 
     method: Literal["lora", "full"] = Field("lora", description="lora or full")
     epochs: Positive = 3
     learning_rate: Positive = 1e-4
+    gpus: int = Field(1, ge=0, description="GPUs of one job; 0 trains on the CPU")
     batch_size: Count = Field(16, description="rows (dpo: pairs) per optimiser step, over all GPUs")
     micro_batch_size: Count = Field(
         16, description="rows (dpo: pairs) per forward pass on one GPU, at most; those of one image share it"
@@ -128,10 +169,16 @@ class Training(_Section):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="auto: bf16 on a GPU, fp32 on a CPU"
     )
-    gpus: int = Field(1, ge=0, description="GPUs of one job; 0 trains on the CPU")
     strategy: Literal["ddp", "zero2", "zero3"] = Field("ddp", description="how several GPUs share the work")
     save_steps: Count = Field(100, description="optimiser steps between checkpoints")
     log_steps: Count = Field(10, description="optimiser steps between points of the training curve")
+
+    @field_validator("micro_batch_size")
+    @classmethod
+    def _fills_the_batch(cls, rows: int, info: ValidationInfo) -> int:
+        if {"batch_size", "gpus"} <= info.data.keys():
+            micro_batches(info.data["batch_size"], rows, max(1, info.data["gpus"]))
+        return rows
 
 
 class Sft(Training):
@@ -145,7 +192,7 @@ class Preferences(_Section):
     samples: Count = Field(2, description="answers sampled per question")
     temperature: Positive = 1.0
     max_questions: Count = Field(2000, description="train questions that are sampled, spread over the images")
-    rules: list[Literal["polarity", "swap", "other_image"]] = Field(
+    rules: Distinct[Literal["polarity", "swap", "other_image"]] = Field(
         ["polarity", "swap", "other_image"],
         description="yes/no flipped; side, organ or modality swapped; the same question's answer on another image",
     )
@@ -160,7 +207,9 @@ class Dpo(Training):
     epochs: Positive = 1
     learning_rate: Positive = 1e-5
     beta: Positive = Field(0.1, description="strength of the pull towards the reference")
-    loss: dict[str, Positive] = Field({"sigmoid": 1.0}, description="TRL's loss types with their weights")
+    loss: dict[Loss, Positive] = Field(
+        {"sigmoid": 1.0}, min_length=1, description="TRL's loss types with their weights"
+    )
 
 
 class Evaluation(_Section):
@@ -178,10 +227,19 @@ class Evaluation(_Section):
     gpus: int = Field(1, ge=0, description="GPUs of one job; 0 runs on the CPU")
 
 
+def _no_credentials(uri: str) -> str:
+    if credentials.stands_in(uri):
+        raise ValueError(
+            "configurations are copied into results/ and MLflow; take user and password out and set "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (for a database, MLFLOW_TRACKING_URI)"
+        )
+    return uri
+
+
 class Config(_Section):
     """Everything that a user sets."""
 
-    seed: int = Field(42, ge=0, description="of splits, sampling, initialisation and data order")
+    seed: int = Field(42, ge=0, lt=2**32, description="of splits, sampling, initialisation and data order")
     datasets: dict[str, Dataset] = Field(
         {
             "slake": Source(
@@ -204,6 +262,7 @@ class Config(_Section):
             ),
             "combined": Combination(members=["slake", "rad", "pathvqa"]),
         },
+        min_length=1,
         description="data sets by the name that stands in results/eval/{dataset}_{model_version}_{mode}.json",
     )
     models: dict[str, dict[Literal[MODES], Checkpoint]] = Field(
@@ -211,6 +270,7 @@ class Config(_Section):
             name: {mode: Checkpoint(repository=id) for mode, id in version.repositories.items()}
             for name, version in VERSIONS.items()
         },
+        min_length=1,
         description="checkpoints by model version and mode",
     )
     data: Data = Data()
@@ -218,10 +278,10 @@ class Config(_Section):
     preferences: Preferences = Preferences()
     dpo: Dpo = Dpo()
     evaluation: Evaluation = Evaluation()
-    tracking: list[Literal["mlflow", "tensorboard", "wandb"]] = Field(
+    tracking: Distinct[Literal["mlflow", "tensorboard", "wandb"]] = Field(
         ["mlflow"], description="mlflow, tensorboard, wandb"
     )
-    tracking_uri: str | None = Field(
+    tracking_uri: Annotated[str, AfterValidator(_no_credentials)] | None = Field(
         None, description="an MLflow server; empty: MLFLOW_TRACKING_URI, else results/mlflow.db"
     )
 
@@ -232,11 +292,13 @@ class Config(_Section):
         return {name: self.datasets[name] for name in names}
 
     def dataset(self, name: str) -> Source | Combination:
+        """What `name` stands for; a UserError suggests the nearest where it is unknown."""
         if name not in self.datasets:
             raise UserError(f"--dataset: {unknown(name, self.datasets)}")
         return self.datasets[name]
 
     def checkpoint(self, version: str, mode: str) -> Checkpoint:
+        """Where the model of (version, mode) comes from; a UserError suggests the nearest where it is unknown."""
         if version not in self.models:
             raise UserError(f"--model_version: {unknown(version, self.models)}")
         if mode not in self.models[version]:
@@ -302,7 +364,7 @@ def validate(raw: dict, where: str) -> Config:
     try:
         config = Config.model_validate(_numbers(raw))
     except ValidationError as error:
-        problems += [_describe(item) for item in error.errors()]
+        problems += [credentials.without(_describe(item)) for item in error.errors()]
     problems += _cross_checks(raw)
     if problems:
         lines = "\n".join(f"  {problem}" for problem in problems)
@@ -347,6 +409,12 @@ def _cross_checks(raw: dict) -> Iterator[str]:
                 entry.get(key) for key in ("repository", "path", "embedded")
             ):
                 yield f"models.{version}.{mode}: needs one of repository, path or embedded"
+    known = datasets if isinstance(datasets, dict) else Config.model_fields["datasets"].default
+    preferences = raw.get("preferences")
+    own_files = preferences.get("files") if isinstance(preferences, dict) else None
+    for name in own_files if isinstance(own_files, dict) else ():
+        if name not in known:
+            yield f"preferences.files.{name}: {unknown(name, known)}"
 
 
 def unknown(name: object, known) -> str:
@@ -357,7 +425,7 @@ def unknown(name: object, known) -> str:
 
 
 def _describe(error: dict) -> str:
-    location = [part for part in error["loc"] if part not in ("source", "combination")]
+    location = [part for part in error["loc"] if part not in ("source", "combination", "[key]")]
     path = ".".join(map(str, location))
     if error["type"] == "extra_forbidden":
         return f"{path}: {unknown(location[-1], _fields(location[:-1]))}"
@@ -366,6 +434,8 @@ def _describe(error: dict) -> str:
         return f"{path}: {unknown(error['input'], allowed)}"
     if error["type"] == "missing":
         return f"{path}: missing"
+    if error["type"] == "value_error":
+        return f"{path}: {error['input']!r}: {error['ctx']['error']}"
     return f"{path}: {error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
 
 
@@ -474,9 +544,23 @@ def stage_settings(settings: Config, stage: str) -> dict:
     return values
 
 
-def origin_settings(settings: Config, dataset: str) -> dict:
-    """The plain values that a data set's raw files depend on, by source."""
-    return {name: source.model_dump(mode="json") for name, source in settings.sources(dataset).items()}
+_FETCHED = {"reader", "repository", "revision", "files", "path", "embedded", "licence"}
+
+
+def source_settings(settings: Config, name: str) -> dict:
+    """The plain values that the raw files of a source and their manifest depend on."""
+    source = settings.dataset(name)
+    values = source.model_dump(mode="json", include=_FETCHED)
+    return values | {"seed": settings.seed} if source.embedded else values
+
+
+def convert_settings(settings: Config, dataset: str) -> dict:
+    """The plain values that the conversion of a data set depends on, besides its raw files."""
+    made_of = {dataset, *settings.sources(dataset)}
+    chosen = {
+        name: settings.datasets[name].model_dump(mode="json", exclude=_FETCHED) for name in sorted(made_of)
+    }
+    return {**stage_settings(settings, "convert"), "datasets": chosen}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -104,7 +104,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     run, layout, settings = cli.run_of(options), Layout(options.results), config.load(options.config)
     with tracking.stage(
-        settings, layout, run, "convert", config.stage_settings(settings, "convert")
+        settings, layout, run, "convert", config.convert_settings(settings, run.dataset)
     ) as record:
         summary = convert(settings, layout, run)
         record.metrics(summary)

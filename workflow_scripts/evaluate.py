@@ -4,6 +4,7 @@ As a stage of the chain (no --model_path) it scores the untrained, the SFT and t
 last two, by validation rows, on blank images too. With --model_path it scores that one model on the sets of --test_datasets.
 """
 
+import argparse
 import json
 import logging
 import os
@@ -15,54 +16,12 @@ from pathlib import Path
 from workflow_scripts import cli, config, files, tracking
 from workflow_scripts.errors import UserError
 from workflow_scripts.evaluation import floor, scoring
-from workflow_scripts.models.catalogue import VERSIONS
+from workflow_scripts.evaluation.examiner import Examiner
 from workflow_scripts.paths import Layout, Run
 
 logger = logging.getLogger(__name__)
 
 GALLERY_QUESTIONS = 60
-
-
-class Examiner:
-    """Asks models of one run the same questions in the same way."""
-
-    def __init__(self, settings: config.Config, run: Run) -> None:
-        self.settings, self.run = settings, run
-        self.reader = VERSIONS[run.model_version].answer_format(run.mode)
-
-    def generator(self, path: Path):
-        """The model at `path`, ready to be asked."""
-        from workflow_scripts.evaluation.generation import Generator
-        from workflow_scripts.models import loading
-        from workflow_scripts.models.dialogue import Dialogue
-
-        own = self.settings.evaluation
-        device, dtype = loading.device_and_dtype(own.gpus)
-        loaded = loading.model(path, dtype, device, device_map="auto" if own.gpus > 1 else None)
-        processor = loading.processor(
-            path, VERSIONS[self.run.model_version], self.settings.data.max_image_side
-        )
-        dialogue = Dialogue(processor, self.run.model_version, self.run.mode)
-        return Generator(loaded, processor, dialogue, own.batch_size, own.max_new_tokens)
-
-    def predictions(
-        self, generator, records: list[dict], folder: Path, stage: str, blank: bool = False
-    ) -> list[dict]:
-        """One row per record: the question, the gold answer, what the model wrote and what was read from it."""
-        answers = generator.answer(records, folder, blank)
-        keys = ("id", "source", "image_id", "language", "answer_type", "question")
-        return [
-            {
-                **{key: record[key] for key in keys},
-                "gold": record["answer"],
-                "stage": stage,
-                "text": generation.text,
-                "answer": self.reader.read(generation.text),
-                "truncated": generation.truncated,
-                "image": record["images"][-1] if record["images"] else "",
-            }
-            for record, (generation,) in zip(records, answers, strict=True)
-        ]
 
 
 def evaluate(settings: config.Config, layout: Layout, run: Run) -> dict:
@@ -78,25 +37,17 @@ def evaluate(settings: config.Config, layout: Layout, run: Run) -> dict:
         "dpo": layout.trained("dpo", run),
     }
     chosen = _sample(records["validation"], settings.evaluation.max_validation_rows, settings.seed)
-    examiner = Examiner(settings, run)
-    rows: dict[str, list[dict]] = {}
-    validation: dict[str, dict] = {}
-    for name, path in models.items():
-        generator = examiner.generator(path)
-        rows[name] = examiner.predictions(generator, records["test"], folder, name)
-        if name != "untrained":
-            validation[name] = scoring.metrics(examiner.predictions(generator, chosen, folder, name))
-        logger.info("%s: %.1f %% of %d", name, 100 * scoring.metrics(rows[name])["accuracy"], len(rows[name]))
+    examiner = Examiner(settings, run.model_version, run.mode)
+    rows, validation = _ask_stages(examiner, models, records["test"], chosen, folder)
     final_stage = "dpo" if validation["dpo"]["accuracy"] >= validation["sft"]["accuracy"] else "sft"
     blank: list[dict] = []
     if settings.evaluation.blank_image:
-        if final_stage != name:
-            generator = examiner.generator(models[final_stage])
-        blank = examiner.predictions(generator, records["test"], folder, "blank_image", blank=True)
+        with examiner.model(models[final_stage]) as model:
+            blank = examiner.predictions(model, records["test"], folder, "blank_image", blank=True)
 
-    trained = {stage: files.read_json(models[stage] / "metrics.json") for stage in ("sft", "dpo")}
     everything = [row for stage_rows in rows.values() for row in stage_rows] + blank
     seconds = time.monotonic() - started
+    trained = {stage: files.read_json(models[stage] / "metrics.json") for stage in ("sft", "dpo")}
     evaluation = {
         "run": str(run),
         "final_stage": final_stage,
@@ -105,11 +56,13 @@ def evaluate(settings: config.Config, layout: Layout, run: Run) -> dict:
             "version": run.model_version,
             "mode": run.mode,
             **files.read_json(models["untrained"] / "manifest.json")["origin"],
-            "sft": {key: trained["sft"][key] for key in ("method", "fingerprint")},
-            "dpo": {key: trained["dpo"][key] for key in ("method", "fingerprint")},
+            **{
+                stage: {key: found[key] for key in ("method", "fingerprint")}
+                for stage, found in trained.items()
+            },
             "selection": {"by": "accuracy on validation rows", "validation": validation},
         },
-        "stages": {name: scoring.breakdown(stage_rows) for name, stage_rows in rows.items()},
+        "stages": {stage: scoring.breakdown(stage_rows) for stage, stage_rows in rows.items()},
         "floor": {"question_only": question_only(records["train"], records["test"])},
         "ablation": {"blank_image": scoring.breakdown(blank)} if blank else {},
         "cost": {
@@ -119,11 +72,25 @@ def evaluate(settings: config.Config, layout: Layout, run: Run) -> dict:
             "examples_per_second": len(everything) / seconds,
         },
     }
-    images = layout.predictions(run).parent
-    files.write_jsonl(layout.predictions(run), (_with_image_from(row, folder, images) for row in everything))
+    _write_predictions(layout.predictions(run), everything, folder)
     write_gallery(layout.gallery(run), f"{run}: predictions", everything, folder, settings.seed)
     files.write_json(layout.evaluation(run), evaluation)
     return evaluation
+
+
+def _ask_stages(
+    examiner: Examiner, models: dict[str, Path], test: list[dict], validation: list[dict], folder: Path
+) -> tuple[dict[str, list[dict]], dict[str, dict]]:
+    """Predictions for `test` by stage, and scores of the trained stages on `validation`."""
+    rows, scores = {}, {}
+    for stage, path in models.items():
+        with examiner.model(path) as model:
+            rows[stage] = examiner.predictions(model, test, folder, stage)
+            if stage != "untrained":
+                scores[stage] = scoring.metrics(examiner.predictions(model, validation, folder, stage))
+        accuracy = scoring.metrics(rows[stage])["accuracy"]
+        logger.info("%s: %.1f %% of %d", stage, 100 * accuracy, len(rows[stage]))
+    return rows, scores
 
 
 def question_only(train: list[dict], test: list[dict]) -> dict:
@@ -139,6 +106,11 @@ def question_only(train: list[dict], test: list[dict]) -> dict:
 
 def _sample(records: list[dict], limit: int, seed: int) -> list[dict]:
     return records if len(records) <= limit else random.Random(seed).sample(records, limit)
+
+
+def _write_predictions(path: Path, rows: list[dict], folder: Path) -> None:
+    """Write rows whose images are relative to `folder`, images then relative to the file."""
+    files.write_jsonl(path, (_with_image_from(row, folder, path.parent) for row in rows))
 
 
 def _with_image_from(row: dict, folder: Path, target: Path) -> dict:
@@ -172,29 +144,33 @@ def evaluate_model(
     output: Path,
 ) -> dict:
     """Score one model on the test records of several sets; writes `output` and the predictions beside it."""
-    result: dict = {
+    tests = {name: _test_records(settings, layout, Run(name, version, mode)) for name in test_datasets}
+    examiner = Examiner(settings, version, mode)
+    rows: list[dict] = []
+    with examiner.model(path) as model:
+        for name, records in tests.items():
+            folder = layout.data(Run(name, version, mode))
+            asked = examiner.predictions(model, records, folder, "model")
+            rows += [_with_image_from(row, folder, output.parent) for row in asked]
+    result = {
         "model_path": str(path),
         "model_version": version,
         "mode": mode,
         "protocol": scoring.PROTOCOL,
+        **scoring.breakdown(rows),
     }
-    rows: list[dict] = []
-    generator = None
-    for name in test_datasets:
-        run = Run(name, version, mode)
-        test = layout.split(run, "test")
-        if not test.is_file():
-            command = f"--dataset {name} --model_version {version} --mode {mode}"
-            raise UserError(
-                f"{test}: no such file; make it with `python -m workflow_scripts.convert {command}`"
-            )
-        examiner = Examiner(settings, run)
-        generator = generator or examiner.generator(path)
-        rows += examiner.predictions(generator, list(files.read_jsonl(test)), layout.data(run), "model")
-    result |= scoring.breakdown(rows)
     files.write_jsonl(output.with_suffix(".predictions.jsonl"), rows)
     files.write_json(output, result)
     return result
+
+
+def _test_records(settings: config.Config, layout: Layout, run: Run) -> list[dict]:
+    settings.dataset(run.dataset)
+    path = layout.split(run, "test")
+    if not path.is_file():
+        command = f"--dataset {run.dataset} --model_version {run.model_version} --mode {run.mode}"
+        raise UserError(f"{path}: no such file; make it with `python -m workflow_scripts.convert {command}`")
+    return list(files.read_jsonl(path))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -202,37 +178,42 @@ def main(arguments: list[str] | None = None) -> int:
     cli.add_run_flags(parser, required=False)
     parser.add_argument("--model_path", type=Path, help="score this model or adapter alone")
     parser.add_argument(
-        "--test_datasets", default="", help="with --model_path: names of data sets, with commas"
+        "--test_datasets",
+        default="",
+        help="with --model_path: names with commas; empty: the one it was trained on",
     )
-    parser.add_argument("--output", type=Path, help="with --model_path: the JSON to write")
+    parser.add_argument(
+        "--output", type=Path, help="with --model_path: the JSON to write; default: in results/eval/models/"
+    )
     options = parser.parse_args(arguments)
     settings, layout = config.load(options.config), Layout(options.results)
-    version, mode = getattr(options, "model_version", None), getattr(options, "mode", None)
-    if not version or not mode:
-        raise UserError(
-            "say --model_version and --mode: they decide how questions are put and answers are read"
-        )
     if options.model_path:
-        names = [name for name in options.test_datasets.split(",") if name] or [
-            getattr(options, "dataset", "")
-        ]
-        for name in names:
-            settings.dataset(name)
-        output = options.output or layout.root / "eval" / "models" / f"{options.model_path.name}.json"
-        result = evaluate_model(settings, layout, options.model_path, version, mode, names, output)
-        print(json.dumps(result["overall"], indent=2))
-        logger.info("written: %s", output)
-        return 0
-    if not hasattr(options, "dataset"):
-        raise UserError("say --dataset, or --model_path with --test_datasets")
-    run = cli.run_of(options)
+        _score_model(options, settings, layout)
+    else:
+        run = cli.run_of(options)
+        settings.checkpoint(run.model_version, run.mode)
+        _score_run(run, settings, layout)
+    return 0
+
+
+def _score_model(options: argparse.Namespace, settings: config.Config, layout: Layout) -> None:
+    path = options.model_path
+    version, mode = cli.run_names(options, path, ("model_version", "mode"))
+    settings.checkpoint(version, mode)
+    tests = cli.comma_separated(options.test_datasets) or cli.run_names(options, path, ("dataset",))
+    output = options.output or layout.model_evaluation(path)
+    result = evaluate_model(settings, layout, path, version, mode, tests, output)
+    print(json.dumps(result["overall"], indent=2))
+    logger.info("written: %s", output)
+
+
+def _score_run(run: Run, settings: config.Config, layout: Layout) -> None:
     parameters = config.stage_settings(settings, "evaluate")
     with tracking.stage(settings, layout, run, "evaluate", parameters) as record:
         evaluation = evaluate(settings, layout, run)
         record.metrics({key: evaluation[key] for key in ("stages", "floor", "ablation", "cost")})
         record.artifact(layout.evaluation(run))
         record.table(list(files.read_jsonl(layout.predictions(run))), "predictions")
-    return 0
 
 
 if __name__ == "__main__":

@@ -25,15 +25,19 @@ class Layout:
     root: Path
 
     def raw(self, source: str) -> Path:
+        """The raw files of a source, in its original layout, with manifest.json."""
         return self.root / "raw" / source
 
     def model(self, model_version: str, mode: str) -> Path:
+        """A checkpoint as it was fetched, with manifest.json."""
         return self.root / "models" / f"{model_version}_{mode}"
 
     def data(self, run: Run) -> Path:
+        """The records of a run, and what conversion and validation say of them."""
         return self.root / "data" / str(run)
 
     def split(self, run: Run, split: str) -> Path:
+        """The records of one of records.SPLITS."""
         return self.data(run) / f"{split}.jsonl"
 
     def trained(self, stage: str, run: Run) -> Path:
@@ -45,16 +49,27 @@ class Layout:
         return self.root / "checkpoints" / stage / str(run)
 
     def preferences(self, run: Run) -> Path:
+        """The preference pairs of a run."""
         return self.root / "preferences" / f"{run}.jsonl"
 
     def evaluation(self, run: Run) -> Path:
+        """The scores of all stages of a run."""
         return self.root / "eval" / f"{run}.json"
 
     def predictions(self, run: Run) -> Path:
+        """What each stage of a run answered to each test question."""
         return self.root / "eval" / str(run) / "predictions.jsonl"
 
     def gallery(self, run: Run) -> Path:
+        """The page of sampled predictions with their pictures."""
         return self.root / "eval" / str(run) / "gallery.html"
 
+    def model_evaluation(self, model: Path) -> Path:
+        """The scores of one model, or of a folder of models: named after its place, here or anywhere."""
+        place, root = model.resolve(), self.root.resolve()
+        named = place.relative_to(root) if place.is_relative_to(root) else place.relative_to(place.anchor)
+        return self.root / "eval" / "models" / named.with_name(f"{named.name}.json")
+
     def report(self) -> Path:
+        """The page about all runs."""
         return self.root / "report" / "index.html"

@@ -42,7 +42,15 @@ class Plan:
 
     def source(self, wildcards) -> dict:
         """The values whose change fetches a source again."""
-        return config.origin_settings(self.config, wildcards.source)
+        return config.source_settings(self.config, wildcards.source)
+
+    def conversion(self, wildcards) -> dict:
+        """The values whose change converts a data set again."""
+        return config.convert_settings(self.config, wildcards.dataset)
+
+    def preference_files(self, wildcards) -> list[str]:
+        """The user's own preference files for a data set."""
+        return [str(file) for file in self.config.preferences.files.get(wildcards.dataset, [])]
 
     def checkpoint(self, wildcards) -> dict:
         """The values whose change fetches a model again."""

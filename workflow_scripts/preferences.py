@@ -1,7 +1,7 @@
 """Collect preference pairs for DPO from train questions: `results/preferences/{run}.jsonl`.
 
 The SFT model's own wrong answers, answers made wrong by rules, and the user's own pairs. No pair shows an image
-that a test question uses.
+that a test question uses, under whatever name it lies there.
 """
 
 import logging
@@ -9,75 +9,126 @@ import os
 import random
 import sys
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 from workflow_scripts import cli, config, files, tracking
 from workflow_scripts.datasets import preferences as pairs
-from workflow_scripts.datasets.preferences import OWN_ANSWER, Pair
+from workflow_scripts.datasets import user_pairs
+from workflow_scripts.datasets.preferences import OWN_ANSWER, Answers, Pair
 from workflow_scripts.errors import UserError
 from workflow_scripts.evaluation import scoring
 from workflow_scripts.models.catalogue import VERSIONS
+from workflow_scripts.models.formats import AnswerFormat
 from workflow_scripts.paths import Layout, Run
 
 logger = logging.getLogger(__name__)
 
 
-def preferences(settings: config.Config, layout: Layout, run: Run, sft_model: Path) -> dict:
-    """Write the pairs of `run`; returns how many there are of each origin."""
-    own = settings.preferences
-    folder, output = layout.data(run), layout.preferences(run)
-    tested = {_image(record, folder) for record in files.read_jsonl(layout.split(run, "test"))}
-    records = [
-        record
-        for record in files.read_jsonl(layout.split(run, "train"))
-        if _image(record, folder) not in tested
-    ]
-    if not records:
-        raise UserError(f"{run}: every train image is in the test set too, so no pair may be made of one")
-    reader = VERSIONS[run.model_version].answer_format(run.mode)
-    found: list[Pair] = []
-    thoughts: dict[tuple[str, str], str] = {}
-    if own.own_answers:
-        for pair, thought in own_answers(
-            settings, run, sft_model, spread(records, own.max_questions, settings.seed), folder
-        ):
-            found.append(pair)
-            thoughts[pair.record["id"], pair.rejected] = thought
-    found += pairs.rule_pairs(records, own.rules, settings.seed, scoring.same_answer)
-    chosen = pairs.select(found, own.max_pairs, own.max_pairs_per_image, settings.seed)
+class HeldOut:
+    """The images of a run's test rows, known by their bytes: a second name hides nothing."""
 
-    rows = []
-    for pair in chosen:
-        target = pair.record["messages"][-1]["content"]
-        # A rule's wrong answer keeps the right answer's thought: the pair then differs in the answer alone.
-        thought = thoughts.get((pair.record["id"], pair.rejected)) or reader.parse(target)[0]
-        row = pairs.to_record(pair, target, reader.write(pair.rejected, thought))
-        rows.append({**row, "images": _relative(row["images"], folder, output.parent)})
-    for file in own.files.get(run.dataset, []):
-        rows += _user_rows(file, output.parent, layout, run)
+    def __init__(self, layout: Layout, run: Run) -> None:
+        self._digest = cache(files.sha256)
+        folder = layout.data(run)
+        self._digests = {
+            self._digest(folder / image)
+            for record in files.read_jsonl(layout.split(run, "test"))
+            for image in record["images"]
+        }
+
+    def among(self, images: Iterable[str], folder: Path) -> list[str]:
+        """Those of `images`, relative to `folder`, that a test row shows."""
+        return [image for image in images if self._digest(folder / image) in self._digests]
+
+
+def preferences(settings: config.Config, layout: Layout, run: Run, sft_model: Path) -> dict[str, int]:
+    """Write the pairs of `run`; returns how many there are of each origin."""
+    held_out = HeldOut(layout, run)
+    answer_format = VERSIONS[run.model_version].answer_format(run.mode)
+    rows = _found_rows(settings, layout, run, sft_model, held_out, answer_format)
+    for file in settings.preferences.files.get(run.dataset, []):
+        rows += _user_rows(file, layout.preferences(run).parent, held_out, answer_format)
     if not rows:
         raise UserError(
             f"{run}: no preference pair was found; switch on preferences.own_answers or more rules"
         )
-    files.write_jsonl(output, rows)
+    files.write_jsonl(layout.preferences(run), rows)
     return dict(Counter(row["origin"] for row in rows))
 
 
-def own_answers(settings: config.Config, run: Run, sft_model: Path, records: list[dict], folder: Path):
-    """Yield (pair, thought) for the wrong answers that the SFT model samples to `records`."""
-    from workflow_scripts.evaluate import Examiner
+def _found_rows(
+    settings: config.Config,
+    layout: Layout,
+    run: Run,
+    sft_model: Path,
+    held_out: HeldOut,
+    answer_format: AnswerFormat,
+) -> list[dict]:
+    """The records of the pairs chosen among own answers and rules, about train images that no test row shows."""
+    own, folder = settings.preferences, layout.data(run)
+    records = [
+        record
+        for record in files.read_jsonl(layout.split(run, "train"))
+        if not held_out.among(record["images"], folder)
+    ]
+    if not records:
+        raise UserError(f"{run}: every train image is in the test set too, so no pair may be made of one")
+    answers = Answers(records)
+    found: list[Pair] = []
+    thoughts: dict[tuple[str, str], str] = {}
+    if own.own_answers:
+        asked = spread(records, own.max_questions, settings.seed)
+        for pair, thought in own_answers(settings, run, sft_model, asked, answers, folder):
+            found.append(pair)
+            thoughts[pair.record["id"], pair.rejected] = thought
+    found += pairs.rule_pairs(records, answers, own.rules, settings.seed, agree)
+
+    rows = []
+    for pair in pairs.select(found, own.max_pairs, own.max_pairs_per_image, settings.seed):
+        target = pair.record["messages"][-1]["content"]
+        # A rule's wrong answer keeps the right answer's thought: the pair then differs in the answer alone.
+        thought = thoughts.get((pair.record["id"], pair.rejected)) or answer_format.parse(target)[0]
+        row = pairs.to_record(pair, target, answer_format.write(pair.rejected, thought))
+        rows.append({**row, "images": _relative(row["images"], folder, layout.preferences(run).parent)})
+    return rows
+
+
+def own_answers(
+    settings: config.Config, run: Run, sft_model: Path, records: list[dict], answers: Answers, folder: Path
+) -> Iterator[tuple[Pair, str]]:
+    """(pair, thought) for what the SFT model samples to `records` and none of the right `answers` agrees with."""
+    from transformers import set_seed
+
+    from workflow_scripts.evaluation.examiner import Examiner
 
     own = settings.preferences
-    examiner = Examiner(settings, run)
-    answers = examiner.generator(sft_model).answer(
-        records, folder, temperature=own.temperature, samples=own.samples
-    )
-    for record, generations in zip(records, answers, strict=True):
-        closed = record["answer_type"] == "closed"
+    examiner = Examiner(settings, run.model_version, run.mode)
+    set_seed(settings.seed)
+    with examiner.model(sft_model) as model:
+        sampled = model.answer(records, folder, temperature=own.temperature, samples=own.samples)
+    for record, generations in zip(records, sampled, strict=True):
         for generation in generations:
-            parsed = None if generation.truncated else examiner.reader.parse(generation.text)
-            if parsed and not scoring.correct(record["answer"], parsed[1], closed):
+            parsed = None if generation.truncated else examiner.answer_format.parse(generation.text)
+            if parsed and is_wrong(parsed[1], record, answers):
                 yield Pair(record, parsed[1], OWN_ANSWER), parsed[0]
+
+
+def is_wrong(answer: str, record: dict, answers: Answers) -> bool:
+    """Whether no answer that the set gives to the record's question about its image agrees with `answer`."""
+    return not any(agree(answer, right) for right in answers.here(record))
+
+
+def agree(answer: str, right: str) -> bool:
+    """Whether `answer` may be right where `right` is: it says the same, or one of them is a part of the other.
+
+    What says yes or no has no parts: 有 is a part of 没有 and denies it.
+    """
+    if scoring.polarity(answer) or scoring.polarity(right):
+        return scoring.same_answer(answer, right)
+    words, right_words = set(scoring.tokens(answer)), set(scoring.tokens(right))
+    return words <= right_words or right_words <= words
 
 
 def spread(records: list[dict], limit: int, seed: int) -> list[dict]:
@@ -92,29 +143,18 @@ def spread(records: list[dict], limit: int, seed: int) -> list[dict]:
     return [record for _, _, record in sorted(taken, key=lambda entry: entry[:2])[:limit]]
 
 
-def _image(record: dict, folder: Path) -> tuple[str, ...]:
-    return tuple(os.path.realpath(folder / image) for image in record["images"])
-
-
 def _relative(images: list[str], folder: Path, target: Path) -> list[str]:
     return [os.path.relpath(folder / image, target) for image in images]
 
 
-def _user_rows(file: Path, target: Path, layout: Layout, run: Run) -> list[dict]:
-    """The user's own pairs; one that shows the content of a test image is refused."""
-    rows = list(pairs.user_pairs(file))
-    tested = {
-        files.sha256(layout.data(run) / image)
-        for record in files.read_jsonl(layout.split(run, "test"))
-        for image in record["images"]
-    }
-    for row in rows:
-        for image in row["images"]:
-            if files.sha256(file.parent / image) in tested:
-                raise UserError(
-                    f"{file}: {row['id']}: the image {image} belongs to the test set; remove the pair"
-                )
-    return [{**row, "images": _relative(row["images"], file.parent, target)} for row in rows]
+def _user_rows(file: Path, target: Path, held_out: HeldOut, answer_format: AnswerFormat) -> list[dict]:
+    """The user's own pairs, images relative to `target`; one that shows a test image is refused."""
+    rows = []
+    for number, row in enumerate(user_pairs.read(file, answer_format.rewrite), start=1):
+        if shown := held_out.among(row["images"], file.parent):
+            raise UserError(f"{file}:{number}: the image {shown[0]} belongs to the test set; remove the pair")
+        rows.append({**row, "images": _relative(row["images"], file.parent, target)})
+    return rows
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -5,12 +5,14 @@ import os
 import sys
 from pathlib import Path
 
-from workflow_scripts import cli, config, files, pages, tracking
+from workflow_scripts import cli, config, credentials, files, pages, tracking
 from workflow_scripts.errors import UserError
 from workflow_scripts.evaluation import summary
 from workflow_scripts.paths import Layout, Run
 
 logger = logging.getLogger(__name__)
+
+_SCHEMA = Path(__file__).parent / "evaluation" / "schema.json"
 
 
 def report(layout: Layout) -> list[dict]:
@@ -21,9 +23,20 @@ def report(layout: Layout) -> list[dict]:
             f"{layout.root / 'eval'}: no results yet; run `make demo`, or "
             "`snakemake results/eval/{dataset}_{model_version}_{mode}.json`"
         )
-    runs = [_run(layout, files.read_json(path)) for path in evaluations]
+    runs = [_run(layout, _evaluation(path)) for path in evaluations]
     pages.report_page(layout.report(), runs)
     return runs
+
+
+def _evaluation(path: Path) -> dict:
+    """The evaluation in `path`; a file that is none is a UserError that names it."""
+    evaluation = files.read_json(path)
+    required = files.read_json(_SCHEMA)["required"]
+    if not isinstance(evaluation, dict) or not evaluation.keys() >= set(required):
+        raise UserError(
+            f"{path}: not an evaluation (these have {', '.join(required)}); move it to another folder"
+        )
+    return evaluation
 
 
 def _run(layout: Layout, evaluation: dict) -> dict:
@@ -58,9 +71,9 @@ def printed(settings: config.Config, layout: Layout, run: str) -> str:
     path = layout.root / "eval" / f"{run}.json"
     if not path.is_file():
         raise UserError(f"{path}: no such file; `snakemake {path}` makes it")
-    lines = [summary.table(files.read_json(path)), "", f"Report: xdg-open {layout.report()}"]
+    lines = [summary.table(_evaluation(path)), "", f"Report: xdg-open {layout.report()}"]
     if "mlflow" in settings.tracking:
-        uri = tracking.tracking_uri(settings, layout)
+        uri = credentials.without(tracking.tracking_uri(settings, layout))
         start = "" if uri.startswith("http") else "mlflow ui --host 127.0.0.1 --backend-store-uri "
         lines.append(f"MLflow: {start}{uri}")
     return "\n".join(lines)

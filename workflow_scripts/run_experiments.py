@@ -7,7 +7,6 @@ from pathlib import Path
 from workflow_scripts import cli, config, files
 from workflow_scripts.errors import UserError
 from workflow_scripts.evaluate import evaluate_model
-from workflow_scripts.models.catalogue import MODES
 from workflow_scripts.paths import Layout
 
 logger = logging.getLogger(__name__)
@@ -29,46 +28,51 @@ def models_in(folder: Path) -> list[Path]:
     return found
 
 
-def run_name(path: Path, settings: config.Config) -> tuple[str, str, str]:
-    """(dataset, model version, mode) of a model whose folder is named after its run."""
-    parts = path.name.split("_")
-    if (
-        len(parts) == 3
-        and parts[0] in settings.datasets
-        and parts[1] in settings.models
-        and parts[2] in MODES
-    ):
-        return parts[0], parts[1], parts[2]
-    raise UserError(
-        f"{path}: its name is not {{dataset}}_{{model_version}}_{{mode}}, so its format is not known"
-    )
+def evaluate(
+    settings: config.Config, layout: Layout, models_dir: Path, test_datasets: list[str]
+) -> dict[str, dict]:
+    """Score every model of a folder on `test_datasets`, or else on the set it was trained on; metrics by name."""
+    # All names first: a model that cannot be asked is found before hours go into the others.
+    names = {path: _names(path, test_datasets) for path in models_in(models_dir)}
+    summary = {}
+    for path, (version, mode, tests) in names.items():
+        settings.checkpoint(version, mode)
+        result = evaluate_model(settings, layout, path, version, mode, tests, layout.model_evaluation(path))
+        summary[path.name] = result["overall"]
+        logger.info(
+            "%s: %.1f %% of %d", path.name, 100 * result["overall"]["accuracy"], result["overall"]["n"]
+        )
+    return summary
+
+
+def _names(path: Path, test_datasets: list[str]) -> tuple[str, str, list[str]]:
+    """(model version, mode, test sets) of a model."""
+    known = cli.names_of_model(path)
+    tests = test_datasets or cli.comma_separated(known.get("dataset", ""))
+    if not known or not tests:
+        raise UserError(
+            f"{path}: neither metrics.json nor the folder's name, {{dataset}}_{{model_version}}_{{mode}}, tells "
+            "what it was trained for"
+        )
+    return known["model_version"], known["mode"], tests
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = cli.stage_parser(__doc__)
     parser.add_argument("--mode", required=True, choices=["evaluate"], help="what to do")
-    parser.add_argument(
-        "--models_dir", required=True, type=Path, help="folder of models named after their runs"
-    )
+    parser.add_argument("--models_dir", required=True, type=Path, help="folder of models")
     parser.add_argument(
         "--test_datasets", default="", help="names with commas; empty: the one each was trained on"
     )
     parser.add_argument(
-        "--output", type=Path, help="the summary to write; default: summary.json in results/eval/models"
+        "--output",
+        type=Path,
+        help="the summary to write; default: in results/eval/models/, named after the folder",
     )
     options = parser.parse_args(arguments)
     settings, layout = config.load(options.config), Layout(options.results)
-    summary = {}
-    for path in models_in(options.models_dir):
-        dataset, version, mode = run_name(path, settings)
-        names = [name for name in options.test_datasets.split(",") if name] or [dataset]
-        output = layout.root / "eval" / "models" / options.models_dir.name / f"{path.name}.json"
-        result = evaluate_model(settings, layout, path, version, mode, names, output)
-        summary[path.name] = result["overall"]
-        logger.info(
-            "%s: %.1f %% of %d", path.name, 100 * result["overall"]["accuracy"], result["overall"]["n"]
-        )
-    files.write_json(options.output or layout.root / "eval" / "models" / "summary.json", summary)
+    summary = evaluate(settings, layout, options.models_dir, cli.comma_separated(options.test_datasets))
+    files.write_json(options.output or layout.model_evaluation(options.models_dir), summary)
     return 0
 
 

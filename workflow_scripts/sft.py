@@ -31,7 +31,7 @@ def _trainer(inputs):
 
 def main(arguments: list[str] | None = None) -> int:
     options = cli.training_options("sft", __doc__, arguments)
-    base_model = options.base_model or options.layout.model(options.model_version, options.mode)
+    base_model = options.base_model or options.layout.model(options.run.model_version, options.run.mode)
     from workflow_scripts.training import stage
 
     return stage.launch_or_run(

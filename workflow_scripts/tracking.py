@@ -9,12 +9,13 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from workflow_scripts import cli, config, files
+from workflow_scripts import cli, config, credentials, files
 from workflow_scripts.errors import UserError
 from workflow_scripts.paths import Layout, Run
 
@@ -80,7 +81,7 @@ class Record:
 
 
 def _warn(name: str, error: Exception) -> None:
-    text = " ".join(str(error).split())[:200]
+    text = credentials.without(" ".join(str(error).split()))[:200]
     logger.warning("%s is not recording (%s: %s); results/ has everything", name, type(error).__name__, text)
 
 
@@ -174,16 +175,23 @@ class TensorboardTracker:
     def __init__(
         self, settings: config.Config, layout: Layout, run: Run, name: str, parameters: dict
     ) -> None:
-        from torch.utils.tensorboard import SummaryWriter
+        # TensorBoard's own writer: torch's would import torch into the stages that have no need of it.
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.plugins.scalar.summary_v2 import scalar_pb
+        from tensorboard.plugins.text.summary_v2 import text_pb
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-        self.writer = SummaryWriter(layout.root / "tensorboard" / str(run) / name)
-        self.writer.add_text(
-            "parameters", "\n".join(f"- {key}: {value}" for key, value in flatten(parameters).items())
-        )
+        self.event, self.scalar = Event, scalar_pb
+        self.writer = EventFileWriter(str(layout.root / "tensorboard" / str(run) / name))
+        lines = [f"- {key}: {value}" for key, value in flatten(parameters).items()]
+        self._add(0, text_pb("parameters", "\n".join(lines)))
+
+    def _add(self, step: int, summary) -> None:
+        self.writer.add_event(self.event(wall_time=time.time(), step=step, summary=summary))
 
     def curve(self, step: int, values: dict[str, float]) -> None:
         for key, value in values.items():
-            self.writer.add_scalar(key, value, step)
+            self._add(step, self.scalar(key, value))
 
     def metrics(self, values: dict[str, float]) -> None:
         self.curve(0, {f"final/{key}": value for key, value in values.items()})

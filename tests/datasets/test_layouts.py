@@ -38,6 +38,14 @@ def test_the_same_seed_writes_the_same_bytes(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", WRITERS)
+def test_large_seeds_make_sets_of_their_own(name, tmp_path):
+    seeds = (0, 3332, 3333, 2**32 - 1)
+    for seed in seeds:
+        WRITERS[name](tmp_path / str(seed), 3, seed)
+    assert len({tuple(digests(tmp_path / str(seed)).items()) for seed in seeds}) == len(seeds)
+
+
+@pytest.mark.parametrize("name", WRITERS)
 def test_too_few_images_are_refused(name, tmp_path):
     with pytest.raises(UserError, match="ask for 3 to"):
         WRITERS[name](tmp_path, 2, seed=0)

@@ -1,5 +1,7 @@
 """Reading what was written returns the answer, for any text; what lacks the form holds no answer."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -92,3 +94,46 @@ def test_ordinary_text_is_not_changed(text):
 )
 def test_readings(kind, text, answer):
     assert FORMATS[kind].read(text) == answer
+
+
+@formats
+@given(answer=texts.filter(str.strip), thought=texts)
+def test_what_has_the_form_stays_as_it_is(answer_format, answer, thought):
+    written = answer_format.write(answer, thought)
+    assert answer_format.rewrite(written) == written
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "written"),
+    [
+        ("4.1v thinking", "Cardiomegaly", "<think></think><answer>Cardiomegaly</answer>"),
+        (
+            "4.1v thinking",
+            "<think>a</think>\n<answer> Lung </answer>",
+            "<think>a</think><answer>Lung</answer>",
+        ),
+        ("4.1v base", "< 5 cm", "<answer>< 5 cm</answer>"),
+        ("4.1v base", "<think>a</think><answer>Lung</answer>", "<answer>Lung</answer>"),
+        ("4.5v thinking", "Lung", "<think></think>Lung"),
+        ("4.5v base", "&lt;image>", "&lt;image>"),
+    ],
+)
+def test_a_persons_text_is_brought_into_the_form(kind, text, written):
+    assert FORMATS[kind].rewrite(text) == written
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "said"),
+    [
+        ("4.1v base", " ", "blank"),
+        ("4.1v base", "<answer> </answer>", "blank"),
+        ("4.1v base", "<answer>Lung", "markup '<answer>Lung' is not of the form <answer>…</answer>"),
+        ("4.1v thinking", "<answer>Lung</answer>", "is not of the form <think>…</think><answer>…</answer>"),
+        ("4.1v thinking", "<think>a</think>Lung", "not of the form"),
+        ("4.5v base", "<answer>Lung</answer>", "not of the form …"),
+        ("4.5v base", "Lung<|user|>", "markup '<|user|>'"),
+    ],
+)
+def test_what_cannot_be_brought_into_the_form_is_refused(kind, text, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        FORMATS[kind].rewrite(text)

@@ -152,8 +152,11 @@ def _scenes(
     for number in range(images):
         left = images - number
         split = "train" if left > validation + test else "validation" if left > test else "test"
-        scene_seed = phantoms.DATA_SEEDS[first + number]
-        yield number, split, phantoms.scene(scene_seed, families[number % len(families)])
+        yield (
+            number,
+            split,
+            phantoms.scene(phantoms.data_seed(first + number), families[number % len(families)]),
+        )
 
 
 def _jpeg(scene: phantoms.Scene) -> bytes:

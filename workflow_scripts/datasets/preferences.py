@@ -1,19 +1,10 @@
-"""Wrong answers for preference pairs, made by rules or written by the user, and the choice among all pairs."""
+"""Wrong answers for preference pairs, made by rules, and the choice among all pairs."""
 
-import json
 import random
 import re
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from workflow_scripts.datasets import checks
-from workflow_scripts.datasets.checks import Message, Text
-from workflow_scripts.datasets.images import image_size
-from workflow_scripts.errors import UserError
 
 OWN_ANSWER = "own_answer"
 TRIES = 8  # answers drawn before a question is given up
@@ -78,13 +69,12 @@ class Pair:
 
 
 def rule_pairs(
-    records: list[dict], rules: list[str], seed: int, same: Callable[[str, str], bool]
+    records: list[dict], answers: "Answers", rules: list[str], seed: int, agree: Callable[[str, str], bool]
 ) -> Iterator[Pair]:
     """At most one pair a record and rule.
 
-    A rejected answer that says the `same` as any answer to the same question about the same image is left out.
+    A wrong answer that may `agree` with any of the `answers` to the same question about the same image is left out.
     """
-    answers = _Answers(records)
     makers = {"polarity": _opposite_polarity, "swap": _swapped, "other_image": answers.elsewhere}
     for record in records:
         right = answers.here(record)
@@ -94,7 +84,7 @@ def rule_pairs(
             if rule == "swap" and not candidates:
                 candidates = list(answers.of_other_organs(record, draw))
             for answer in candidates:
-                if not any(same(answer, known) for known in right):
+                if not any(agree(answer, known) for known in right):
                     yield Pair(record, answer, rule)
                     break
 
@@ -148,7 +138,7 @@ def _bare(answer: str) -> tuple[str, str, str]:
     return re.fullmatch(r"(\W*)(.*?)(\W*)", answer, re.DOTALL).groups()
 
 
-class _Answers:
+class Answers:
     """What the records answer: to a question about an image, to a question anywhere, to a type of question."""
 
     def __init__(self, records: list[dict]) -> None:
@@ -163,6 +153,7 @@ class _Answers:
         self._organs = {key: list(found) for key, found in organs.items() if "ORGAN" in key[-1].upper()}
 
     def here(self, record: dict) -> list[str]:
+        """Every answer to the record's question about its image; a set may give several."""
         return self._here[self._place(record)]
 
     def elsewhere(self, record: dict, draw: random.Random) -> list[str]:
@@ -252,47 +243,3 @@ def to_record(pair: Pair, chosen: str, rejected: str) -> dict:
         "rejected_answer": pair.rejected,
         "origin": pair.origin,
     }
-
-
-class UserPair(BaseModel):
-    """What a line of the user's own preference file must have; further keys are kept."""
-
-    model_config = ConfigDict(strict=True)
-
-    messages: list[Message] = Field(min_length=1)
-    images: list[Text] = Field(min_length=1)
-    chosen: Text
-    rejected: Text
-
-
-def user_pairs(path: Path) -> Iterator[dict]:
-    """The preference records of the user's own JSONL file, images relative to it as they are written there.
-
-    The first line that is wrong is a UserError with its number and the key.
-    """
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise UserError(f"preferences.files: {path}: {error.strerror}") from None
-    for number, line in enumerate(lines, start=1):
-        problem = _user_problem(line, path.parent)
-        if problem:
-            raise UserError(f"{path}:{number}: {problem}")
-        yield {"id": f"{path.stem}-{number}", "source": path.stem, **json.loads(line), "origin": "user"}
-
-
-def _user_problem(line: bytes, folder: Path) -> str | None:
-    try:
-        pair = UserPair.model_validate(json.loads(line)).model_dump()
-        for image in pair["images"]:
-            image_size(folder / image)
-    except ValidationError as error:
-        return checks.describe(error)
-    except ValueError as error:
-        return f"not JSON: {error}"
-    except UserError as error:
-        return f"images: {error}"
-    if pair["chosen"] == pair["rejected"]:
-        return "rejected: the same text as chosen"
-    problem = checks.dialogue_problem(pair["messages"], pair["images"], last="user")
-    return problem and f"messages: {': '.join(problem)}"

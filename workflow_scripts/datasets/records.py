@@ -30,9 +30,9 @@ class Example:
     facts: dict = field(default_factory=dict)
 
 
-def user_text(question: str, images: int = 1) -> str:
-    """The user's turn of a record: one placeholder per image, then the question."""
-    return IMAGE_PLACEHOLDER * images + question
+def user_text(question: str) -> str:
+    """The user's turn of a record: the placeholder of its image, then the question."""
+    return IMAGE_PLACEHOLDER + question
 
 
 def to_record(example: Example, image: str, prompt: str, target: str) -> dict:

@@ -43,6 +43,8 @@ _TYPES = {
 }
 # VQA-RAD's abbreviations.
 _ORGANS = {"HEAD": "head", "CHEST": "chest", "ABD": "abdomen"}
+# Latin letters and digits, or others, such as Chinese ones, which no spaces divide: "CT图像" is two words.
+_WORD = re.compile(r"[a-z0-9]+|[^\W_a-z0-9]+")
 
 
 def thought(example: Example) -> str:
@@ -77,5 +79,9 @@ def _informative(term: str) -> bool:
 
 
 def _mentions(fact: str, answer: str) -> bool:
-    words = [word for word in re.findall(r"\w+", answer.lower()) if len(word) > 2 or not word.isascii()]
-    return any(word in fact.lower() for word in words)
+    """Whether a word of the answer stands in the fact; short Latin ones as whole words, "CT" not in "section"."""
+    said = set(_WORD.findall(fact.lower()))
+    return any(
+        word in said or ((len(word) > 2 or not word.isascii()) and word in fact.lower())
+        for word in _WORD.findall(answer.lower())
+    )

@@ -1,7 +1,7 @@
 """One evaluation as the lines that a person compares: the floor, each stage, and blank images."""
 
 STAGES = {"untrained": "before training", "sft": "after SFT", "dpo": "after DPO"}
-_MODELS = {"untrained": "untrained", "sft": "SFT", "dpo": "DPO"}
+_MODELS = {"sft": "SFT", "dpo": "DPO"}
 
 
 def lines(evaluation: dict) -> list[tuple[str, str, dict]]:

@@ -29,6 +29,7 @@ class Version:
     stop_token: str = "<|user|>"
 
     def answer_format(self, mode: str) -> AnswerFormat:
+        """How answers are written and read in `mode`, one of MODES."""
         return AnswerFormat(thinking=mode == "thinking", tagged=self.tagged)
 
     def template_options(self, mode: str) -> dict:

@@ -57,6 +57,27 @@ class AnswerFormat:
 
     def parse(self, text: str) -> tuple[str, str] | None:
         """(thought, answer) in a generated `text`; the thought is "" where there is none."""
+        found = self._parts(text)
+        if found is None:
+            return None
+        thought, answer = (unescape(part.strip()).strip() for part in found)
+        return (thought, answer) if answer else None
+
+    def rewrite(self, text: str) -> str:
+        """A person's `text` in this format: what has its form keeps it, anything else is the answer itself.
+
+        Raises ValueError for a blank answer and for markup that is not of this form: it would be trained as text.
+        """
+        thought, answer = self._parts(text) or ("", text)
+        for part in (thought, answer):
+            markup = next((match for match in _MARKUP.finditer(part) if match[0] != "&"), None)
+            if markup:
+                where = part[markup.start() :].split("\n")[0][:20]
+                raise ValueError(f"markup {where!r} is not of the form {self.write('…', '…')}")
+        return self.write(unescape(answer), unescape(thought))
+
+    def _parts(self, text: str) -> tuple[str, str] | None:
+        """(thought, answer) as they stand in `text`, still escaped."""
         thought = ""
         if match := _THOUGHT.fullmatch(text):
             thought, text = match["thought"], match["rest"]
@@ -70,7 +91,4 @@ class AnswerFormat:
                 return None
             text = match["answer"]
         boxes = _BOX.findall(text)
-        if len(boxes) > 1:
-            return None
-        answer = unescape((boxes[0] if boxes else text).strip()).strip()
-        return (unescape(thought.strip()), answer) if answer else None
+        return None if len(boxes) > 1 else (thought, boxes[0] if boxes else text)

@@ -1,5 +1,6 @@
 """Loading models and processors: one way for real checkpoints, stand-ins, full fine-tunings and adapters."""
 
+import gc
 import logging
 import sys
 from pathlib import Path
@@ -43,6 +44,7 @@ def processor(path: Path, version: Version, max_image_side: int):
 
 
 def is_adapter(path: Path) -> bool:
+    """Whether the folder holds an adapter, which needs a base model, rather than a whole model."""
     return (Path(path) / "adapter_config.json").is_file()
 
 
@@ -113,6 +115,12 @@ def fingerprint(path: Path) -> str:
     if not weights:
         raise UserError(f"{path}: no model here; download or train it first")
     return files.fingerprint([files.sha256(file) for file in weights])
+
+
+def free_memory() -> None:
+    """Give back what a model that nobody holds any more has taken, on a GPU too."""
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 def _refuse_slow(base: Path, device: torch.device) -> None:

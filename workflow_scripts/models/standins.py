@@ -125,6 +125,7 @@ def pretrained_model(version: Version) -> torch.nn.Module:
 
 
 def weights_file(version: Version) -> Path:
+    """Where the pretrained weights of a version's stand-in lie, one file for both modes."""
     return FOLDER / f"{version.architecture}.safetensors"
 
 

@@ -19,4 +19,9 @@ def relaunch(module: str, arguments: list[str], gpus: int) -> int | None:
             f"gpus: {gpus} asked for, {visible} visible; check CUDA_VISIBLE_DEVICES or ask for fewer"
         )
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={gpus}"]
-    return subprocess.run([*command, "--module", module, *arguments], check=False).returncode
+    with subprocess.Popen([*command, "--module", module, *arguments]) as launcher:
+        try:
+            return launcher.wait()
+        except BaseException:
+            launcher.terminate()  # it ends its workers, and is waited for
+            raise

@@ -12,7 +12,7 @@ import torch
 from transformers import Trainer, set_seed
 
 from workflow_scripts import files
-from workflow_scripts.config import Training
+from workflow_scripts.config import Training, micro_batches
 from workflow_scripts.errors import UserError
 from workflow_scripts.models import adapters, loading
 from workflow_scripts.training import plan
@@ -37,20 +37,20 @@ class Planned:
 def planned(settings: Training, costs: list[plan.Row], seed: int, equal: bool) -> Planned:
     """Batches of up to `micro_batch_size` rows; `equal` ones for DPO, whose metrics want as many on each rank."""
     ranks, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
-    rows = min(settings.micro_batch_size, max(1, settings.batch_size // ranks))
+    try:
+        rows, _ = micro_batches(settings.batch_size, settings.micro_batch_size, ranks)
+    except ValueError as error:
+        raise UserError(str(error)) from None
     limits = plan.Limits(rows, settings.micro_batch_tokens, settings.rows_per_image)
 
     def batches(epochs: float) -> list[list[int]]:
         return plan.batches(costs, limits, epochs, seed, ranks, equal)[rank]
 
+    # Batches of equal size cannot be filled to the token limit one by one: all of them are made smaller.
     while equal and limits.rows > 1 and plan.largest(costs, batches(settings.epochs)) > limits.tokens:
-        limits = replace(limits, rows=limits.rows // 2)
+        smaller = [size for size in range(1, limits.rows) if settings.batch_size % (size * ranks) == 0]
+        limits = replace(limits, rows=max(smaller))
     accumulation = settings.batch_size // (limits.rows * ranks)
-    if accumulation * limits.rows * ranks != settings.batch_size:
-        raise UserError(
-            f"batch_size {settings.batch_size} is not micro_batch_size {limits.rows} x {ranks} process(es) x a whole "
-            "number"
-        )
     mine = batches(settings.epochs)
     if settings.max_steps:
         mine = mine[: settings.max_steps * accumulation]

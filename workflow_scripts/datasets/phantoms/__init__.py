@@ -6,10 +6,10 @@ Everything is a pure function of the scene, so a seed stands for its image, its 
 """
 
 from workflow_scripts.datasets.phantoms.drawing import boxes, draw, mask
-from workflow_scripts.datasets.phantoms.scenes import DATA_SEEDS, FAMILIES, PRETRAINING_SEEDS, Scene, scene
+from workflow_scripts.datasets.phantoms.scenes import FAMILIES, PRETRAINING_SEEDS, Scene, data_seed, scene
 from workflow_scripts.datasets.phantoms.wording import Question, describe, questions
 
 __all__ = [
-    "DATA_SEEDS", "FAMILIES", "PRETRAINING_SEEDS", "Question", "Scene",
-    "boxes", "describe", "draw", "mask", "questions", "scene",
+    "FAMILIES", "PRETRAINING_SEEDS", "Question", "Scene",
+    "boxes", "data_seed", "describe", "draw", "mask", "questions", "scene",
 ]  # fmt: skip

@@ -3,8 +3,7 @@
 import random
 from dataclasses import dataclass
 
-# Sets to train and test on are made from the first range, pictures to pre-train on from the second.
-DATA_SEEDS = range(0, 1_000_000_000)
+# Pictures to pre-train on are made from these seeds, sets to train and test on from all others.
 PRETRAINING_SEEDS = range(1_000_000_000, 2_000_000_000)
 
 CORNERS = ("top left", "top right", "bottom left", "bottom right")
@@ -74,6 +73,11 @@ class Scene:
     @property
     def organ(self) -> str:
         return self.anatomy.organ
+
+
+def data_seed(number: int) -> int:
+    """The seed of the `number`-th image of all sets, 0 or more."""
+    return number if number < PRETRAINING_SEEDS.start else number + len(PRETRAINING_SEEDS)
 
 
 def scene(seed: int, family: str | None = None) -> Scene:

@@ -1,0 +1,90 @@
+"""The user's own preference files: each line checked, and its answers in the format that is trained."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from workflow_scripts.datasets import user_pairs
+from workflow_scripts.errors import UserError
+
+USER = {
+    "messages": [{"role": "user", "content": "<image>Is it?"}],
+    "images": ["a.png"],
+    "chosen": "Yes",
+    "rejected": "No",
+}
+
+
+@pytest.fixture
+def own_file(tmp_path):
+    """Write lines into a file beside an image, and give its path."""
+    Image.new("L", (8, 8)).save(tmp_path / "a.png")
+
+    def write(*lines):
+        path = tmp_path / "mine.jsonl"
+        path.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines))
+        return path
+
+    return write
+
+
+def test_a_file_of_the_user_is_read(own_file):
+    first, second = user_pairs.read(own_file(USER, {**USER, "id": "x", "note": "kept"}), str.upper)
+    assert first == {
+        **USER,
+        "chosen": "YES",
+        "rejected": "NO",
+        "id": "mine-1",
+        "source": "mine",
+        "origin": "user",
+    }
+    assert (second["id"], second["note"]) == ("x", "kept")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"chosen": ""}, "chosen: "),
+        ({"rejected": 3}, "rejected: "),
+        ({"rejected": "Yes"}, "rejected: the same answer as chosen"),
+        ({"images": []}, "images: "),
+        ({"images": ["none.png"]}, "images: .*none.png: no such image"),
+        ({"messages": []}, "messages: "),
+        ({"messages": [{"role": "user"}]}, "messages.0.content: "),
+        (
+            {"messages": [{"role": "user", "content": "Is it?"}]},
+            "messages: <image> does not stand once per image",
+        ),
+        (
+            {"messages": [*USER["messages"], {"role": "assistant", "content": "Yes"}]},
+            "messages: roles do not",
+        ),
+    ],
+)
+def test_a_wrong_line_of_the_user_is_named(own_file, change, said):
+    with pytest.raises(UserError, match=rf"mine.jsonl:2: {said}"):
+        list(user_pairs.read(own_file(USER, {**USER, **change}), str))
+
+
+def test_a_file_that_is_not_json_or_not_there_is_named(own_file, tmp_path):
+    with pytest.raises(UserError, match="mine.jsonl:1: not JSON"):
+        list(user_pairs.read(own_file("{"), str))
+    with pytest.raises(UserError, match="none.jsonl: No such file"):
+        list(user_pairs.read(tmp_path / "none.jsonl", str))
+
+
+def test_what_cannot_be_written_is_named(own_file):
+    def rewrite(text):
+        if text == "bad":
+            raise ValueError("an answer must not be blank")
+        return text
+
+    with pytest.raises(UserError, match=r"mine.jsonl:2: rejected: an answer must not be blank"):
+        list(user_pairs.read(own_file(USER, {**USER, "rejected": "bad"}), rewrite))
+
+
+def test_what_is_the_same_once_written_is_no_pair(own_file):
+    lines = own_file({**USER, "rejected": "yes"})
+    with pytest.raises(UserError, match=r"mine.jsonl:1: rejected: the same answer as chosen"):
+        list(user_pairs.read(lines, str.casefold))

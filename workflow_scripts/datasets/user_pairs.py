@@ -1,0 +1,66 @@
+"""The user's own preference files: one pair a line, checked and brought into the answer format of a run."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from workflow_scripts.datasets import checks
+from workflow_scripts.datasets.checks import Message, Text
+from workflow_scripts.datasets.images import image_size
+from workflow_scripts.errors import UserError
+
+
+class UserPair(BaseModel):
+    """What a line must have; further keys are kept."""
+
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    messages: list[Message] = Field(min_length=1)
+    images: list[Text] = Field(min_length=1)
+    chosen: Text
+    rejected: Text
+
+
+def read(path: Path, rewrite: Callable[[str], str]) -> Iterator[dict]:
+    """The preference record of each line of a JSONL file, images relative to it as they are written there.
+
+    `rewrite` brings an answer into the format that is trained, or raises ValueError. The first line that is wrong
+    is a UserError with its number and the key.
+    """
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError as error:
+        raise UserError(f"preferences.files: {path}: {error.strerror}") from None
+    for number, line in enumerate(lines, start=1):
+        try:
+            pair = _pair(line, path.parent, rewrite)
+        except ValueError as error:
+            raise UserError(f"{path}:{number}: {error}") from None
+        yield {"id": f"{path.stem}-{number}", "source": path.stem, **pair, "origin": "user"}
+
+
+def _pair(line: bytes, folder: Path, rewrite: Callable[[str], str]) -> dict:
+    """The pair of one line, or a ValueError that names the key."""
+    try:
+        pair = UserPair.model_validate(json.loads(line)).model_dump()
+    except ValidationError as error:
+        raise ValueError(checks.describe(error)) from None
+    except ValueError as error:
+        raise ValueError(f"not JSON: {error}") from None
+    for image in pair["images"]:
+        try:
+            image_size(folder / image)
+        except UserError as error:
+            raise ValueError(f"images: {error}") from None
+    if problem := checks.dialogue_problem(pair["messages"], pair["images"], last="user"):
+        raise ValueError(f"messages: {': '.join(problem)}")
+    for side in ("chosen", "rejected"):
+        try:
+            pair[side] = rewrite(pair[side])
+        except ValueError as error:
+            raise ValueError(f"{side}: {error}") from None
+    if pair["chosen"] == pair["rejected"]:
+        raise ValueError("rejected: the same answer as chosen")
+    return pair
