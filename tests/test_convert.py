@@ -21,6 +21,7 @@ KEYS = [
     "question",
     "answer",
     "answer_type",
+    "yes_no",
     "question_type",
     "language",
     "modality",

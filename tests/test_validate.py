@@ -56,7 +56,8 @@ def layout(tmp_path, models):
 
 def record(split, image, question, answer):
     example = Example(f"{image}-{question}", "slake", split, "", image, question, answer, "open")
-    return records.to_record(example, f"../../raw/slake/{image}.png", question, FORMAT.write(answer, "Look."))
+    turns = [(records.user_text(question), FORMAT.write(answer, "Look."))]
+    return records.to_record(example, [f"../../raw/slake/{image}.png"], turns)
 
 
 def describe(layout):
