@@ -101,7 +101,12 @@ def test_a_voi_lut_goes_before_a_window_and_is_scaled_by_its_bits(bits, top, sho
 def test_without_a_window_the_range_without_padding_counts(shown):
     assert shown([1000, 3000, 5000]) == [0, 128, 255]
     assert shown([-2000, 1000, 3000, 5000], PixelPaddingValue=-2000) == [0, 0, 128, 255]
-    assert shown([-2000, -1999, 1000, 5000], PixelPaddingValue=-2000, PixelPaddingRangeLimit=-1990) == [0, 0, 0, 255]
+    assert shown([-2000, -1999, 1000, 5000], PixelPaddingValue=-2000, PixelPaddingRangeLimit=-1990) == [
+        0,
+        0,
+        0,
+        255,
+    ]
     assert shown([7, 7, 7]) == [0, 0, 0] == shown([7, 7, 7], PixelPaddingValue=7)
 
 
@@ -125,7 +130,12 @@ def test_the_window_of_an_enhanced_file_lies_in_its_first_frame(tmp_path):
 )
 @settings(max_examples=60, deadline=None)
 def test_any_window_keeps_the_order_of_levels(levels, slope, intercept, center, width, tmp_path_factory):
-    tags = {"RescaleSlope": slope, "RescaleIntercept": intercept, "WindowCenter": center, "WindowWidth": width}
+    tags = {
+        "RescaleSlope": slope,
+        "RescaleIntercept": intercept,
+        "WindowCenter": center,
+        "WindowWidth": width,
+    }
     short = {name: f"{value:.6g}" for name, value in tags.items()}
     path = tmp_path_factory.getbasetemp() / "any.dcm"
     dataset(np.array([sorted(levels)], dtype=np.int16), **short).save_as(path, enforce_file_format=True)
@@ -157,7 +167,12 @@ def test_real_files_of_many_kinds_open(name, size):
 def test_compression_does_not_change_what_is_shown():
     plain, *others = (
         np.asarray(open_image(get_testdata_file(name, download=False)))
-        for name in ("MR_small.dcm", "MR_small_RLE.dcm", "MR_small_jp2klossless.dcm", "MR_small_jpeg_ls_lossless.dcm")
+        for name in (
+            "MR_small.dcm",
+            "MR_small_RLE.dcm",
+            "MR_small_jp2klossless.dcm",
+            "MR_small_jpeg_ls_lossless.dcm",
+        )
     )
     assert all((other == plain).all() for other in others)
 
@@ -172,7 +187,11 @@ def test_colours_are_right():
 @pytest.mark.parametrize("read", [open_image, image_size])
 @pytest.mark.parametrize(
     ("name", "complaint"),
-    [("image_dfl.dcm", "deflated DICOM"), ("rtplan.dcm", "DICOM without an image"), ("test-SR.dcm", "without an image")],
+    [
+        ("image_dfl.dcm", "deflated DICOM"),
+        ("rtplan.dcm", "DICOM without an image"),
+        ("test-SR.dcm", "without an image"),
+    ],
 )
 def test_what_holds_no_image_or_hides_its_size_is_named(read, name, complaint):
     with pytest.raises(UserError, match=rf"{name}: not a readable image \(.*{complaint}"):

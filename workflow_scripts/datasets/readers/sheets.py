@@ -43,7 +43,8 @@ def xlsx(path: Path) -> list[dict]:
     except UserError:
         raise
     except Exception as error:  # a damaged file may raise anything
-        raise UserError(f"{path}: not a readable Excel file ({error}); fetch it again") from None
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: not a readable Excel file ({reason}); fetch it again") from None
 
 
 def _row(names: list, cells: tuple) -> dict:
