@@ -40,7 +40,13 @@ WRONG = """
 seed: -1
 datsets: {}
 sft: {learning_rate: 1e-5, metod: lora, method: lorra, lora: {rnk: 3}}
-datasets: {my_set: {reader: slak}, combo: {members: [slake, slak]}, open: {reader: rad, repository: a/b}}
+datasets:
+  my_set: {reader: slak}
+  combo: {members: [slake, slak]}
+  open: {reader: rad, repository: a/b}
+  mine: {reader: custom, path: x, columns: {imag: file}}
+  drawn: {reader: custom, embedded: 20}
+  named: {reader: rad, path: x, columns: {image: file}}
 models: {4.1w: {thinking: {repo: x}}}
 tracking: [mlfow]
 """
@@ -64,6 +70,10 @@ def test_every_error_is_listed_with_path_value_and_nearest_name(tmp_path):
         "datasets.my_set.reader: 'slak' is unknown",
         "datasets.combo.members: 'slak' is unknown",
         "datasets.open.revision: missing",
+        "datasets.mine.columns",
+        "'imag' is unknown (known: image, question,",
+        "datasets.drawn: a custom set has no phantoms",
+        "datasets.named.columns: is for the reader custom only",
         "models.4.1w: '4.1w' is unknown",
         "models.4.1w.thinking.repo",
         "tracking.0: 'mlfow' is unknown",

@@ -323,6 +323,9 @@ def _cross_checks(raw: dict) -> Iterator[str]:
             yield f"datasets.{name}: a name has letters, digits, '.' and '-' only, since '_' separates names in paths"
         if not isinstance(entry, dict):
             continue
+        for key in ("images", "columns"):
+            if entry.get(key) and entry.get("reader") != "custom":
+                yield f"datasets.{name}.{key}: is for the reader custom only"
         if members := entry.get("members"):
             sources = [
                 key for key, value in datasets.items() if isinstance(value, dict) and not value.get("members")

@@ -42,6 +42,10 @@ def download_source(settings: config.Config, layout: Layout, name: str) -> None:
                 source.repository, source.revision, folder, source.files or None, kind="dataset"
             )
         if source.images:
+            if (folder / custom.IMAGES).exists():
+                raise UserError(
+                    f"datasets.{name}.images: the set has a folder {custom.IMAGES}/ already; leave it out"
+                )
             _link(source.images, folder / custom.IMAGES, f"datasets.{name}.images")
         _unpack(folder, source.columns.get("image", "image"))
         if source.reader == "custom":

@@ -24,7 +24,6 @@ from workflow_scripts.datasets.readers.fields import (
     dialogue,
     open_or_closed,
     optional,
-    text,
     verbatim,
 )
 from workflow_scripts.datasets.records import Example
@@ -49,8 +48,10 @@ def read(root: Path, columns: Mapping[str, str] = {}) -> Iterator[Example]:
     and what else there is "". Images that a row has together get one `image_id`.
     A missing column, an unknown split or another bad row is a UserError.
     """
-    groups = _groups(_keys(example) for example in _rows(root, columns))
-    tested = _test_groups((groups[_keys(row)[0]], row.split) for row in _rows(root, columns))
+    shared = [(_keys(row), row.split) for row in _rows(root, columns)]
+    groups = _groups(keys for keys, _ in shared)
+    tested = _test_groups((groups[keys[0]], split) for keys, split in shared)
+    del shared
     for row in _rows(root, columns):
         group = groups[_keys(row)[0]]
         split = "test" if group in tested and row.split in ("", "train") else row.split or "train"
@@ -89,20 +90,26 @@ def _rows(root: Path, columns: Mapping[str, str]) -> Iterator[Example]:
                 said, named = _said(known, where), known["image"]
             named = named if isinstance(named, list) else [named]
             places = [locate(folder, _image_path(image, where)) for image in named]
-            yield _example(known, said, places, path, number, where)
+            row_id = optional(known, "id", where) or f"{path.stem}-{number}"
+            split = _split(optional(known, "split", where), path, where)
+            yield replace(_example(root, known, said, places, where), id=f"custom-{row_id}", split=split)
 
 
 def _known(row: dict, columns: Mapping[str, str], where: str) -> dict:
     """The row's values by field; what is required is there, "" for a null."""
-    names = {field: columns.get(field, field) for field in tables.FIELDS}
-    for field in () if "messages" in row else _REQUIRED:
-        if names[field] not in row:
+    required = () if "messages" in row else _REQUIRED
+    for field in {*required, *columns}:
+        name = columns.get(field, field)
+        if name not in row:
             raise UserError(
-                f"{where}: no column '{names[field]}' for the {field} (there are: {', '.join(map(str, row))}); "
+                f"{where}: no column '{name}' for the {field} (there are: {', '.join(map(str, row))}); "
                 f"name it in the set's columns: {{{field}: ...}}"
             )
-    known = {field: row[name] for field, name in names.items() if row.get(name) is not None}
-    return {**dict.fromkeys(_REQUIRED, ""), **known}
+    known = {field: row.get(columns.get(field, field)) for field in tables.FIELDS}
+    return {
+        **dict.fromkeys(required, ""),
+        **{field: value for field, value in known.items() if value is not None},
+    }
 
 
 def _said(known: dict, where: str) -> dict:
@@ -110,18 +117,20 @@ def _said(known: dict, where: str) -> dict:
     return {**dialogue(question, answer), "rationale": optional(known, "rationale", where)}
 
 
-def _example(known: dict, said: dict, images: list[str], path: Path, number: int, where: str) -> Example:
+def _example(root: Path, known: dict, said: dict, places: list[str], where: str) -> Example:
+    """The example without the id and the split, which depend on the table."""
     language = optional(known, "language", where) or ("zh" if _CHINESE.search(said["question"]) else "en")
     if language not in ("en", "zh"):
         raise UserError(f"{where}: language is {language!r}, neither en nor zh")
     stated = optional(known, "answer_type", where)
+    first, *others = [_rendered(place) if (root / _rendered(place)).is_file() else place for place in places]
     return Example(
-        id=f"custom-{optional(known, 'id', where) or f'{path.stem}-{number}'}",
+        id="",
         source="custom",
-        split=_split(optional(known, "split", where), path, where),
-        image=images[0],
-        more_images=tuple(images[1:]),
-        image_id=optional(known, "image_id", where) or _without_extension(images[0]),
+        split="",
+        image=first,
+        more_images=tuple(others),
+        image_id=optional(known, "image_id", where) or PurePosixPath(places[0]).with_suffix("").as_posix(),
         **said,
         answer_type=open_or_closed(known, where) if stated else closed_if_yes_or_no(said["answer"]),
         **{name: optional(known, name, where) for name in ("question_type", "modality", "organ")},
@@ -140,10 +149,10 @@ def _split(stated: str, path: Path, where: str) -> str:
 
 
 def _image_path(image: object, where: str) -> str:
-    """The path that a row gives of an image, relative or absolute; of stored bytes the one they are unpacked to."""
+    """The path that a row gives of an image, relative or absolute; of stored bytes the name that they are unpacked to."""
     if isinstance(image, dict):
-        return f"{IMAGES}/{parquet.image_name({'image': image}, 'image', where)}"
-    path = text({"image": image}, "image", where).replace("\\", "/")
+        return parquet.image_name({"image": image}, "image", where)
+    path = verbatim({"image": image}, "image", where).strip().replace("\\", "/")
     if not path or ".." in PurePosixPath(path).parts:
         raise UserError(
             f"{where}: image is {path!r}; give a path below the table's folder, or an absolute one"
@@ -152,18 +161,13 @@ def _image_path(image: object, where: str) -> str:
 
 
 def _locate(root: Path, folder: str, path: str) -> str:
-    """`path` relative to `root`: below the table's `folder` or images/, whichever has it; its PNG if it is DICOM."""
-    places = [PurePosixPath(folder, path).as_posix(), f"{IMAGES}/{path}"]
-    place = next((place for place in places if (root / place).is_file()), places[0])
-    return _rendered(place) if (root / _rendered(place)).is_file() else place
+    """`path` relative to `root`: below the table's `folder` or images/, whichever has it."""
+    places = [PurePosixPath(folder, path).as_posix(), PurePosixPath(IMAGES, path).as_posix()]
+    return next((place for place in places if (root / place).is_file()), places[0])
 
 
-def _rendered(image: str) -> str:
-    return f"{RENDERED}/{image.lstrip('/')}.png"
-
-
-def _without_extension(image: str) -> str:
-    return PurePosixPath(image.removeprefix(f"{RENDERED}/")).with_suffix("").as_posix()
+def _rendered(place: str) -> str:
+    return f"{RENDERED}/{place.lstrip('/')}.png"
 
 
 # Whole images to one split

@@ -6,6 +6,7 @@ refer to them there.
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from workflow_scripts.datasets.readers.fields import closed_if_yes_or_no, dialogue, verbatim
@@ -25,11 +26,14 @@ def is_hub_layout(root: Path) -> bool:
 def unpack_images(parquet: Path, folder: Path, column: str = "image") -> None:
     """Write each distinct image of `column` to `folder`, its bytes as they are; those there already stay.
 
-    A column of paths has nothing to unpack.
+    A column of paths has nothing to unpack, nor has a file without the column.
     """
+    with _opened(parquet) as file:
+        if column not in file.schema_arrow.names:
+            return
     for number, row in read_rows(parquet, [column]):
         where = f"{parquet}: row {number}"
-        if isinstance(row[column], str):
+        if isinstance(row[column], str | list):
             continue
         data = _image_bytes(row, column, where)
         target = folder / _name(data, where)
@@ -84,19 +88,25 @@ def _split(parquet: Path) -> str:
 
 def read_rows(parquet: Path, columns: list[str] | None = None) -> Iterator[tuple[int, dict]]:
     """(row number from 1, row) of these or all columns with flat memory; a bad file is a UserError."""
+    with _opened(parquet) as file:
+        absent = [column for column in columns or () if column not in file.schema_arrow.names]
+        if absent:
+            raise UserError(f"{parquet}: no column '{absent[0]}'; is this the set's own file?")
+        number = 0
+        for batch in file.iter_batches(_BATCH, columns=columns):
+            for row in batch.to_pylist():
+                number += 1
+                yield number, row
+
+
+@contextmanager
+def _opened(parquet: Path) -> Iterator:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         with pq.ParquetFile(parquet) as file:
-            absent = [column for column in columns or () if column not in file.schema_arrow.names]
-            if absent:
-                raise UserError(f"{parquet}: no column '{absent[0]}'; is this the set's own file?")
-            number = 0
-            for batch in file.iter_batches(_BATCH, columns=columns):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield number, row
+            yield file
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"{parquet}: not a readable parquet file ({error}); fetch it again") from None
 
