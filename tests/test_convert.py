@@ -136,6 +136,15 @@ def test_the_real_files_convert_and_count_what_is_missing(realdata, tmp_path):
     assert summary["dropped"] == {"missing image": 607, "empty answer": 1}
     texts = [row["answer"] for split in SPLITS for row in files.read_jsonl(layout.split(run, split))]
     assert "None" in texts and all(isinstance(text, str) and text.strip() for text in texts)
+    tidied = list(files.read_jsonl(layout.data(run) / "tidied.jsonl"))
+    assert {(change["stated"], change["written"]) for change in tidied} == {
+        ("Transverse  Plane", "Transverse Plane")
+    }
+    assert 0 < len(tidied) == summary["tidied"] <= 91
+    assert (
+        sum(1 for _ in files.read_jsonl(layout.data(run) / "knowledge.jsonl"))
+        == 2 * 2216 + 307 + 281 + 2 * 103
+    )
 
 
 @pytest.fixture
@@ -185,6 +194,18 @@ def test_a_users_own_set_is_a_data_set_and_a_member(as_file, own_set, downloaded
     convert.convert(settings, layout, both)
     sources = {row["source"] for split in SPLITS for row in files.read_jsonl(layout.split(both, split))}
     assert sources == {"slake", "own"}
+
+
+def test_an_error_in_a_users_table_or_image_names_the_users_file(own_set, tmp_path):
+    own = {"reader": "custom", "path": str(own_set), "columns": {"image": "file", "question": "q"}}
+    layout = Layout(tmp_path / "results")
+    with pytest.raises(UserError, match=rf"^{own_set}/own\.csv: row 1: no column 'answer'"):
+        download.download_source(validate({"datasets": {"own": own}}, "test"), layout, "own")
+    own["columns"]["answer"] = "a"
+    (own_set / "scans" / "ct.dcm").write_bytes((own_set / "scans" / "ct.dcm").read_bytes()[:2000])
+    with pytest.raises(UserError, match=rf"^{own_set}/scans/ct\.dcm: not a readable image"):
+        download.download_source(validate({"datasets": {"own": own}}, "test"), layout, "own")
+    assert not layout.raw("own").exists()
 
 
 def test_images_that_lie_apart_are_linked_to_the_set(own_set, tmp_path):

@@ -26,7 +26,7 @@ def open_image(path: Path) -> Image.Image:
     """
     with _errors_named(path):
         if dicom.is_dicom(path):
-            _check(path, "DICOM", dicom.image_size(path))
+            _dicom_size(path)
             return dicom.open_image(path).convert("RGB")
         with _opened(path) as image:
             return _to_rgb(ImageOps.exif_transpose(image))
@@ -39,9 +39,7 @@ def image_size(path: Path) -> tuple[int, int]:
     """
     with _errors_named(path):
         if dicom.is_dicom(path):
-            width, height = dicom.image_size(path)
-            _check(path, "DICOM", (width, height))
-            return width, height
+            return _dicom_size(path)
         with _opened(path) as image:
             width, height = image.size
             # Pillow states the size of a TIFF, and of no other format, as it will be once turned.
@@ -55,6 +53,12 @@ def write_png(path: Path, target: Path) -> None:
     image = open_image(path)
     with files.replacing(target) as temporary:
         image.save(temporary, "PNG")
+
+
+def _dicom_size(path: Path) -> tuple[int, int]:
+    size = dicom.image_size(path)
+    _check(path, "DICOM", size)
+    return size
 
 
 @contextmanager

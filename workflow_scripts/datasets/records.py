@@ -22,7 +22,7 @@ class Turn(NamedTuple):
 class Example:
     """One question about one image, as a raw set states it; white space in the text is tidied.
 
-    `image` is relative to the folder the set was read from. `answer_type` is "open" or "closed" by the
+    `image` is relative to the folder the set was read from, or absolute. `answer_type` is "open" or "closed" by the
     set's own field; `question_type`, `modality` and `organ` are "" where the set does not say.
     `mask` is a file like `image`. `facts` are the set's further annotations of this row (a SLAKE triple, a linked
     question's id), `stated` the texts that were tidied as they stand in the file, by field.

@@ -70,7 +70,7 @@ def render_dicom(root: Path, columns: Mapping[str, str]) -> None:
     """
     for image in sorted(images(root, columns)):
         if (root / image).is_file() and dicom.is_dicom(root / image):
-            write_png(root / image, root / _rendered(image))
+            write_png(tables.original(root / image), root / _rendered(image))
 
 
 def _rows(root: Path, columns: Mapping[str, str]) -> Iterator[Example]:
@@ -82,7 +82,7 @@ def _rows(root: Path, columns: Mapping[str, str]) -> Iterator[Example]:
     for path in found:
         folder = path.parent.relative_to(root).as_posix()
         for number, row in tables.read(path):
-            where = f"{path}: row {number}"
+            where = f"{tables.original(path)}: row {number}"
             known = _known(row, columns, where)
             if "messages" in row:
                 said, named = messages.fields(row, where), row["images"]

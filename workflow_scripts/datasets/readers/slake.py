@@ -7,7 +7,7 @@ KG/ is the knowledge graph that the questions of base type `kvqa` draw on.
 import ast
 import csv
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from workflow_scripts.datasets.readers.fields import (
@@ -37,7 +37,8 @@ def read(root: Path) -> Iterator[Example]:
     [{"label": "Liver", "box": [x, y, width, height]}, ...] in pixels from the top left.
     """
     home = _home(root)
-    beside_image = cache(lambda folder: _beside_image(root, folder))
+    images = home.relative_to(root) / "imgs"
+    beside_image = cache(partial(_beside_image, root))
     for split, names in _SPLIT_FILES.items():
         path = next((home / name for name in names if (home / name).exists()), None)
         if path is None:
@@ -48,7 +49,7 @@ def read(root: Path) -> Iterator[Example]:
                 raise UserError(
                     f"{where}: questions nested by image, as in an edited copy; fetch Slake1.0 itself"
                 )
-            image = home.relative_to(root) / "imgs" / text(row, "img_name", where)
+            image = images / text(row, "img_name", where)
             yield _example(row, split, image, *beside_image(image.parent), where)
 
 

@@ -18,13 +18,24 @@ _DELIMITERS = ",;\t"
 
 def find(root: Path) -> list[Path]:
     """The tables in `root` and in data/ below it, sorted by name."""
-    found = [path for folder in (root, root / "data") for path in folder.glob("*") if path.suffix in _READERS]
+    found = [
+        path
+        for folder in (root, root / "data")
+        for path in folder.glob("*")
+        if path.suffix.lower() in _READERS
+    ]
     return sorted(path for path in found if not path.name.startswith("."))
 
 
 def read(path: Path) -> Iterator[tuple[int, dict]]:
     """(row number from 1, row) with flat memory; a bad file or row is a UserError."""
-    return _READERS[path.suffix](path)
+    return _READERS[path.suffix.lower()](original(path))
+
+
+def original(path: Path) -> Path:
+    """The user's own file behind a link of the same name, which a message should speak of."""
+    target = path.resolve()
+    return target if target.name == path.name else path
 
 
 def _jsonl(path: Path) -> Iterator[tuple[int, dict]]:
