@@ -31,6 +31,21 @@ VERSION, MODE = "4.1v", "base"
 QUESTIONS = (1, 2, 5, 7, 14, 22)
 SIDES = (112, 224, 336, 560)
 IMAGES = 6
+WORDS = (
+    "is",
+    "there",
+    "a",
+    "nodule",
+    "left",
+    "lung",
+    "what",
+    "organ",
+    "shows",
+    "image",
+    "chest",
+    "head",
+    "kidney",
+)
 ROWS_PER_BATCH = 14  # at least; whole images
 
 # Glm4v with six text layers and four of vision: small enough for two cores, and most of the time is still the
@@ -115,11 +130,6 @@ class Case:
 def case(folder: Path, questions: int, side: int) -> Case:
     """The same every time: smooth pictures, questions of four to ten words, answers of one to three."""
     chance = random.Random(f"{questions} {side}")
-    words = (
-        "is there a nodule in the left lung what organ shows this image of chest head kidney larger".split(
-            " "
-        )
-    )
     write = VERSIONS[VERSION].answer_format(MODE).write
     records = []
     for number in range(IMAGES):
@@ -127,8 +137,8 @@ def case(folder: Path, questions: int, side: int) -> Case:
         picture = Image.effect_noise((24, 24), 60 + number).resize((side, side), Image.Resampling.BICUBIC)
         picture.convert("RGB").save(folder / name, quality=95)
         for question in range(questions):
-            asked = " ".join(chance.choices(words, k=chance.randint(4, 10)))
-            answer = write(" ".join(chance.choices(words, k=chance.randint(1, 3))))
+            asked = " ".join(chance.choices(WORDS, k=chance.randint(4, 10)))
+            answer = write(" ".join(chance.choices(WORDS, k=chance.randint(1, 3))))
             records.append(
                 {
                     "id": f"{number}-{question}",

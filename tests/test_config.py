@@ -48,6 +48,9 @@ datasets:
   combo: {members: [slake, slak]}
   twice: {members: [slake, slake]}
   open: {reader: rad, repository: a/b}
+  mine: {reader: custom, path: x, columns: {imag: file}}
+  drawn: {reader: custom, embedded: 20}
+  named: {reader: rad, path: x, columns: {image: file}}
 models: {4.1w: {thinking: {repo: x}}, 4.1v: {thinkng: {embedded: true}}}
 tracking: [mlfow]
 dpo: {loss: {sigmoyd: 1.0}, batch_size: 16, micro_batch_size: 3}
@@ -73,6 +76,10 @@ def test_every_error_is_listed_with_path_value_and_nearest_name(tmp_path):
         "datasets.my_set.reader: 'slak' is unknown",
         "datasets.combo.members: 'slak' is unknown",
         "datasets.open.revision: missing",
+        "datasets.mine.columns",
+        "'imag' is unknown (known: image, question,",
+        "datasets.drawn: a custom set has no phantoms",
+        "datasets.named.columns: is for the reader custom only",
         "models.4.1w: '4.1w' is unknown",
         "models.4.1w.thinking.repo",
         "models.4.1v.thinkng: 'thinkng' is unknown (known: thinking, base); did you mean 'thinking'?",

@@ -3,12 +3,16 @@
 import shutil
 import subprocess
 import sys
+from itertools import chain
 
 import pytest
 import yaml
+from PIL import Image
+from pydicom.data import get_testdata_file
 
 from workflow_scripts import convert, download, files
 from workflow_scripts.config import validate
+from workflow_scripts.datasets import checks
 from workflow_scripts.datasets.records import SPLITS
 from workflow_scripts.errors import UserError
 from workflow_scripts.models.catalogue import VERSIONS
@@ -24,6 +28,7 @@ KEYS = [
     "question",
     "answer",
     "answer_type",
+    "yes_no",
     "question_type",
     "language",
     "modality",
@@ -134,6 +139,15 @@ def test_the_real_files_convert_and_count_what_is_missing(realdata, tmp_path):
     assert summary["dropped"] == {"missing image": 607, "empty answer": 1}
     texts = [row["answer"] for split in SPLITS for row in files.read_jsonl(layout.split(run, split))]
     assert "None" in texts and all(isinstance(text, str) and text.strip() for text in texts)
+    tidied = list(files.read_jsonl(layout.data(run) / "tidied.jsonl"))
+    assert {(change["stated"], change["written"]) for change in tidied} == {
+        ("Transverse  Plane", "Transverse Plane")
+    }
+    assert 0 < len(tidied) == summary["tidied"] <= 91
+    assert (
+        sum(1 for _ in files.read_jsonl(layout.data(run) / "knowledge.jsonl"))
+        == 2 * 2216 + 307 + 281 + 2 * 103
+    )
 
 
 @pytest.mark.parametrize("tracker", ["mlflow", "tensorboard"])
@@ -159,3 +173,139 @@ def test_no_tracker_imports_torch_into_conversion(downloaded, tmp_path, tracker)
     ]
     answer = subprocess.run(command, capture_output=True, text=True, check=True)
     assert answer.stdout == f"0 {tracker}\n", answer.stderr
+
+
+@pytest.fixture
+def own_set(tmp_path):
+    """A folder of DICOM and other images with a table of questions, as a user may have it."""
+    folder = tmp_path / "own"
+    (folder / "scans").mkdir(parents=True)
+    for number in range(12):
+        Image.new("RGB", (40, 30), (20 * number, 0, 0)).save(folder / "scans" / f"{number}.png")
+    shutil.copy(get_testdata_file("CT_small.dcm", download=False), folder / "scans" / "ct.dcm")
+    (folder / "not-mine.bin").write_bytes(b"x")
+    rows = [("file", "q", "a"), *((f"scans/{number}.png", "Is it\tred?", "yes") for number in range(12))]
+    rows += [("scans/ct.dcm", "What is it?", "CT"), ("scans/ct.dcm", "这是什么?", "")]
+    (folder / "own.csv").write_text("\n".join(map(",".join, rows)), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("as_file", [True, False])
+def test_a_users_own_set_is_a_data_set_and_a_member(as_file, own_set, downloaded, tmp_path):
+    own = {"reader": "custom", "columns": {"image": "file", "question": "q", "answer": "a"}}
+    own["path"] = str(own_set / "own.csv" if as_file else own_set)
+    settings = validate(
+        {"datasets": {**EMBEDDED["datasets"], "own": own, "combined": {"members": ["slake", "own"]}}}, "test"
+    )
+    layout = Layout(tmp_path / "results")
+    download.download_source(settings, layout, "own")
+    layout.raw("slake").symlink_to(downloaded.raw("slake"))
+    listed = files.read_json(layout.raw("own") / "manifest.json")["files"]
+    assert {"own.csv", "scans/0.png", "scans/ct.dcm", "rendered/scans/ct.dcm.png"} <= set(listed)
+    assert ("not-mine.bin" in listed) != as_file
+
+    run = Run("own", "4.1v", "thinking")
+    summary = convert.convert(settings, layout, run)
+    assert (summary["read"], summary["dropped"], summary["tidied"]) == (14, {"empty answer": 1}, 12)
+    rows = {split: list(files.read_jsonl(layout.split(run, split))) for split in SPLITS}
+    assert {split: len(found) for split, found in rows.items()} == {"train": 11, "validation": 1, "test": 1}
+    for row in chain.from_iterable(rows.values()):
+        assert list(row) == KEYS and row["source"] == "own" and row["id"].startswith("own-own-")
+        with Image.open(layout.data(run) / row["images"][0]) as image:  # as other programs open it
+            assert image.format == "PNG"
+    tidied = list(files.read_jsonl(layout.data(run) / "tidied.jsonl"))
+    assert {(change["field"], change["stated"], change["written"]) for change in tidied} == {
+        ("question", "Is it\tred?", "Is it red?")
+    }
+
+    both = Run("combined", "4.1v", "thinking")
+    convert.convert(settings, layout, both)
+    sources = {row["source"] for split in SPLITS for row in files.read_jsonl(layout.split(both, split))}
+    assert sources == {"slake", "own"}
+
+
+def test_an_error_in_a_users_table_or_image_names_the_users_file(own_set, tmp_path):
+    own = {"reader": "custom", "path": str(own_set), "columns": {"image": "file", "question": "q"}}
+    layout = Layout(tmp_path / "results")
+    with pytest.raises(UserError, match=rf"^{own_set}/own\.csv: row 1: no column 'answer'"):
+        download.download_source(validate({"datasets": {"own": own}}, "test"), layout, "own")
+    own["columns"]["answer"] = "a"
+    (own_set / "scans" / "ct.dcm").write_bytes((own_set / "scans" / "ct.dcm").read_bytes()[:2000])
+    with pytest.raises(UserError, match=rf"^{own_set}/scans/ct\.dcm: not a readable image"):
+        download.download_source(validate({"datasets": {"own": own}}, "test"), layout, "own")
+    assert not layout.raw("own").exists()
+
+
+def test_images_that_lie_apart_are_linked_to_the_set(own_set, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    shutil.move(own_set / "scans", tmp_path / "pictures")
+    own = {"reader": "custom", "columns": {"image": "file", "question": "q", "answer": "a"}}
+    own |= {"path": str(own_set / "own.csv"), "images": str(tmp_path / "pictures")}
+    settings = validate({"datasets": {"own": own}}, "test")
+    layout, run = Layout(tmp_path / "results"), Run("own", "4.1v", "base")
+    download.download_source(settings, layout, "own")
+    assert convert.convert(settings, layout, run)["kept"] == 13
+    (own_set / "images").mkdir()
+    own["path"] = str(own_set)
+    with pytest.raises(UserError, match=r"datasets\.own\.images: the set has a folder images/ already"):
+        download.download_source(validate({"datasets": {"own": own}}, "test"), layout, "own")
+
+
+def test_dialogues_of_several_turns_and_images_become_records(tmp_path):
+    for name in "abc":
+        Image.new("RGB", (8, 8), ("red", "green", "blue")["abc".index(name)]).save(tmp_path / f"{name}.png")
+    told = [("user", "<image>Where is </answer>?"), ("assistant", "<think>Look.</think><answer>Left</answer>"),
+            ("user", "And in <image>?"), ("assistant", "Right")]  # fmt: skip
+    messages = [{"role": role, "content": content} for role, content in told]
+    rows = [
+        {"messages": messages, "images": ["a.png", "b.png"], "split": "train"},
+        {
+            "image": "b.png",
+            "question": "Is it green?",
+            "answer": "Yes",
+            "rationale": "It is.",
+            "split": "test",
+        },
+        {"image": ["c.png", "a.png"], "question": "Same?", "answer": "No", "split": "validation"},
+    ]
+    files.write_jsonl(tmp_path / "own.jsonl", rows)
+    settings = validate(
+        {"datasets": {"own": {"reader": "custom", "path": str(tmp_path / "own.jsonl")}}}, "test"
+    )
+    layout, run = Layout(tmp_path / "results"), Run("own", "4.1v", "thinking")
+    download.download_source(settings, layout, "own")
+    convert.convert(settings, layout, run)
+    train, validation, test = (next(files.read_jsonl(layout.split(run, split))) for split in SPLITS)
+    assert [message["content"] for message in train["messages"]] == [
+        "<image>Where is &lt;/answer>?", "<think>Look.</think><answer>Left</answer>",
+        "And in <image>?", "<think></think><answer>Right</answer>",
+    ]  # fmt: skip
+    assert len(train["images"]) == 2 and (train["question"], train["answer"]) == ("And in ?", "Right")
+    assert validation["messages"][0]["content"] == "<image><image>Same?" and len(validation["images"]) == 2
+    assert test["messages"][1]["content"] == "<think>It is.</think><answer>Yes</answer>"
+    for row in (train, validation, test):
+        assert checks.dialogue_problem(row["messages"], row["images"], last="assistant") is None
+
+
+def test_annotations_and_knowledge_lie_beside_the_records(downloaded):
+    run = Run("combined", "4.1v", "base")
+    convert.convert(validate(EMBEDDED, "test"), downloaded, run)
+    folder = downloaded.data(run)
+    annotations = {row["id"]: row for row in files.read_jsonl(folder / "annotations.jsonl")}
+    records = [row for split in SPLITS for row in files.read_jsonl(downloaded.split(run, split))]
+    assert set(annotations) == {row["id"] for row in records}
+    for row in records:
+        told = annotations[row["id"]]
+        if row["source"] == "slake":
+            assert (folder / told["mask"]).is_file() and told["triple"]
+            stated = files.read_json((folder / row["images"][0]).parent / "detection.json")
+            assert told["boxes"] == [
+                {"label": label, "box": box} for item in stated for label, box in item.items()
+            ]
+        else:
+            assert told["mask"] == "" and "boxes" not in told
+    facts = list(files.read_jsonl(folder / "knowledge.jsonl"))
+    assert {fact["source"] for fact in facts} == {"slake"} and {fact["language"] for fact in facts} == {
+        "en",
+        "zh",
+    }

@@ -4,7 +4,7 @@ import json
 import os
 
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from workflow_scripts import config, files, validate
 from workflow_scripts.datasets import records
@@ -56,7 +56,8 @@ def layout(tmp_path, models):
 
 def record(split, image, question, answer):
     example = Example(f"{image}-{question}", "slake", split, "", image, question, answer, "open")
-    return records.to_record(example, f"../../raw/slake/{image}.png", question, FORMAT.write(answer, "Look."))
+    turns = [(records.user_text(question), FORMAT.write(answer, "Look."))]
+    return records.to_record(example, [f"../../raw/slake/{image}.png"], turns)
 
 
 def describe(layout):
@@ -176,9 +177,11 @@ def test_a_bad_image_is_named_once(layout, settings, kind, spoil):
 
 
 def test_damage_behind_the_head_of_a_sampled_image_is_named(layout, settings):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 1  # with EXIF in its head, the size of a PNG needs no pixels
     for image in ("train-1.png", "train-2.png"):
         path = layout.raw("slake") / image
-        Image.effect_noise((200, 200), 50).save(path, "JPEG")
+        Image.effect_noise((200, 200), 50).save(path, exif=exif)
         os.truncate(path, path.stat().st_size // 2)
     with pytest.raises(UserError, match="unreadable image: 1\n    train.jsonl:"):
         validate.validate(settings, layout, RUN)

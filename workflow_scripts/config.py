@@ -25,6 +25,7 @@ from pydantic import (
 )
 
 from workflow_scripts import credentials, files
+from workflow_scripts.datasets.readers import tables
 from workflow_scripts.errors import UserError
 from workflow_scripts.models.catalogue import MODES, VERSIONS
 from workflow_scripts.paths import Layout
@@ -62,12 +63,19 @@ class _Section(BaseModel):
 class Source(_Section):
     """Where a data set comes from: `embedded` phantoms, a local `path`, or the hub's `repository`, in this order."""
 
-    reader: Literal["slake", "rad", "pathvqa"] = Field(description="the raw format")
+    reader: Literal["slake", "rad", "pathvqa", "custom"] = Field(
+        description="the raw format; custom: your own .csv, .tsv, .parquet or .jsonl"
+    )
     repository: str | None = Field(None, description="dataset id on the Hugging Face hub")
     revision: str | None = Field(None, description="commit of that repository")
     files: list[str] = Field([], description="what to fetch of it, as patterns; empty: everything")
     path: Path | None = Field(
-        None, description="a local folder in the original layout, used instead of the hub"
+        None, description="a local folder in the original layout, or a custom table, used instead of the hub"
+    )
+    images: Path | None = Field(None, description="custom: a folder of images that lies apart from the table")
+    columns: dict[Literal[tables.FIELDS], str] = Field(
+        {},
+        description=f"custom: the column of a field that is called otherwise; fields are {', '.join(tables.FIELDS)}",
     )
     embedded: int | None = Field(None, ge=10, description="draw this many phantoms instead; no network")
     licence: str = Field("", description="recorded in the manifest")
@@ -389,6 +397,9 @@ def _cross_checks(raw: dict) -> Iterator[str]:
             yield f"datasets.{name}: a name has letters, digits, '.' and '-' only, since '_' separates names in paths"
         if not isinstance(entry, dict):
             continue
+        for key in ("images", "columns"):
+            if entry.get(key) and entry.get("reader") != "custom":
+                yield f"datasets.{name}.{key}: is for the reader custom only"
         if members := entry.get("members"):
             sources = [
                 key for key, value in datasets.items() if isinstance(value, dict) and not value.get("members")
@@ -398,6 +409,8 @@ def _cross_checks(raw: dict) -> Iterator[str]:
                     yield f"datasets.{name}.members: {unknown(member, sources)}"
         elif not any(entry.get(key) for key in ("repository", "path", "embedded")):
             yield f"datasets.{name}: needs one of repository, path or embedded"
+        elif entry.get("reader") == "custom" and not (entry.get("repository") or entry.get("path")):
+            yield f"datasets.{name}: a custom set has no phantoms; give its path or repository"
         elif entry.get("repository") and not entry.get("revision"):
             yield f"datasets.{name}.revision: missing; give the commit of {entry['repository']} to be read"
     models = raw.get("models")
@@ -499,7 +512,7 @@ def _without_empty(value: Any) -> Any:
         return {
             key: _without_empty(item)
             for key, item in value.items()
-            if item not in (None, [], "", False, "main")
+            if item not in (None, [], {}, "", False, "main")
         }
     return value
 

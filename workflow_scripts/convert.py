@@ -4,12 +4,12 @@ import logging
 import os
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 from workflow_scripts import cli, config, files, tracking
-from workflow_scripts.datasets import records, splits
-from workflow_scripts.datasets.readers import READERS
-from workflow_scripts.datasets.records import SPLITS, Example
+from workflow_scripts.datasets import readers, records, splits
+from workflow_scripts.datasets.records import IMAGE_PLACEHOLDER, SPLITS, Example
 from workflow_scripts.datasets.thoughts import thought
 from workflow_scripts.errors import UserError
 from workflow_scripts.models.catalogue import VERSIONS
@@ -26,7 +26,7 @@ def convert(settings: config.Config, layout: Layout, run: Run) -> dict:
     dropped: list[dict] = []
     read = 0
     for name, source in settings.sources(run.dataset).items():
-        rows = list(READERS[source.reader](layout.raw(name)))
+        rows = list(readers.read(source.reader, layout.raw(name), name, source.columns))
         rows = [row for row in rows if not source.languages or row.language in source.languages]
         read += len(rows)
         kept = _drop_unusable(rows, layout.raw(name), name, settings.data.max_missing_images, dropped)
@@ -44,12 +44,18 @@ def convert(settings: config.Config, layout: Layout, run: Run) -> dict:
             layout.split(run, split), (_record(row, layout, folder, answer_format, settings) for row in rows)
         )
     files.write_jsonl(folder / "dropped.jsonl", dropped)
+    files.write_jsonl(folder / "annotations.jsonl", (_annotations(row, layout, folder) for row in examples))
+    tidied = files.write_jsonl(
+        folder / "tidied.jsonl", (change for row in examples for change in records.tidied(row))
+    )
+    files.write_jsonl(folder / "knowledge.jsonl", _knowledge(settings, layout, run))
     files.write_json(folder / "dataset_info.json", records.dataset_info(str(run)))
     summary = {
         "run": str(run),
         "read": read,
         "kept": len(examples),
         "dropped": dict(Counter(row["reason"] for row in dropped)),
+        "tidied": tidied,
         "rows": {split: len(rows) for split, rows in by_split.items()},
         "fingerprint": files.fingerprint([files.sha256(layout.split(run, split)) for split in SPLITS]),
     }
@@ -61,11 +67,11 @@ def _drop_unusable(
     rows: list[Example], raw: Path, name: str, limit: float, dropped: list[dict]
 ) -> list[Example]:
     """The rows that can be used; the others go to `dropped` with the reason."""
-    present = {image: (raw / image).is_file() for image in {row.image for row in rows}}
+    present = {image: (raw / image).is_file() for image in {image for row in rows for image in row.images}}
     kept, missing = [], 0
     for row in rows:
         reason = None
-        if not present[row.image]:
+        if not all(present[image] for image in row.images):
             reason, missing = "missing image", missing + 1
         elif not row.answer.strip():
             reason = "empty answer"
@@ -93,9 +99,32 @@ def _drop_unusable(
 def _record(
     row: Example, layout: Layout, folder: Path, answer_format: AnswerFormat, settings: config.Config
 ) -> dict:
-    reason = thought(row) if answer_format.thinking and settings.data.thoughts == "facts" else ""
-    image = os.path.relpath(layout.raw(row.source) / row.image, folder)
-    return records.to_record(row, image, escape(row.question), answer_format.write(row.answer, reason))
+    images = [os.path.relpath(layout.raw(row.source) / image, folder) for image in row.images]
+    return records.to_record(row, images, _turns(row, answer_format, settings.data.thoughts))
+
+
+def _turns(row: Example, answer_format: AnswerFormat, thoughts: str) -> list[tuple[str, str]]:
+    """The user's and the assistant's text of each turn, safe inside a dialogue."""
+    reason = row.rationale
+    if not reason and answer_format.thinking and thoughts == "facts":
+        reason = thought(row)
+    target = answer_format.write(row.answer, reason)
+    if not row.turns:
+        return [(records.user_text(escape(row.question), len(row.images)), target)]
+    users = [IMAGE_PLACEHOLDER.join(map(escape, turn.user.split(IMAGE_PLACEHOLDER))) for turn in row.turns]
+    earlier = [answer_format.write(turn.answer, turn.rationale) for turn in row.turns[:-1]]
+    return list(zip(users, [*earlier, target], strict=True))
+
+
+def _annotations(row: Example, layout: Layout, folder: Path) -> dict:
+    mask = os.path.relpath(layout.raw(row.source) / row.mask, folder) if row.mask else ""
+    return records.annotations(row, mask)
+
+
+def _knowledge(settings: config.Config, layout: Layout, run: Run) -> Iterator[dict]:
+    for name, source in settings.sources(run.dataset).items():
+        for fact in readers.knowledge(source.reader, layout.raw(name)):
+            yield {"source": name, **fact}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -110,11 +139,12 @@ def main(arguments: list[str] | None = None) -> int:
         record.metrics(summary)
         record.artifact(layout.data(run) / "summary.json")
     logger.info(
-        "%s: read %d rows, kept %d, dropped %s",
+        "%s: read %d rows, kept %d, dropped %s, tidied the white space of %d texts",
         run,
         summary["read"],
         summary["kept"],
         summary["dropped"] or "none",
+        summary["tidied"],
     )
     return 0
 

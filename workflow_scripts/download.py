@@ -21,6 +21,8 @@ def download_source(settings: config.Config, layout: Layout, name: str) -> None:
     source = settings.dataset(name)
     if isinstance(source, config.Combination):
         raise UserError(f"--dataset {name}: is combined from {', '.join(source.members)}; download these")
+    from workflow_scripts.datasets.readers import custom
+
     with files.replacing_folder(layout.raw(name)) as folder:
         if source.embedded:
             from workflow_scripts.datasets import layouts
@@ -28,7 +30,10 @@ def download_source(settings: config.Config, layout: Layout, name: str) -> None:
             layouts.WRITERS[source.reader](folder, source.embedded, settings.seed)
             origin = {"embedded": source.embedded, "seed": settings.seed}
         elif source.path:
-            _link(source.path, folder, f"datasets.{name}.path")
+            if source.reader == "custom" and source.path.is_file():
+                _link_table(source, folder)
+            else:
+                _link(source.path, folder, f"datasets.{name}.path")
             origin = {"path": str(source.path)}
         else:
             from workflow_scripts.datasets import hub
@@ -36,7 +41,15 @@ def download_source(settings: config.Config, layout: Layout, name: str) -> None:
             origin = hub.fetch(
                 source.repository, source.revision, folder, source.files or None, kind="dataset"
             )
-        _unpack(folder)
+        if source.images:
+            if (folder / custom.IMAGES).exists():
+                raise UserError(
+                    f"datasets.{name}.images: the set has a folder {custom.IMAGES}/ already; leave it out"
+                )
+            _link(source.images, folder / custom.IMAGES, f"datasets.{name}.images")
+        _unpack(folder, source.columns.get("image", "image"))
+        if source.reader == "custom":
+            custom.render_dicom(folder, source.columns)
         _write_manifest(folder, {**origin, "licence": source.licence})
 
 
@@ -70,7 +83,19 @@ def _link(origin: Path, folder: Path, key: str) -> None:
             (target / name).symlink_to((Path(parent) / name).resolve())
 
 
-def _unpack(folder: Path) -> None:
+def _link_table(source: config.Source, folder: Path) -> None:
+    """Link a custom table and the images beside it that it names, and nothing else of its folder."""
+    from workflow_scripts.datasets.readers import custom
+
+    (folder / source.path.name).symlink_to(source.path.resolve())
+    for image in custom.images(folder, source.columns):
+        beside = source.path.parent / image
+        if not Path(image).is_absolute() and beside.is_file():
+            (folder / image).parent.mkdir(parents=True, exist_ok=True)
+            (folder / image).symlink_to(beside.resolve())
+
+
+def _unpack(folder: Path, image_column: str) -> None:
     """Lay open what the hub packs: image archives, and the images inside parquet files."""
     for archive in sorted(folder.rglob("*.zip")):
         from workflow_scripts.datasets import archives
@@ -79,7 +104,7 @@ def _unpack(folder: Path) -> None:
     for table in sorted(folder.rglob("*.parquet")):
         from workflow_scripts.datasets.readers import parquet
 
-        parquet.unpack_images(table, folder / "images")
+        parquet.unpack_images(table, folder / "images", image_column)
 
 
 def _write_manifest(folder: Path, origin: dict) -> None:

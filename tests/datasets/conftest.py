@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from workflow_scripts.datasets.layouts import write_pathvqa, write_rad, write_slake
+from workflow_scripts.datasets.layouts import WRITERS
 from workflow_scripts.datasets.readers import READERS
 from workflow_scripts.datasets.readers.parquet import unpack_images
 from workflow_scripts.datasets.records import Example
@@ -14,7 +14,7 @@ PHANTOM_IMAGES = 120
 def phantom_sets(tmp_path_factory) -> Path:
     """The three sets in their raw layouts, as they lie after download."""
     root = tmp_path_factory.mktemp("phantoms")
-    for name, write in (("slake", write_slake), ("rad", write_rad), ("pathvqa", write_pathvqa)):
+    for name, write in WRITERS.items():
         write(root / name, PHANTOM_IMAGES, seed=0)
     for file in (root / "pathvqa" / "data").iterdir():
         unpack_images(file, root / "pathvqa" / "images")
@@ -23,4 +23,4 @@ def phantom_sets(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def phantom_examples(phantom_sets) -> dict[str, list[Example]]:
-    return {name: list(read(phantom_sets / name)) for name, read in READERS.items()}
+    return {name: list(READERS[name](phantom_sets / name)) for name in WRITERS}

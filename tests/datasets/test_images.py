@@ -126,6 +126,31 @@ def test_what_is_no_image_is_named(read, content, complaint, tmp_path):
         read(path)
 
 
+@pytest.mark.parametrize("read", [open_image, image_size])
+@pytest.mark.parametrize(
+    ("kind", "name", "complaint"),
+    [
+        ("PNG", "image.jpg", "holds PNG but is named as JPEG"),
+        ("JPEG", "image.png", "holds JPEG but is named as PNG"),
+        ("PNG", "image.dcm", "holds PNG but is named as DICOM"),
+        ("GIF", "IMAGE.TIFF", "holds GIF but is named as TIFF"),
+    ],
+)
+def test_another_formats_extension_is_refused(read, kind, name, complaint, tmp_path):
+    coloured().save(tmp_path / name, kind)
+    with pytest.raises(UserError, match=f"{name}: {complaint}; give it"):
+        read(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("JPEG", "image.JPEG"), ("JPEG", "image.jpe"), ("MPO", "image.jpg"), ("PNG", "image"), ("PNG", "a.b1")],
+)
+def test_names_that_promise_no_other_format_are_fine(kind, name, tmp_path):
+    coloured().save(tmp_path / name, kind)
+    assert open_image(tmp_path / name).size == image_size(tmp_path / name) == (12, 8)
+
+
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif"])
 def test_a_cut_off_image_is_named(suffix, tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)

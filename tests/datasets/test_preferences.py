@@ -217,7 +217,7 @@ def test_the_choice_depends_on_the_seed():
 
 def test_the_record_leaves_the_last_turn_out(phantom_examples):
     example = phantom_examples["slake"][0]
-    source = to_record(example, "a.png", "Q", "<answer>A</answer>")
+    source = to_record(example, ["a.png"], [("<image>Q", "<answer>A</answer>")])
     made = preferences.to_record(Pair(source, "B", "swap"), "<answer>A</answer>", "<answer>B</answer>")
     assert made["messages"] == [{"role": "user", "content": "<image>Q"}]
     assert (made["chosen"], made["rejected"]) == ("<answer>A</answer>", "<answer>B</answer>")

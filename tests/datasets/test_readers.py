@@ -2,8 +2,10 @@ import io
 import json
 import pickle
 import shutil
+import zipfile
 from pathlib import Path
 
+import openpyxl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -11,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from workflow_scripts.datasets.readers import READERS
+from workflow_scripts.datasets import readers
+from workflow_scripts.datasets.layouts import WRITERS
+from workflow_scripts.datasets.readers import READERS, sheets
 from workflow_scripts.datasets.readers.parquet import rows, unpack_images
 from workflow_scripts.datasets.readers.pathvqa import load_plain_pickle
 from workflow_scripts.errors import UserError
@@ -66,7 +70,7 @@ def write_parquet(path: Path, images: list[bytes | None], answers: list[str] | N
     return path
 
 
-@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("name", WRITERS)
 def test_phantoms_are_read_whole(name, phantom_sets, phantom_examples):
     examples = phantom_examples[name]
     assert len({example.id for example in examples}) == len(examples)
@@ -87,6 +91,47 @@ def test_slake_keeps_none_and_ids_tell_the_language(tmp_path):
     (example,) = READERS["slake"](write_slake(tmp_path, SLAKE_ROW))
     assert (example.id, example.image_id, example.answer) == ("slake-en-7", "xmlab1", "None")
     assert example.facts == {"triple": ["vhead", "_", "_"], "base_type": "vqa"}
+    assert (example.mask, example.stated, example.yes_no) == ("", {}, False)
+
+
+def test_slake_knows_mask_and_boxes_where_they_are(tmp_path):
+    folder = tmp_path / "imgs" / "xmlab1"
+    folder.mkdir(parents=True)
+    (folder / "mask.png").write_bytes(png(0))
+    write_slake(tmp_path, SLAKE_ROW, {**SLAKE_ROW, "qid": 8, "img_name": "xmlab2/source.jpg"})
+    (folder / "detection.json").write_text('[{"Liver": [1.0, 2.0, 3.0, 4.0]}, {"Liver": [5, 6, 7, 8]}]')
+    with_boxes, without = READERS["slake"](tmp_path)
+    assert (with_boxes.mask, without.mask) == ("imgs/xmlab1/mask.png", "")
+    boxes = [{"label": "Liver", "box": [1.0, 2.0, 3.0, 4.0]}, {"label": "Liver", "box": [5, 6, 7, 8]}]
+    assert with_boxes.facts["boxes"] == boxes and "boxes" not in without.facts
+    (folder / "detection.json").write_text("[]")
+    assert next(READERS["slake"](tmp_path)).facts["boxes"] == []
+    (folder / "detection.json").write_text('[{"Liver": [1, 2, 3]}]')
+    with pytest.raises(UserError, match=r"detection\.json: box 1, 'Liver', is \[1, 2, 3\], not"):
+        list(READERS["slake"](tmp_path))
+
+
+def test_knowledge_is_read_in_both_languages(tmp_path):
+    write_slake(tmp_path)
+    (tmp_path / "KG").mkdir()
+    (tmp_path / "KG" / "en_organ.csv").write_text('a#b#c\nHeart#function#pump, "beat"\n')
+    (tmp_path / "KG" / "disease.csv").write_text("a,b,c\n结石,发病部位,肝脏，肾脏\n", encoding="utf-8")
+    assert [tuple(fact.values()) for fact in readers.knowledge("slake", tmp_path)] == [
+        ("zh", "disease", "结石", "发病部位", "肝脏，肾脏"),
+        ("en", "organ", "Heart", "function", 'pump, "beat"'),
+    ]
+    (tmp_path / "KG" / "organ.csv").write_text("a,b,c\n心脏,功能\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"KG/organ\.csv:2: 2 parts, not three"):
+        list(readers.knowledge("slake", tmp_path))
+    assert list(readers.knowledge("rad", tmp_path)) == []
+
+
+def test_questions_nested_by_image_are_told_apart(tmp_path):
+    nested = {"image_id": "xmlab102/source.jpg", "questions": [{"question": "Q?", "answer": "A"}]}
+    with pytest.raises(
+        UserError, match=r"train\.json: row 1: questions nested by image, as in an edited copy"
+    ):
+        list(READERS["slake"](write_slake(tmp_path, nested)))
 
 
 def test_slake_in_its_own_folder_gives_images_relative_to_the_root(tmp_path):
@@ -156,6 +201,127 @@ def test_rad_oddities_are_normalised(tmp_path):
     assert (example.question, example.question_type, example.organ) == ("Q?", "PRES", "HEAD")
     assert example.image == "VQA_RAD Image Folder/synpic1.jpg" and example.image_id == "synpic1"
     assert example.facts == {"phrase_type": "test_para"}
+    assert example.stated == {"question": " Q? "}
+
+
+def test_white_space_of_every_kind_becomes_single_spaces_and_is_remembered(tmp_path):
+    row = RAD_ROW | {"question": "splee n\tstomac h", "answer": "\u2003a \xa0 b\u3000\n"}
+    (example,) = READERS["rad"](write_rad(tmp_path, row))
+    assert (example.question, example.answer) == ("splee n stomac h", "a b")
+    assert example.stated == {"question": row["question"], "answer": row["answer"]}
+
+
+def test_a_lost_apostrophe_comes_back_and_no_other_lost_letter_is_guessed(tmp_path):
+    row = RAD_ROW | {"question": "it\ufffds Sj\ufffdgren\ufffds?", "answer": "\ufffd s"}
+    (example,) = READERS["rad"](write_rad(tmp_path, row))
+    assert (example.question, example.answer) == ("it’s Sj\ufffdgren’s?", "\ufffd s")
+    assert example.stated == {"question": row["question"]}
+
+
+def test_an_unknown_question_type_is_named(tmp_path):
+    with pytest.raises(
+        UserError, match=r"row 1: 'question_type' is 'POS, COLOUR'; COLOUR is none of ABN, ATTRIB"
+    ):
+        list(READERS["rad"](write_rad(tmp_path, RAD_ROW | {"question_type": "POS, COLOUR"})))
+
+
+def write_xml(root: Path, *rows: dict, head: str = "") -> Path:
+    fields = ("".join(f"<{key}>{value}</{key}>" for key, value in row.items()) for row in rows)
+    body = "".join(f"<question>{content}</question>" for content in fields)
+    path = root / "VQA_RAD Dataset Public.xml"
+    path.write_text(f'<?xml version="1.0" encoding="UTF-8"?>{head}<questions>{body}</questions>', "utf-8")
+    return path
+
+
+def write_xlsx(root: Path, *rows: dict, shown: dict[str, str] | None = None) -> Path:
+    """Rows under the column names of the set's sheet; `shown` gives number formats by cell."""
+    names = {"qid": "QID_unique", "phrase_type": "QID_para", "image_name": "IMAGEID", "question": "QUESTION",
+             "question_type": "Q_TYPE", "answer": "ANSWER", "answer_type": "A_TYPE"}  # fmt: skip
+    book = openpyxl.Workbook()
+    book.active.append(list(names.values()))
+    for row in rows:
+        book.active.append([row[key] for key in names])
+    for cell, number_format in (shown or {}).items():
+        book.active[cell].number_format = number_format
+    book.save(root / "VQA_RAD Dataset Public.xlsx")
+    return root / "VQA_RAD Dataset Public.xlsx"
+
+
+def test_rad_as_xml_is_rad_as_json(tmp_path):
+    (tmp_path / "json").mkdir()
+    from_json = list(READERS["rad"](write_rad(tmp_path / "json", RAD_ROW)))
+    write_xml(tmp_path, RAD_ROW)
+    assert list(READERS["rad"](tmp_path)) == from_json
+
+
+def test_a_sheet_is_read_as_it_shows_its_numbers(tmp_path):
+    row = {**RAD_ROW, "qid": 0, "image_name": "https://images.invalid/full/synpic1.jpg"}
+    write_xlsx(
+        tmp_path, row, {**row, "qid": 1, "answer": 0.05}, {**row, "answer": "None"}, shown={"F3": "0%"}
+    )
+    first, second, third = READERS["rad"](tmp_path)
+    assert (first.id, first.answer, first.image) == ("rad-0", "4", "VQA_RAD Image Folder/synpic1.jpg")
+    assert (second.id, second.answer, third.answer) == ("rad-1", "5%", "None")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        '<!DOCTYPE q [<!ENTITY a "ha"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]>',
+        '<!DOCTYPE q [<!ENTITY a SYSTEM "file:///etc/hostname">]>',
+        '<!DOCTYPE q SYSTEM "http://127.0.0.1/q.dtd">',
+    ],
+)
+def test_xml_with_entities_is_refused(head, tmp_path):
+    path = write_xml(tmp_path, {**RAD_ROW, "answer": "&a;"}, head=head)
+    with pytest.raises(UserError, match=r"Public\.xml: declares a document type"):
+        sheets.xml(path)
+
+
+def test_broken_sheets_are_named(tmp_path, monkeypatch):
+    (tmp_path / "a.xml").write_text("<questions><question>")
+    with pytest.raises(UserError, match=r"a\.xml: not valid XML"):
+        sheets.xml(tmp_path / "a.xml")
+    (tmp_path / "a.xlsx").write_bytes(b"PK\x03\x04 cut off")
+    with pytest.raises(UserError, match=r"a\.xlsx: not a readable Excel file"):
+        sheets.xlsx(tmp_path / "a.xlsx")
+    path = write_xlsx(tmp_path, RAD_ROW)
+    with zipfile.ZipFile(path) as whole, zipfile.ZipFile(tmp_path / "b.xlsx", "w") as hostile:
+        for name in whole.namelist():
+            entity = b"<!DOCTYPE q [<!ENTITY a 'ha'>]>" if "sheet1" in name else b""
+            hostile.writestr(name, entity + whole.read(name))
+    with pytest.raises(UserError, match=r"b\.xlsx: not a readable Excel file"):
+        sheets.xlsx(tmp_path / "b.xlsx")
+    monkeypatch.setattr(sheets, "MAX_BYTES", 1000)
+    with pytest.raises(UserError, match=r"Public\.xlsx: would unpack to more than"):
+        sheets.xlsx(path)
+
+
+@pytest.mark.parametrize("home", [".", "data_RAD"])
+def test_the_mevf_variant_is_read_from_its_own_files(home, tmp_path):
+    (tmp_path / home / "images").mkdir(parents=True)
+    row = {key: RAD_ROW[key] for key in ("qid", "image_name", "image_organ", "answer", "answer_type", "question_type",
+                                         "question")}  # fmt: skip
+    for name, phrase in (("trainset", "frame"), ("testset", "para")):
+        (tmp_path / home / f"{name}.json").write_text(json.dumps([{**row, "phrase_type": phrase}]))
+    train, test = READERS["rad"](tmp_path)
+    assert (train.split, test.split, train.id, train.facts["phrase_type"]) == (
+        "train",
+        "test",
+        "rad-mevf-3",
+        "frame",
+    )
+    assert train.image == (Path(home) / "images" / "synpic1.jpg").as_posix()
+
+
+def test_two_sets_of_one_format_have_names_and_ids_of_their_own(tmp_path):
+    (example,) = readers.read("rad", write_rad(tmp_path, RAD_ROW), "rad-old", {})
+    assert (example.source, example.id) == ("rad-old", "rad-old-3")
+
+
+def test_pathvqa_refuses_an_unknown_answer_type(tmp_path):
+    with pytest.raises(UserError, match=r"row 1: 'answer_type' is 'maybe', none of yes/no, number, other"):
+        list(READERS["pathvqa"](write_pathvqa(tmp_path, PATHVQA_ROW | {"answer_type": "maybe"})))
 
 
 @pytest.mark.parametrize("spelling", ["POS, PRES", "PRES,POS", " Pres , pos", "PRSE, POS"])

@@ -16,9 +16,19 @@ from workflow_scripts.training import rows
 
 MODE = "thinking"
 WORDS = (
-    "is there a nodule in the left lung what organ shows this image of chest head kidney larger than".split(
-        " "
-    )
+    "is",
+    "there",
+    "a",
+    "nodule",
+    "left",
+    "lung",
+    "what",
+    "organ",
+    "shows",
+    "image",
+    "chest",
+    "head",
+    "kidney",
 )
 
 

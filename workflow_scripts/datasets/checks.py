@@ -41,6 +41,7 @@ class Record(BaseModel):
     question: Text
     answer: Text
     answer_type: Literal["open", "closed"]
+    yes_no: bool
     question_type: str
     language: Literal["en", "zh"]
     modality: str

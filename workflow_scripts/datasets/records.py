@@ -1,18 +1,33 @@
 """The two shapes that data has in this project: an `Example` as read, a record as written."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from workflow_scripts.datasets.polarity import is_yes_or_no
 
 SPLITS = ("train", "validation", "test")
 IMAGE_PLACEHOLDER = "<image>"
 
 
+class Turn(NamedTuple):
+    """A user's text, with a placeholder for each image, the answer, and the user's own rationale or ""."""
+
+    user: str
+    answer: str
+    rationale: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One question about one image, as a raw set states it; text stays as it was, only stripped.
+    """One question about one image, as a raw set states it; white space in the text is tidied.
 
-    `image` is relative to the folder the set was read from. `answer_type` is "open" or "closed" by the
+    `image` is relative to the folder the set was read from, or absolute. `answer_type` is "open" or "closed" by the
     set's own field; `question_type`, `modality` and `organ` are "" where the set does not say.
-    `facts` are the set's further annotations of this row (a SLAKE triple, a linked question's id).
+    `mask` is a file like `image`. `facts` are the set's further annotations of this row (a SLAKE triple, a linked
+    question's id), `stated` the texts that were tidied as they stand in the file, by field.
+    A longer dialogue has its turns in `turns`, of which question and answer are the last, and may use
+    `more_images`.
     """
 
     id: str
@@ -27,25 +42,40 @@ class Example:
     language: str = "en"
     modality: str = ""
     organ: str = ""
+    rationale: str = ""
+    mask: str = ""
     facts: dict = field(default_factory=dict)
+    stated: dict = field(default_factory=dict)
+    turns: tuple[Turn, ...] = ()
+    more_images: tuple[str, ...] = ()
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        return (self.image, *self.more_images)
+
+    @property
+    def yes_no(self) -> bool:
+        """The other definition of closed in print: the answer is yes or no."""
+        return is_yes_or_no(self.answer)
 
 
-def user_text(question: str) -> str:
-    """The user's turn of a record: the placeholder of its image, then the question."""
-    return IMAGE_PLACEHOLDER + question
+def user_text(question: str, images: int = 1) -> str:
+    """The user's turn of a record: one placeholder per image, then the question."""
+    return IMAGE_PLACEHOLDER * images + question
 
 
-def to_record(example: Example, image: str, prompt: str, target: str) -> dict:
+def to_record(example: Example, images: Sequence[str], turns: Sequence[tuple[str, str]]) -> dict:
     """The record on disk: LLaMA-Factory, ms-swift and TRL read it as it is.
 
-    `image` is the path relative to the record's file, `prompt` the escaped question, `target` the assistant's text.
+    `images` are paths relative to the record's file, `turns` the escaped user's and the assistant's texts.
     """
     return {
         "messages": [
-            {"role": "user", "content": user_text(prompt)},
-            {"role": "assistant", "content": target},
+            {"role": role, "content": content}
+            for turn in turns
+            for role, content in zip(("user", "assistant"), turn, strict=True)
         ],
-        "images": [image],
+        "images": list(images),
         "id": example.id,
         "source": example.source,
         "split": example.split,
@@ -53,11 +83,26 @@ def to_record(example: Example, image: str, prompt: str, target: str) -> dict:
         "question": example.question,
         "answer": example.answer,
         "answer_type": example.answer_type,
+        "yes_no": example.yes_no,
         "question_type": example.question_type,
         "language": example.language,
         "modality": example.modality,
         "organ": example.organ,
     }
+
+
+def annotations(example: Example, mask: str) -> dict:
+    """What a set says of a row beyond the record, which stays flat so that other tools load it.
+
+    `mask` is the mask's path relative to the file of annotations, "" for none.
+    """
+    return {"id": example.id, "image_id": example.image_id, "mask": mask, **example.facts}
+
+
+def tidied(example: Example) -> Iterator[dict]:
+    """Each text of the example that reading changed, as it was and as it is."""
+    for name, stated in example.stated.items():
+        yield {"id": example.id, "field": name, "stated": stated, "written": getattr(example, name)}
 
 
 def dataset_info(run: str) -> dict:

@@ -9,6 +9,8 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
 
+from workflow_scripts.datasets.polarity import NO, YES
+
 PROTOCOL = "strict"
 
 _NUMBER_WORDS = (
@@ -37,9 +39,7 @@ def tokens(text: str) -> list[str]:
     return [_DIGITS.get(token, token) for token in kept]
 
 
-_YES = "yes yeah yep 是 是的 有 有的 包含 包括 存在 可以 能 会 都是 对 对的"
-_NO = "no nope 不 不是 否 没有 无 不包含 不包括 不存在 不可以 不能 不会 不对 都不是"
-_BARE = {tuple(tokens(word)): kind for kind, words in (("yes", _YES), ("no", _NO)) for word in words.split()}
+_BARE = {tuple(tokens(word)): kind for kind, words in (("yes", YES), ("no", NO)) for word in words}
 
 _LEAD = re.compile(r"(?:(?:the )?(?:final )?answer(?: is\b|:)|(?:最终)?答案(?:是:?|为:?|:)|答:)[\W_]*")
 _FIRST_WORD = re.compile(

@@ -4,7 +4,8 @@ Each reader takes the folder that the set was downloaded to and knows the origin
 Rows that do not suit training are yielded too; whether an image is there is for whoever opens it to see.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -12,10 +13,29 @@ from pathlib import Path
 from workflow_scripts.datasets.records import Example
 
 
-def _read(name: str, root: Path) -> Iterator[Example]:
-    return import_module(f"{__name__}.{name}").read(Path(root))
+def _read(name: str, root: Path, **options) -> Iterator[Example]:
+    return import_module(f"{__name__}.{name}").read(Path(root), **options)
 
 
-READERS: dict[str, Callable[[Path], Iterator[Example]]] = {
-    name: partial(_read, name) for name in ("slake", "rad", "pathvqa")
+READERS: dict[str, Callable[..., Iterator[Example]]] = {
+    name: partial(_read, name) for name in ("slake", "rad", "pathvqa", "custom")
 }
+
+
+def read(reader: str, root: Path, source: str, columns: Mapping[str, str]) -> Iterator[Example]:
+    """The rows of the set under `root` as those of `source`, the name that it has in the configuration.
+
+    `columns` is for the reader `custom`.
+    """
+    options = {"columns": columns} if reader == "custom" else {}
+    for example in READERS[reader](root, **options):
+        # A reader names rows after itself, but several sets may have one format.
+        yield replace(example, source=source, id=source + example.id.removeprefix(reader))
+
+
+def knowledge(reader: str, root: Path) -> Iterator[dict]:
+    """The knowledge graph that comes with the set under `root`, as rows; most sets have none."""
+    if reader == "slake":
+        from workflow_scripts.datasets.readers import slake
+
+        yield from slake.knowledge(Path(root))

@@ -1,5 +1,8 @@
 """The fields of a raw row, and errors that say where a bad one is."""
 
+from collections.abc import Callable
+
+from workflow_scripts.datasets.polarity import is_yes_or_no
 from workflow_scripts.errors import UserError
 
 
@@ -13,14 +16,24 @@ def objects(rows: object, path: object) -> list[dict]:
     return rows
 
 
-def text(row: dict, key: str, where: str) -> str:
-    """A required field as stripped text; a whole number counts as text, anything else is a UserError."""
+def tidy(text: str) -> str:
+    """`text` with white space of every kind (tabs, U+2003, U+3000, ends of lines) as single spaces, none around."""
+    return " ".join(text.split())
+
+
+def verbatim(row: dict, key: str, where: str) -> str:
+    """A required field as it stands; a whole number counts as text, anything else is a UserError."""
     if key not in row:
         raise UserError(f"{where} has no key '{key}'; is this the set's original file?")
     value = row[key]
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise UserError(f"{where}: '{key}' is {value!r}, not text; correct the row or fetch the file again")
-    return str(value).strip()
+    return str(value)
+
+
+def text(row: dict, key: str, where: str) -> str:
+    """The same, tidied."""
+    return tidy(verbatim(row, key, where))
 
 
 def optional(row: dict, key: str, where: str) -> str:
@@ -29,6 +42,13 @@ def optional(row: dict, key: str, where: str) -> str:
         return ""
     value = text(row, key, where)
     return "" if value == "NULL" else value
+
+
+def dialogue(question: str, answer: str, tidy: Callable[[str], str] = tidy) -> dict:
+    """The fields `question` and `answer` of an Example, tidied, and `stated`: those that tidying changed."""
+    stated = {"question": question, "answer": answer}
+    tidied = {field: tidy(value) for field, value in stated.items()}
+    return {**tidied, "stated": {field: stated[field] for field in stated if stated[field] != tidied[field]}}
 
 
 def open_or_closed(row: dict, where: str) -> str:
@@ -41,4 +61,4 @@ def open_or_closed(row: dict, where: str) -> str:
 
 def closed_if_yes_or_no(answer: str) -> str:
     """The answer type of a set that does not state one."""
-    return "closed" if answer.casefold() in ("yes", "no") else "open"
+    return "closed" if is_yes_or_no(answer) else "open"

@@ -6,9 +6,10 @@ refer to them there.
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from workflow_scripts.datasets.readers.fields import closed_if_yes_or_no, text
+from workflow_scripts.datasets.readers.fields import closed_if_yes_or_no, dialogue, verbatim
 from workflow_scripts.datasets.records import SPLITS, Example
 from workflow_scripts.errors import UserError
 from workflow_scripts.files import replacing
@@ -22,23 +23,37 @@ def is_hub_layout(root: Path) -> bool:
     return any(root.glob(PATTERN))
 
 
-def unpack_images(parquet: Path, folder: Path) -> None:
-    """Write each distinct image of the file to `folder`, its bytes as they are; those there already stay."""
-    for number, row in _rows(parquet, ["image"]):
-        data = _image_bytes(row, f"{parquet}: row {number}")
-        target = folder / _name(data, f"{parquet}: row {number}")
+def unpack_images(parquet: Path, folder: Path, column: str = "image") -> None:
+    """Write each distinct image of `column` to `folder`, its bytes as they are; those there already stay.
+
+    A column of paths has nothing to unpack, nor has a file without the column.
+    """
+    with _opened(parquet) as file:
+        if column not in file.schema_arrow.names:
+            return
+    for number, row in read_rows(parquet, [column]):
+        where = f"{parquet}: row {number}"
+        if isinstance(row[column], str | list):
+            continue
+        data = _image_bytes(row, column, where)
+        target = folder / _name(data, where)
         if not target.exists():
             with replacing(target) as temporary:
                 temporary.write_bytes(data)
 
 
+def image_name(row: dict, column: str, where: str) -> str:
+    """The name of the file to which `unpack_images` writes the image of a row."""
+    return _name(_image_bytes(row, column, where), where)
+
+
 def rows(parquet: Path) -> Iterator[tuple[str, str, str, str]]:
-    """(split, name of the image's file, question, answer) of each row; the texts are stripped."""
+    """(split, name of the image's file, question, answer) of each row."""
     split = _split(parquet)
-    for number, row in _rows(parquet, ["image", "question", "answer"]):
+    for number, row in read_rows(parquet, ["image", "question", "answer"]):
         where = f"{parquet}: row {number}"
-        name = _name(_image_bytes(row, where), where)
-        yield split, name, text(row, "question", where), text(row, "answer", where)
+        name = image_name(row, "image", where)
+        yield split, name, verbatim(row, "question", where), verbatim(row, "answer", where)
 
 
 def examples(root: Path, source: str, splits: tuple[str, ...]) -> Iterator[Example]:
@@ -52,15 +67,15 @@ def examples(root: Path, source: str, splits: tuple[str, ...]) -> Iterator[Examp
     for split in SPLITS:
         stated = (row for file in files[split] for row in rows(file))
         for number, (_, name, question, answer) in enumerate(stated):
+            said = dialogue(question, answer)
             yield Example(
                 id=f"{source}-{split}-{number}",
                 source=source,
                 split=split,
                 image=f"images/{name}",
                 image_id=Path(name).stem,
-                question=question,
-                answer=answer,
-                answer_type=closed_if_yes_or_no(answer),
+                **said,
+                answer_type=closed_if_yes_or_no(said["answer"]),
             )
 
 
@@ -71,29 +86,35 @@ def _split(parquet: Path) -> str:
     return split
 
 
-def _rows(parquet: Path, columns: list[str]) -> Iterator[tuple[int, dict]]:
-    """(row number from 1, row) with flat memory."""
+def read_rows(parquet: Path, columns: list[str] | None = None) -> Iterator[tuple[int, dict]]:
+    """(row number from 1, row) of these or all columns with flat memory; a bad file is a UserError."""
+    with _opened(parquet) as file:
+        absent = [column for column in columns or () if column not in file.schema_arrow.names]
+        if absent:
+            raise UserError(f"{parquet}: no column '{absent[0]}'; is this the set's own file?")
+        number = 0
+        for batch in file.iter_batches(_BATCH, columns=columns):
+            for row in batch.to_pylist():
+                number += 1
+                yield number, row
+
+
+@contextmanager
+def _opened(parquet: Path) -> Iterator:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         with pq.ParquetFile(parquet) as file:
-            absent = [column for column in columns if column not in file.schema_arrow.names]
-            if absent:
-                raise UserError(f"{parquet}: no column '{absent[0]}'; is this the set's own file?")
-            number = 0
-            for batch in file.iter_batches(_BATCH, columns=columns):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield number, row
+            yield file
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"{parquet}: not a readable parquet file ({error}); fetch it again") from None
 
 
-def _image_bytes(row: dict, where: str) -> bytes:
-    image = row["image"]
+def _image_bytes(row: dict, column: str, where: str) -> bytes:
+    image = row[column]
     if not isinstance(image, dict) or not isinstance(image.get("bytes"), bytes):
-        raise UserError(f"{where}: 'image' holds no bytes; fetch the file again")
+        raise UserError(f"{where}: '{column}' holds no bytes; fetch the file again")
     return image["bytes"]
 
 

@@ -1,7 +1,7 @@
 """PathVQA: the original pickles beside their images, or the hub's parquet files.
 
-A closed question is one that is answered yes or no. A pickle can run code as it is loaded, so these are
-read with all names forbidden: lists, dictionaries, strings and numbers need none.
+The pickles call an answer yes/no, number or other; a closed question is one that is answered yes or no. A pickle can
+run code as it is loaded, so these are read with all names forbidden: lists, dictionaries, strings and numbers need none.
 """
 
 import pickle
@@ -10,10 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from workflow_scripts.datasets.readers import parquet
-from workflow_scripts.datasets.readers.fields import closed_if_yes_or_no, objects, optional, text
+from workflow_scripts.datasets.readers.fields import dialogue, objects, optional, text, verbatim
 from workflow_scripts.datasets.records import SPLITS, Example
 from workflow_scripts.errors import UserError
 
+_ANSWER_TYPES = {"yes/no": "closed", "number": "open", "other": "open"}
 _SPLIT_NAMES = {"train": "train", "validation": "val", "test": "test"}
 
 
@@ -39,17 +40,20 @@ def _originals(root: Path, home: Path) -> Iterator[Example]:
 
 
 def _example(row: dict, split: str, images: Path, where: str) -> Example:
-    answer, question, image_id = _answer(row, where), text(row, "sent", where), text(row, "img_id", where)
+    image_id, answer_type = text(row, "img_id", where), text(row, "answer_type", where)
+    if answer_type not in _ANSWER_TYPES:
+        raise UserError(f"{where}: 'answer_type' is {answer_type!r}, none of {', '.join(_ANSWER_TYPES)}")
+    said = dialogue(verbatim(row, "sent", where), _answer(row, where))
     return Example(
         id=f"pathvqa-{text(row, 'question_id', where)}",
         source="pathvqa",
         split=split,
         image=(images / f"{image_id}.jpg").as_posix(),
         image_id=image_id,
-        question=question,
-        answer=answer,
-        answer_type=closed_if_yes_or_no(answer),
-        question_type=optional(row, "question_type", where) or _first_word(question),
+        **said,
+        answer_type=_ANSWER_TYPES[answer_type],
+        question_type=optional(row, "question_type", where) or _first_word(said["question"]),
+        facts={"answer_type": answer_type},
     )
 
 
@@ -57,7 +61,7 @@ def _answer(row: dict, where: str) -> str:
     label = row.get("label")
     if not isinstance(label, dict) or len(label) != 1:
         raise UserError(f"{where}: 'label' is {label!r}, not a dictionary with the one answer")
-    return text({"label": next(iter(label))}, "label", where)
+    return verbatim({"label": next(iter(label))}, "label", where)
 
 
 def _first_word(question: str) -> str:

@@ -1,54 +1,131 @@
-"""VQA-RAD: the public JSON with its image folder, or the hub's parquet files.
+"""VQA-RAD: the public set as JSON, XML or Excel with its image folder, the MEVF variant, or the hub's parquet files.
 
 The set has no validation split. `answer_type` is the file's own; the parquet files state none, and there
 a closed question is one that is answered yes or no. The two definitions disagree on 21 test rows.
+The first of the public files that is there is read; the three hold the same records. The variant, which MEVF and its
+successors train on, has its own question numbers and 1,267 more train rows, of the phrase type `frame`.
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from workflow_scripts.datasets.readers import parquet
-from workflow_scripts.datasets.readers.fields import objects, open_or_closed, optional, text
+from workflow_scripts.datasets.readers import parquet, sheets
+from workflow_scripts.datasets.readers.fields import (
+    dialogue,
+    objects,
+    open_or_closed,
+    optional,
+    text,
+    tidy,
+    verbatim,
+)
 from workflow_scripts.datasets.records import Example
 from workflow_scripts.errors import UserError
 from workflow_scripts.files import read_json
 
-_ANNOTATIONS = "VQA_RAD Dataset Public.json"
+_PUBLIC = "VQA_RAD Dataset Public"
 _IMAGES = "VQA_RAD Image Folder"
+_MEVF = "data_RAD"
+_MEVF_SPLITS = {"train": "trainset.json", "test": "testset.json"}
+QUESTION_TYPES = (
+    "ABN", "ATTRIB", "COLOR", "COUNT", "MODALITY", "ORGAN", "OTHER", "PLANE", "POS", "PRES", "SIZE"
+)  # fmt: skip
 _MISSPELT = {"ATRIB": "ATTRIB", "PRSE": "PRES"}
+_ANNOTATIONS = (
+    "qid_linked_id", "phrase_type", "question_rephrase", "question_relation", "question_frame", "evaluation",
+    "image_case_url",
+)  # fmt: skip
+# The sheet's own column names.
+_COLUMNS = {
+    "QID_unique": "qid", "QID_para": "phrase_type", "QID_linked": "qid_linked_id",
+    "IMAGEID_case": "image_case_url", "IMAGEID": "image_name", "IMAGEORGAN": "image_organ",
+    "EVALUATION": "evaluation", "QUESTION": "question", "Q_REPHASE": "question_rephrase",
+    "Q_RELATION": "question_relation", "Q_FRAMED": "question_frame", "Q_TYPE": "question_type",
+    "ANSWER": "answer", "A_TYPE": "answer_type",
+}  # fmt: skip
+# JSON and XML lost the apostrophe of "it’s", which the sheet still has.
+_LOST_APOSTROPHE = re.compile(r"(?<=\w)\ufffd(?=s\b)")
 
 
 def read(root: Path) -> Iterator[Example]:
     """Every row of the set under `root`; a missing file or bad row is a UserError."""
-    path = root / _ANNOTATIONS
-    if path.exists():
-        for number, row in enumerate(objects(read_json(path), path), start=1):
-            yield _example(row, f"{path}: row {number}")
+    path = next((path for suffix in _READERS if (path := root / f"{_PUBLIC}{suffix}").exists()), None)
+    mevf = next((home for home in (root, root / _MEVF) if (home / _MEVF_SPLITS["train"]).exists()), None)
+    if path:
+        for number, row in enumerate(_READERS[path.suffix](path), start=1):
+            where = f"{path}: row {number}"
+            split = "test" if text(row, "phrase_type", where).startswith("test_") else "train"
+            yield _example(row, "rad", split, _IMAGES, where)
+    elif mevf:
+        yield from _mevf(root, mevf)
     elif parquet.is_hub_layout(root):
         yield from parquet.examples(root, "rad", ("train", "test"))
     else:
-        raise UserError(f"{root}: no VQA-RAD here; looked for '{_ANNOTATIONS}' and {parquet.PATTERN}")
+        looked_for = ", ".join(f"'{_PUBLIC}{suffix}'" for suffix in _READERS)
+        raise UserError(
+            f"{root}: no VQA-RAD here; looked for {looked_for}, {_MEVF}/trainset.json and {parquet.PATTERN}"
+        )
 
 
-def _example(row: dict, where: str) -> Example:
-    phrase_type, name = text(row, "phrase_type", where), text(row, "image_name", where)
-    facts = {"qid_linked_id": optional(row, "qid_linked_id", where), "phrase_type": phrase_type}
+def _mevf(root: Path, home: Path) -> Iterator[Example]:
+    images = next(
+        (folder for folder in (home / "images", root / _IMAGES) if folder.is_dir()), home / "images"
+    )
+    for split, name in _MEVF_SPLITS.items():
+        path = home / name
+        for number, row in enumerate(objects(read_json(path), path), start=1):
+            yield _example(
+                row, "rad-mevf", split, images.relative_to(root).as_posix(), f"{path}: row {number}"
+            )
+
+
+def _json(path: Path) -> list[dict]:
+    return objects(read_json(path), path)
+
+
+def _xml(path: Path) -> Iterator[dict]:
+    for element in sheets.xml(path):
+        yield {field.tag: field.text or "" for field in element}
+
+
+def _xlsx(path: Path) -> Iterator[dict]:
+    for row in sheets.xlsx(path):
+        row = {_COLUMNS.get(name, name): value for name, value in row.items()}
+        # The sheet links to the image.
+        yield row | {"image_name": str(row.get("image_name", "")).rsplit("/", 1)[-1]}
+
+
+_READERS = {".json": _json, ".xml": _xml, ".xlsx": _xlsx}
+
+
+def _example(row: dict, prefix: str, split: str, images: str, where: str) -> Example:
+    name = text(row, "image_name", where)
+    facts = {key: _mended(optional(row, key, where)) for key in _ANNOTATIONS}
     return Example(
-        id=f"rad-{text(row, 'qid', where)}",
+        id=f"{prefix}-{text(row, 'qid', where)}",
         source="rad",
-        split="test" if phrase_type.startswith("test_") else "train",
-        image=f"{_IMAGES}/{name}",
+        split=split,
+        image=f"{images}/{name}",
         image_id=Path(name).stem,
-        question=text(row, "question", where),
-        answer=text(row, "answer", where),
+        **dialogue(verbatim(row, "question", where), verbatim(row, "answer", where), _mended),
         answer_type=open_or_closed(row, where),
-        question_type=_question_type(optional(row, "question_type", where)),
+        question_type=_question_type(optional(row, "question_type", where), where),
         organ=optional(row, "image_organ", where),
         facts={key: fact for key, fact in facts.items() if fact},
     )
 
 
-def _question_type(stated: str) -> str:
-    """One spelling of each type; several are joined in alphabetical order: "POS, PRES"."""
-    types = {_MISSPELT.get(name, name) for name in stated.upper().replace(" ", "").split(",")}
+def _mended(text: str) -> str:
+    return _LOST_APOSTROPHE.sub("’", tidy(text))
+
+
+def _question_type(stated: str, where: str) -> str:
+    """One or several of QUESTION_TYPES, in alphabetical order: "POS, PRES"; the files spell them in 26 ways."""
+    types = {_MISSPELT.get(name, name) for name in stated.upper().replace(" ", "").split(",") if name}
+    if unknown := types - set(QUESTION_TYPES):
+        raise UserError(
+            f"{where}: 'question_type' is {stated!r}; {', '.join(sorted(unknown))} is none of "
+            f"{', '.join(QUESTION_TYPES)}; correct the row or fetch the file again"
+        )
     return ", ".join(sorted(types))

@@ -1,10 +1,24 @@
-"""SLAKE: bilingual questions in train.json, validate.json (validation.json on the hub) and test.json."""
+"""SLAKE: bilingual questions in train.json, validate.json (validation.json on the hub) and test.json.
+
+Beside each image lie its mask, whose grey levels mask.txt names, and the boxes of what it shows; both may be empty.
+KG/ is the knowledge graph that the questions of base type `kvqa` draw on.
+"""
 
 import ast
+import csv
 from collections.abc import Iterator
+from functools import cache, partial
 from pathlib import Path
 
-from workflow_scripts.datasets.readers.fields import objects, open_or_closed, optional, text
+from workflow_scripts.datasets.readers.fields import (
+    dialogue,
+    objects,
+    open_or_closed,
+    optional,
+    text,
+    tidy,
+    verbatim,
+)
 from workflow_scripts.datasets.records import Example
 from workflow_scripts.errors import UserError
 from workflow_scripts.files import read_json
@@ -17,35 +31,69 @@ _SPLIT_FILES = {
 
 
 def read(root: Path) -> Iterator[Example]:
-    """Every row of the set under `root` or `root`/Slake1.0; a missing file or bad row is a UserError."""
-    home = next((place for place in (root, root / "Slake1.0") if (place / "train.json").exists()), None)
-    if home is None:
-        raise UserError(f"{root}: no SLAKE here; looked for train.json and Slake1.0/train.json")
+    """Every row of the set under `root` or `root`/Slake1.0; a missing file or bad row is a UserError.
+
+    `facts` has the row's triple and base type and, where the image's detection.json is there, its boxes:
+    [{"label": "Liver", "box": [x, y, width, height]}, ...] in pixels from the top left.
+    """
+    home = _home(root)
+    images = home.relative_to(root) / "imgs"
+    beside_image = cache(partial(_beside_image, root))
     for split, names in _SPLIT_FILES.items():
         path = next((home / name for name in names if (home / name).exists()), None)
         if path is None:
             raise UserError(f"{home}: SLAKE's {split} split is missing; looked for {' and '.join(names)}")
         for number, row in enumerate(objects(read_json(path), path), start=1):
-            yield _example(row, split, home.relative_to(root) / "imgs", f"{path}: row {number}")
+            where = f"{path}: row {number}"
+            if "questions" in row:
+                raise UserError(
+                    f"{where}: questions nested by image, as in an edited copy; fetch Slake1.0 itself"
+                )
+            image = images / text(row, "img_name", where)
+            yield _example(row, split, image, *beside_image(image.parent), where)
 
 
-def _example(row: dict, split: str, images: Path, where: str) -> Example:
-    language, name = text(row, "q_lang", where), text(row, "img_name", where)
+def _home(root: Path) -> Path:
+    for home in (root, root / "Slake1.0"):
+        if (home / "train.json").exists():
+            return home
+    raise UserError(f"{root}: no SLAKE here; looked for train.json and Slake1.0/train.json")
+
+
+def _example(row: dict, split: str, image: Path, mask: str, facts: dict, where: str) -> Example:
+    language = text(row, "q_lang", where)
     return Example(
         id=f"slake-{language}-{text(row, 'qid', where)}",
         source="slake",
         split=split,
-        image=(images / name).as_posix(),
-        image_id=name.split("/")[0],
-        question=text(row, "question", where),
-        answer=text(row, "answer", where),
+        image=image.as_posix(),
+        image_id=image.parent.name,
+        **dialogue(verbatim(row, "question", where), verbatim(row, "answer", where)),
         answer_type=open_or_closed(row, where),
         question_type=optional(row, "content_type", where),
         language=language,
         modality=optional(row, "modality", where),
         organ=optional(row, "location", where),
-        facts={"triple": _triple(row, where), "base_type": optional(row, "base_type", where)},
+        mask=mask,
+        facts={"triple": _triple(row, where), "base_type": optional(row, "base_type", where), **facts},
     )
+
+
+def _beside_image(root: Path, folder: Path) -> tuple[str, dict]:
+    """(the mask or "", {"boxes": ...} or {}) of the image in `folder`, which is relative to `root`."""
+    mask, boxes = folder / "mask.png", root / folder / "detection.json"
+    facts = {"boxes": list(_boxes(boxes))} if boxes.exists() else {}
+    return mask.as_posix() if (root / mask).exists() else "", facts
+
+
+def _boxes(path: Path) -> Iterator[dict]:
+    for number, item in enumerate(objects(read_json(path), path), start=1):
+        for label, box in item.items():
+            if not isinstance(box, list) or [type(side) for side in box] not in ([int] * 4, [float] * 4):
+                raise UserError(
+                    f"{path}: box {number}, '{label}', is {box!r}, not [x, y, width, height]; fetch it again"
+                )
+            yield {"label": label, "box": box}
 
 
 def _triple(row: dict, where: str) -> list[str]:
@@ -58,3 +106,24 @@ def _triple(row: dict, where: str) -> list[str]:
     if not isinstance(triple, list):
         raise UserError(f"{where}: 'triple' is {triple!r}, not a list of three strings")
     return triple
+
+
+def knowledge(root: Path) -> Iterator[dict]:
+    """The knowledge graph: {"language", "graph", "head", "relation", "tail"} of each line of KG/*.csv.
+
+    `graph` is organ, organ_rel or disease. The English files are divided by #, the Chinese ones by commas, of
+    which a full-width one is a mark within the text; nothing is quoted. A line without three parts is a UserError.
+    """
+    for path in sorted((_home(root) / "KG").glob("*.csv")):
+        graph = path.stem.removeprefix("en_")
+        language = "zh" if graph == path.stem else "en"
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            lines = csv.reader(file, delimiter="#" if language == "en" else ",", quoting=csv.QUOTE_NONE)
+            next(lines, None)  # the names of the columns
+            for number, parts in enumerate(lines, start=2):
+                if len(parts) != 3:
+                    raise UserError(f"{path}:{number}: {len(parts)} parts, not three; fetch it again")
+                head, relation, tail = map(tidy, parts)
+                yield {
+                    "language": language, "graph": graph, "head": head, "relation": relation, "tail": tail
+                }  # fmt: skip

@@ -1,0 +1,58 @@
+"""Rows of XML and Excel files that may be hostile: entities are refused, and nothing outside is fetched."""
+
+import warnings
+import zipfile
+from contextlib import closing
+from pathlib import Path
+
+from workflow_scripts.errors import UserError
+
+MAX_BYTES = 2**28  # of an unpacked Excel file
+
+
+def xml(path: Path) -> list:
+    """The elements below the root; XML that is broken or declares entities is a UserError."""
+    import defusedxml
+    from defusedxml import ElementTree
+
+    try:
+        return list(ElementTree.parse(path, forbid_dtd=True).getroot())
+    except defusedxml.DefusedXmlException as error:
+        raise UserError(
+            f"{path}: declares a document type or entities ({error}); do not trust the file"
+        ) from None
+    except ElementTree.ParseError as error:
+        raise UserError(f"{path}: not valid XML ({error}); fetch it again") from None
+
+
+def xlsx(path: Path) -> list[dict]:
+    """The rows of the first sheet by the names in its first row, numbers as the sheet shows them: 0.05 may be "5%"."""
+    import openpyxl
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(member.file_size for member in archive.infolist()) > MAX_BYTES:
+                raise UserError(f"{path}: would unpack to more than {MAX_BYTES >> 20} MiB; refused")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of drop-down lists and the like
+            book = openpyxl.load_workbook(path, read_only=True, data_only=True, keep_links=False)
+            with closing(book):
+                rows = book.worksheets[0].iter_rows()
+                names = [cell.value for cell in next(rows, ())]
+                return [_row(names, row) for row in rows if any(cell.value is not None for cell in row)]
+    except UserError:
+        raise
+    except Exception as error:  # a damaged file may raise anything
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: not a readable Excel file ({reason}); fetch it again") from None
+
+
+def _row(names: list, cells: tuple) -> dict:
+    return {name: _shown(cell) for name, cell in zip(names, cells, strict=False)}
+
+
+def _shown(cell) -> object:
+    value = cell.value
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return f"{100 * value:.15g}%" if cell.number_format.endswith("%") else f"{value:.15g}"
+    return "" if value is None else value

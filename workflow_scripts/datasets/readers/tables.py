@@ -1,0 +1,67 @@
+"""Rows of a user's own tables: .jsonl, .csv and .tsv (UTF-8), .parquet. What is text in the file stays text."""
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+from workflow_scripts.datasets.readers import parquet
+from workflow_scripts.errors import UserError
+from workflow_scripts.files import read_jsonl
+
+# What a column can say of a row.
+FIELDS = (
+    "image", "question", "answer", "split", "id", "image_id", "language", "answer_type", "question_type",
+    "modality", "organ", "rationale",
+)  # fmt: skip
+_DELIMITERS = ",;\t"
+
+
+def find(root: Path) -> list[Path]:
+    """The tables in `root` and in data/ below it, sorted by name."""
+    found = [
+        path
+        for folder in (root, root / "data")
+        for path in folder.glob("*")
+        if path.suffix.lower() in _READERS
+    ]
+    return sorted(path for path in found if not path.name.startswith("."))
+
+
+def read(path: Path) -> Iterator[tuple[int, dict]]:
+    """(row number from 1, row) with flat memory; a bad file or row is a UserError."""
+    return _READERS[path.suffix.lower()](original(path))
+
+
+def original(path: Path) -> Path:
+    """The user's own file behind a link of the same name, which a message should speak of."""
+    target = path.resolve()
+    return target if target.name == path.name else path
+
+
+def _jsonl(path: Path) -> Iterator[tuple[int, dict]]:
+    for number, row in enumerate(read_jsonl(path), start=1):
+        if not isinstance(row, dict):
+            raise UserError(f"{path}: row {number} is not an object with keys")
+        yield number, row
+
+
+def _csv(path: Path) -> Iterator[tuple[int, dict]]:
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            head = file.readline()
+            file.seek(0)
+            rows = csv.DictReader(file, delimiter=max(_DELIMITERS, key=head.count), strict=True)
+            for number, row in enumerate(rows, start=1):
+                if None in row or None in row.values():
+                    raise UserError(
+                        f"{path}: row {number} has another number of fields than the {len(rows.fieldnames)} of the "
+                        "first line; put text with a delimiter in it between double quotes"
+                    )
+                yield number, row
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 ({error}); save it as UTF-8") from None
+    except csv.Error as error:
+        raise UserError(f"{path}: not a readable table ({error})") from None
+
+
+_READERS = {".jsonl": _jsonl, ".csv": _csv, ".tsv": _csv, ".parquet": parquet.read_rows}
