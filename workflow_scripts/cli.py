@@ -77,9 +77,10 @@ def run(main: Callable[[list[str] | None], int], arguments: list[str] | None = N
 
 
 def _keep_private() -> None:
-    """Switch off the usage reports that libraries send home by default."""
+    """Switch off the usage reports that libraries send home by default, and what may log a token."""
     for variable in ("MLFLOW_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK"):
         os.environ.setdefault(variable, "true")
+    logging.getLogger("httpcore2").setLevel(logging.INFO)  # below that, all headers that a server sends
 
 
 def _quiet_libraries() -> None:
@@ -91,7 +92,7 @@ def _quiet_libraries() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # a dead tracker is warned about once, by us
-    for library in ("httpx", "filelock", "PIL", "matplotlib", "asyncio", "alembic", "mlflow"):
+    for library in ("httpx", "httpx2", "filelock", "PIL", "matplotlib", "asyncio", "alembic", "mlflow"):
         logging.getLogger(library).setLevel(logging.WARNING)
     logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator" not in record.getMessage())
 

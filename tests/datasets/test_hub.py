@@ -62,6 +62,10 @@ def present(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def times(folder: Path) -> dict[Path, int]:
+    return {path: path.lstat().st_mtime_ns for path in folder.rglob("*")}
+
+
 def cached(tmp_path: Path) -> list[str]:
     """The names under blobs/ of the cache, of whole files and of parts."""
     return sorted(path.name for path in (tmp_path / "cache").glob("*/blobs/*"))
@@ -74,8 +78,11 @@ def test_every_file_arrives_once_and_is_where_others_look_for_it(server, reposit
     assert origin == {"repository": NAME, "revision": "main", "commit": repository.commit, "kind": "dataset"}
     sent = dict(server.sent)
     assert sent == {name: len(data) for name, data in repository.contents.items() if data}
-    fetch(tmp_path / "two", repository.commit)
-    assert present(tmp_path / "two") == repository.contents and server.sent == sent
+    cache = times(tmp_path / "cache")
+    fetch(tmp_path / "two")
+    fetch(tmp_path / "three", repository.commit)
+    assert present(tmp_path / "two") == present(tmp_path / "three") == repository.contents
+    assert server.sent == sent and times(tmp_path / "cache") == cache  # which may thus be read-only
     stock = snapshot_download(NAME, repo_type="dataset", revision=repository.commit, local_files_only=True)
     assert present(Path(stock)) == repository.contents
 
@@ -259,6 +266,15 @@ def test_a_hostile_listing_writes_nothing(server, repository, tmp_path, stated, 
     with pytest.raises(UserError, match=message):
         fetch(tmp_path / "raw")
     assert sorted(os.listdir(tmp_path)) == ["raw"] and not os.listdir(tmp_path / "raw")
+
+
+def test_a_cache_that_may_not_be_written_is_named(server, repository, tmp_path, monkeypatch):
+    def refuse(*arguments, **keywords):
+        raise PermissionError(13, "Permission denied", "/shared/hub")
+
+    monkeypatch.setattr(transfer, "fetch", refuse)
+    with pytest.raises(UserError, match="Permission denied: '/shared/hub'; set HF_HOME"):
+        fetch(tmp_path / "raw")
 
 
 def test_a_disk_that_is_too_small_is_told_before_anything_is_fetched(

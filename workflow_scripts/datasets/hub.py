@@ -11,7 +11,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urlsplit
@@ -50,7 +50,7 @@ class Repository:
 
 
 def fetch(
-    repository: str, revision: str | None, folder: Path, patterns: list[str] | None, kind: str
+    repository: str, revision: str, folder: Path, patterns: list[str] | None, kind: str
 ) -> tuple[dict, dict[str, str]]:
     """Link the files of `repository` that match `patterns` (None: all) into `folder`.
 
@@ -69,7 +69,7 @@ def fetch(
     return origin, digests
 
 
-def _list(name: str, revision: str | None, kind: str) -> tuple[Repository, list[transfer.RemoteFile]]:
+def _list(name: str, revision: str, kind: str) -> tuple[Repository, list[transfer.RemoteFile]]:
     """The repository at the commit that `revision` means, and its files.
 
     HfApi.repo_info asks the same, but neither tries again nor ever gives up waiting.
@@ -78,7 +78,6 @@ def _list(name: str, revision: str | None, kind: str) -> tuple[Repository, list[
     from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_backoff, validate_repo_id
 
     validate_repo_id(name)
-    revision = revision or constants.DEFAULT_REVISION
     response = http_backoff(
         "GET",
         f"{constants.ENDPOINT}/api/{kind}s/{name}/revision/{quote(revision, safe='')}",
@@ -161,13 +160,16 @@ def _fetch_file(
     from huggingface_hub.utils import WeakFileLock
 
     url = hf_hub_url(repository.name, file.name, repo_type=repository.kind, revision=repository.commit)
-    lock = repository.cache.parent / ".locks" / repository.cache.name / f"{file.digest}.lock"
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with WeakFileLock(lock):  # the one that huggingface_hub takes for this file
-        return transfer.fetch(url, file, repository.blob(file), advance, stopped)
+    blob = repository.blob(file)
+    with ExitStack() as stack:
+        if not blob.exists():  # a cache that is complete may be read-only
+            lock = repository.cache.parent / ".locks" / repository.cache.name / f"{file.digest}.lock"
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(WeakFileLock(lock))  # the one that huggingface_hub takes for this file
+        return transfer.fetch(url, file, blob, advance, stopped)
 
 
-def _enter_in_cache(repository: Repository, revision: str | None, chosen: list[transfer.RemoteFile]) -> None:
+def _enter_in_cache(repository: Repository, revision: str, chosen: list[transfer.RemoteFile]) -> None:
     """Give each file its name in the cache's snapshot of this commit, and the revision its commit."""
     for file in chosen:
         name = repository.cache / "snapshots" / repository.commit / file.name
@@ -175,8 +177,10 @@ def _enter_in_cache(repository: Repository, revision: str | None, chosen: list[t
             name.unlink(missing_ok=True)
             with suppress(FileExistsError):  # another download was as fast
                 _link(name, Path(os.path.relpath(repository.blob(file), name.parent)))
-    if revision != repository.commit:
-        files.write_text(repository.cache / "refs" / (revision or "main"), repository.commit)
+    reference = repository.cache / "refs" / revision
+    known = reference.read_text() if reference.exists() else revision
+    if known != repository.commit:
+        files.write_text(reference, repository.commit)
 
 
 def _link(path: Path, target: Path) -> None:
@@ -185,7 +189,7 @@ def _link(path: Path, target: Path) -> None:
 
 
 @contextmanager
-def _explained(where: str, revision: str | None) -> Iterator[None]:
+def _explained(where: str, revision: str) -> Iterator[None]:
     """Turn the errors of the hub and of the network into UserErrors that say what to do."""
     import httpx2
     from huggingface_hub import errors
@@ -202,6 +206,8 @@ def _explained(where: str, revision: str | None) -> Iterator[None]:
         raise UserError(f"{where}: {error}; correct repository:") from None
     except errors.HfHubHTTPError as error:
         raise UserError(f"{where}: {_refusal(error)}") from None
+    except PermissionError as error:
+        raise UserError(f"{where}: {error}; set HF_HOME to a folder that you may write in") from None
     except (httpx2.HTTPError, errors.OfflineModeIsEnabled) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise UserError(

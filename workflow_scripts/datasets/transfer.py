@@ -52,13 +52,13 @@ def fetch(
     from. A body that is not what the hub states is removed, with a UserError that names the file.
     `advance` is told the bytes that are there or arrive; `stopped` ends the work early.
     """
-    blob.parent.mkdir(parents=True, exist_ok=True)
     if blob.exists():
         if sha256 := _sha256_if_intact(blob, file):
             advance(file.size)
             return sha256
         logger.warning("%s: damaged in the cache; fetching it again", file.name)
         blob.unlink()
+    blob.parent.mkdir(parents=True, exist_ok=True)
     partial = arriving(blob)
     _append_rest(url, file, partial, advance, stopped)
     sha256 = _sha256_if_intact(partial, file)
@@ -167,7 +167,7 @@ def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
     from tqdm import tqdm
 
     where = {} if sys.stderr.isatty() else {"file": _LogLines(), "mininterval": SECONDS_PER_LINE}
-    form = "{desc}: {n_fmt} of {total_fmt}, {rate_fmt}, {remaining} left"
+    form = "{desc}: {n_fmt}{unit} of {total_fmt}{unit}, {rate_fmt}, {remaining} left"
     scale = {"unit": "B", "unit_scale": True, "unit_divisor": 1024}
     with tqdm(desc=title, total=total, bar_format=form if where else None, **scale, **where) as bar:
 
