@@ -91,6 +91,7 @@ def _quiet_libraries() -> None:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
+    logging.getLogger("huggingface_hub").propagate = False  # it prints what it logs by itself
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # a dead tracker is warned about once, by us
     for library in ("httpx", "httpx2", "filelock", "PIL", "matplotlib", "asyncio", "alembic", "mlflow"):
         logging.getLogger(library).setLevel(logging.WARNING)
