@@ -245,6 +245,14 @@ def test_unknown_names_and_revisions_are_told_apart(server, repository, tmp_path
         hub.fetch("../other set", "main", tmp_path / "raw", None, "dataset")
 
 
+def test_a_mirror_without_its_protocol_is_named(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "ENDPOINT", "mirror.invalid")
+    with pytest.raises(
+        UserError, match=r"cannot be reached at mirror\.invalid .*'https://' protocol.*HF_ENDPOINT"
+    ):
+        fetch(tmp_path / "raw")
+
+
 def test_a_pinned_commit_is_not_answered_with_another(server, repository, tmp_path):
     listing = json.dumps(repository.listing() | {"sha": "0" * 40}).encode()
     server.misbehave("listing", [Fault(body=listing)])

@@ -55,7 +55,8 @@ def fetch(
     """Link the files of `repository` that match `patterns` (None: all) into `folder`.
 
     `kind` is "dataset" or "model". Returns the origin for the manifest, with the commit that was read, and the
-    SHA-256 of each file by name. Whatever goes wrong is a UserError; what had arrived by then is kept.
+    SHA-256 of each file by name. Whatever goes wrong, but a full disk, is a UserError; what had arrived by then is
+    kept.
     """
     with _explained(f"{kind} {repository}", revision):
         at_commit, listed = _list(repository, revision, kind)
@@ -90,13 +91,14 @@ def _list(name: str, revision: str, kind: str) -> tuple[Repository, list[transfe
     try:
         stated = response.json()
         commit, listed = stated["sha"], [transfer.RemoteFile.of(entry) for entry in stated["siblings"]]
+        is_commit = re.fullmatch("[0-9a-f]{40}", commit)
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{kind} {name}: {_host()} does not answer as the hub does ({type(error).__name__}: {error}); "
             "set HF_ENDPOINT to another mirror, or unset it"
         ) from None
     pinned = re.fullmatch("[0-9a-f]{40}", revision)
-    if not re.fullmatch("[0-9a-f]{40}", commit) or (pinned and commit != revision):
+    if not is_commit or (pinned and commit != revision):
         raise UserError(f"{kind} {name}: {_host()} answers with {commit!r} for the revision {revision}")
     return Repository(kind, name, commit), listed
 
