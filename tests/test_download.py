@@ -1,14 +1,9 @@
-"""Embedded and local sources, archives, and manifests."""
-
-import os
-import stat
-import zipfile
+"""Embedded and local sources, and manifests."""
 
 import pytest
 
 from workflow_scripts import download, files
 from workflow_scripts.config import Config, validate
-from workflow_scripts.datasets import archives
 from workflow_scripts.errors import UserError
 from workflow_scripts.paths import Layout
 
@@ -67,44 +62,3 @@ def test_an_unreachable_hub_says_what_to_do(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="the hub cannot be reached.*path:"):
         download.download_source(settings(mine=source), Layout(tmp_path), "mine")
     assert list((tmp_path / "raw").iterdir()) == []
-
-
-def make_zip(path, name: str, mode: int = 0o644) -> None:
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("good.txt", "good")
-        member = zipfile.ZipInfo(name)
-        member.external_attr = mode << 16
-        archive.writestr(member, "/etc/passwd")
-
-
-@pytest.mark.parametrize(
-    ("name", "mode"),
-    [
-        ("../out.txt", 0o644),
-        ("/out.txt", 0o644),
-        ("a/../../out.txt", 0o644),
-        ("..\\out.txt", 0o644),
-        ("c:/out.txt", 0o644),
-    ]
-    + [("link", stat.S_IFLNK | 0o777)],
-)
-def test_a_hostile_archive_writes_nothing(tmp_path, name, mode):
-    make_zip(tmp_path / "a.zip", name, mode)
-    with pytest.raises(UserError, match="refused"):
-        archives.unpack(tmp_path / "a.zip", tmp_path / "target")
-    assert not (tmp_path / "target").exists() and os.listdir(tmp_path) == ["a.zip"]
-
-
-def test_archives_are_unpacked_beside_themselves_and_bombs_are_not(tmp_path, monkeypatch):
-    make_zip(tmp_path / "imgs.zip", "imgs/b.txt")
-    archives.unpack(tmp_path / "imgs.zip", tmp_path)
-    assert (tmp_path / "imgs" / "b.txt").is_file()
-    monkeypatch.setattr(archives, "MAX_BYTES", 5)
-    with pytest.raises(UserError, match="would unpack to more"):
-        archives.unpack(tmp_path / "imgs.zip", tmp_path)
-
-
-def test_a_torn_archive_is_named(tmp_path):
-    (tmp_path / "a.zip").write_bytes(b"PK\x03\x04 cut")
-    with pytest.raises(UserError, match=r"a\.zip: not a whole zip"):
-        archives.unpack(tmp_path / "a.zip", tmp_path)

@@ -59,6 +59,15 @@ def test_mlflow_has_a_parent_per_run_and_a_child_per_stage(layout):
     assert table == {"columns": ["id", "answer"], "data": [["1", "是"]]}
 
 
+def test_the_token_of_the_hub_is_not_tracked(layout, monkeypatch, caplog):
+    monkeypatch.setenv("HF_TOKEN", "hf_secretsecretsecret")
+    record(Config(tracking=["mlflow", "tensorboard"]), layout, "sft")
+    written = [path for path in layout.root.rglob("*") if path.is_file()]
+    assert {path.suffix for path in written} >= {".db", ".json", ".yaml"}
+    assert not [path for path in written if b"hf_secretsecretsecret" in path.read_bytes()]
+    assert "hf_secretsecretsecret" not in caplog.text
+
+
 def test_a_dead_server_is_warned_about_once_and_fails_nothing(layout, caplog):
     settings = Config(tracking_uri="http://127.0.0.1:9")
     with caplog.at_level(logging.WARNING):

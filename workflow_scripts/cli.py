@@ -113,9 +113,10 @@ def _sigterm_raised() -> Iterator[None]:
 
 
 def _keep_private() -> None:
-    """Switch off the usage reports that libraries send home by default."""
+    """Switch off the usage reports that libraries send home by default, and what may log a token."""
     for variable in ("MLFLOW_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK"):
         os.environ.setdefault(variable, "true")
+    logging.getLogger("httpcore2").setLevel(logging.INFO)  # below that, all headers that a server sends
 
 
 def _quiet_libraries() -> None:
@@ -126,8 +127,9 @@ def _quiet_libraries() -> None:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
+    logging.getLogger("huggingface_hub").propagate = False  # it prints what it logs by itself
     logging.getLogger("urllib3").setLevel(logging.ERROR)  # a dead tracker is warned about once, by us
-    for library in ("httpx", "filelock", "PIL", "matplotlib", "asyncio", "alembic", "mlflow"):
+    for library in ("httpx", "httpx2", "filelock", "PIL", "matplotlib", "asyncio", "alembic", "mlflow"):
         logging.getLogger(library).setLevel(logging.WARNING)
     logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator" not in record.getMessage())
 

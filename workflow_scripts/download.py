@@ -23,6 +23,7 @@ def download_source(settings: config.Config, layout: Layout, name: str) -> None:
         raise UserError(f"--dataset {name}: is combined from {', '.join(source.members)}; download these")
     from workflow_scripts.datasets.readers import custom
 
+    digests: dict[str, str] = {}
     with files.replacing_folder(layout.raw(name)) as folder:
         if source.embedded:
             from workflow_scripts.datasets import layouts
@@ -38,7 +39,7 @@ def download_source(settings: config.Config, layout: Layout, name: str) -> None:
         else:
             from workflow_scripts.datasets import hub
 
-            origin = hub.fetch(
+            origin, digests = hub.fetch(
                 source.repository, source.revision, folder, source.files or None, kind="dataset"
             )
         if source.images:
@@ -50,12 +51,13 @@ def download_source(settings: config.Config, layout: Layout, name: str) -> None:
         _unpack(folder, source.columns.get("image", "image"))
         if source.reader == "custom":
             custom.render_dicom(folder, source.columns)
-        _write_manifest(folder, {**origin, "licence": source.licence})
+        _write_manifest(folder, {**origin, "licence": source.licence}, digests)
 
 
 def download_model(settings: config.Config, layout: Layout, version: str, mode: str) -> None:
     """Put a checkpoint under `models/{version}_{mode}/`, with a manifest."""
     checkpoint = settings.checkpoint(version, mode)
+    digests = {}
     with files.replacing_folder(layout.model(version, mode)) as folder:
         if checkpoint.embedded:
             from workflow_scripts.models import standins
@@ -68,8 +70,10 @@ def download_model(settings: config.Config, layout: Layout, version: str, mode: 
         else:
             from workflow_scripts.datasets import hub
 
-            origin = hub.fetch(checkpoint.repository, checkpoint.revision, folder, MODEL_FILES, kind="model")
-        _write_manifest(folder, origin)
+            origin, digests = hub.fetch(
+                checkpoint.repository, checkpoint.revision, folder, MODEL_FILES, kind="model"
+            )
+        _write_manifest(folder, origin, digests)
 
 
 def _link(origin: Path, folder: Path, key: str) -> None:
@@ -107,34 +111,63 @@ def _unpack(folder: Path, image_column: str) -> None:
         parquet.unpack_images(table, folder / "images", image_column)
 
 
-def _write_manifest(folder: Path, origin: dict) -> None:
-    listed = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+def _write_manifest(folder: Path, origin: dict, digests: dict[str, str]) -> None:
+    """List every file with its size and SHA-256, which `digests` has of those that the hub just checked."""
+    paths = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    names = sorted(str(path.relative_to(folder)) for path in paths)
     entries = {
-        str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": files.sha256(path)}
-        for path in listed
+        name: {
+            "bytes": (folder / name).stat().st_size,
+            "sha256": digests.get(name) or files.sha256(folder / name),
+        }
+        for name in names
+        if name != MANIFEST
     }
     fingerprint = files.fingerprint({name: entry["sha256"] for name, entry in entries.items()})
     files.write_json(folder / MANIFEST, {"origin": origin, "fingerprint": fingerprint, "files": entries})
 
 
+def verify(folder: Path) -> None:
+    """Compare each file that the manifest of `folder` lists with its size and SHA-256 there."""
+    listed = files.read_json(folder / MANIFEST)["files"]
+    wrong = [name for name, entry in listed.items() if not _is_as_listed(folder / name, entry)]
+    if wrong:
+        raise UserError(
+            f"{folder}: {len(wrong)} of {len(listed)} files are missing or not what {MANIFEST} says: "
+            f"{', '.join(wrong[:20])}; run the same command without --verify to put them right"
+        )
+    logger.info("%s: all %d files are what %s says", folder, len(listed), MANIFEST)
+
+
+def _is_as_listed(path: Path, entry: dict) -> bool:
+    return path.is_file() and path.stat().st_size == entry["bytes"] and files.sha256(path) == entry["sha256"]
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = cli.stage_parser(__doc__)
     cli.add_run_flags(parser, required=False)
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="fetch nothing; compare the files that are there with the manifest",
+    )
     options = parser.parse_args(arguments)
     settings, layout = config.load(options.config), Layout(options.results)
     chosen = vars(options)
     if "dataset" in chosen:
         for name in settings.sources(options.dataset):
-            download_source(settings, layout, name)
-            logger.info("%s: in %s", name, layout.raw(name))
+            if options.verify:
+                verify(layout.raw(name))
+            else:
+                download_source(settings, layout, name)
+                logger.info("%s: in %s", name, layout.raw(name))
     if "model_version" in chosen and "mode" in chosen:
-        download_model(settings, layout, options.model_version, options.mode)
-        logger.info(
-            "model %s %s: in %s",
-            options.model_version,
-            options.mode,
-            layout.model(options.model_version, options.mode),
-        )
+        version, mode = options.model_version, options.mode
+        if options.verify:
+            verify(layout.model(version, mode))
+        else:
+            download_model(settings, layout, version, mode)
+            logger.info("model %s %s: in %s", version, mode, layout.model(version, mode))
     elif "dataset" not in chosen:
         raise UserError("say what to download: --dataset, or --model_version with --mode")
     return 0

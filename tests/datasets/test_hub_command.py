@@ -1,0 +1,188 @@
+"""The real command against a hub on this machine: the whole way of a data set and a model, killed and resumed."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+from hub_server import Fault, HubServer
+
+from workflow_scripts import download, files
+from workflow_scripts.datasets.layouts import write_rad, write_slake
+from workflow_scripts.datasets.readers import READERS
+from workflow_scripts.errors import UserError
+from workflow_scripts.models import standins
+from workflow_scripts.models.catalogue import VERSIONS
+
+ROOT = Path(__file__).resolve().parents[2]
+TOKEN = "hf_secretsecretsecret"
+
+
+@pytest.fixture
+def server():
+    with HubServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def slake(tmp_path_factory) -> dict[str, bytes]:
+    """Phantoms as SLAKE lies on the hub: imgs/ and KG/ as archives, validation.json."""
+    folder = tmp_path_factory.mktemp("slake")
+    write_slake(folder, 10, seed=1)
+    contents = {path.name: path.read_bytes() for path in folder.glob("*.json")}
+    contents["validation.json"] = contents.pop("validate.json")
+    return contents | {f"{name}.zip": packed(folder, name) for name in ("imgs", "KG")}
+
+
+def packed(folder: Path, name: str) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted((folder / name).rglob("*")):
+            archive.write(path, path.relative_to(folder))
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def command(server, tmp_path):
+    """What starts the command with the flags given, in a world that has no hub but the server."""
+    source = {"reader": "slake", "repository": "group/slake", "revision": "main", "licence": "none"}
+    checkpoint = {"repository": "group/model"}
+    settings = {"datasets": {"slake": source}, "models": {"4.1v": {"base": checkpoint}}, "tracking": []}
+    (tmp_path / "config.yaml").write_text(json.dumps(settings))
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    environment |= {
+        "HF_ENDPOINT": server.endpoint,
+        "HF_HOME": str(tmp_path / "home"),
+        "HF_TOKEN": TOKEN,
+        "HF_HUB_DOWNLOAD_TIMEOUT": "60",
+        "NO_PROXY": "127.0.0.1,localhost",
+        "PYTHONPATH": str(ROOT),
+    }
+
+    def start(*flags: str, **variables: str) -> subprocess.Popen:
+        return subprocess.Popen(
+            [sys.executable, "-m", "workflow_scripts.download", *flags],
+            cwd=tmp_path,
+            env=environment | variables,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    return start
+
+
+def run(command, *flags: str, status: int = 0, **variables: str) -> str:
+    process = command(*flags, **variables)
+    output = process.communicate(timeout=120)[0]
+    assert process.returncode == status, output
+    return output
+
+
+def test_a_data_set_comes_from_the_hub_to_the_reader(server, slake, command, tmp_path):
+    repository = server.add("dataset", "group/slake", slake)
+    output = run(command, "--dataset", "slake")
+    raw = tmp_path / "results" / "raw" / "slake"
+    manifest = files.read_json(raw / "manifest.json")
+    assert manifest["origin"]["commit"] == repository.commit
+    for name, entry in manifest["files"].items():
+        assert entry == {"bytes": (raw / name).stat().st_size, "sha256": files.sha256(raw / name)}
+    assert {*slake, "imgs/xmlab1/source.jpg", "KG/en_disease.csv"} <= set(manifest["files"])
+    examples = list(READERS["slake"](raw))
+    assert len(examples) == sum(
+        len(json.loads(slake[f"{name}.json"])) for name in ("train", "validation", "test")
+    )
+    assert all((raw / example.image).is_file() for example in examples)
+    # In a log, progress is whole lines.
+    assert "\r" not in output and "dataset group/slake: 0.00B of " in output
+    assert output.splitlines()[-1].endswith("slake: in results/raw/slake")
+
+
+def test_a_model_comes_from_the_hub_and_loads(server, command, tmp_path):
+    standins.save(VERSIONS["4.1v"], "base", tmp_path / "model")
+    contents = {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()}
+    server.add("model", "group/model", contents | {"README.md": b"# A model"})
+    run(command, "--model_version", "4.1v", "--mode", "base")
+    folder = tmp_path / "results" / "models" / "4.1v_base"
+    assert {
+        path.name: path.read_bytes() for path in folder.iterdir() if path.name != "manifest.json"
+    } == contents
+    run(command, "--model_version", "4.1v", "--mode", "base", "--verify")
+
+
+def test_a_killed_download_goes_on_where_it_was(server, slake, command, tmp_path):
+    server.add("dataset", "group/slake", slake)
+    half = len(slake["imgs.zip"]) // 2
+    server.misbehave("imgs.zip", [Fault(hold_after=half)])
+    process = command("--dataset", "slake")
+    deadline = time.monotonic() + 60
+    while [path.stat().st_size for path in (tmp_path / "home").rglob("*.incomplete")] != [half]:
+        assert time.monotonic() < deadline, "the download does not get half way"
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    raw = tmp_path / "results" / "raw"
+    assert not (raw / "slake").exists()
+    server.go_on.set()
+    time.sleep(0.2)  # the server finds the connection closed
+    server.sent.clear()
+    run(command, "--dataset", "slake")
+    assert server.sent == {"imgs.zip": len(slake["imgs.zip"]) - half}
+    assert len(list(READERS["slake"](raw / "slake"))) > 0
+
+
+def test_an_archive_that_tries_to_escape_leaves_nothing(server, slake, command, tmp_path):
+    buffer = io.BytesIO(slake["imgs.zip"])
+    with zipfile.ZipFile(buffer, "a") as archive:
+        archive.writestr("../../escaped.txt", "out")
+    server.add("dataset", "group/slake", slake | {"imgs.zip": buffer.getvalue()})
+    output = run(command, "--dataset", "slake", status=1)
+    assert "imgs.zip: the member '../../escaped.txt' points outside the folder; refused" in output
+    assert "Traceback" not in output
+    assert list((tmp_path / "results" / "raw").iterdir()) == []
+    assert not list(tmp_path.rglob("escaped.txt"))
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_the_token_is_written_nowhere(server, slake, command, tmp_path, debug):
+    server.add("dataset", "group/slake", slake)
+    flags = ["--dataset", "slake", *(["--debug"] if debug else [])]
+    variables = {"HF_DEBUG": "1"} if debug else {}
+    server.misbehave("train.json", [Fault(status=429, headers={"Retry-After": "0"})])
+    output = run(command, *flags, **variables)
+    # The server answers a refusal with the token that it was sent.
+    for what, status in (("listing", 401), ("imgs.zip", 403), ("imgs.zip", 400)):
+        server.misbehave(
+            what, [Fault(status=status, headers={"X-Error-Message": f"Bearer {TOKEN} is wrong"})]
+        )
+        for path in (tmp_path / "home").rglob("blobs/*"):
+            path.unlink()
+        output += run(command, *flags, status=1, **variables)
+    assert server.tokens["127.0.0.1"] == {f"Bearer {TOKEN}"}
+    assert TOKEN not in output
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert any(path.name == "manifest.json" for path in written)
+    assert not [path for path in written if TOKEN.encode() in path.read_bytes()]
+
+
+def test_a_folder_is_verified_against_its_manifest(tmp_path):
+    raw = tmp_path / "rad"
+    write_rad(raw, 5, seed=0)
+    download._write_manifest(raw, {}, {})
+    download.verify(raw)
+    names = sorted(files.read_json(raw / "manifest.json")["files"])
+    (raw / names[0]).unlink()
+    damaged = raw / names[1]
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
+    with pytest.raises(
+        UserError, match=f"2 of {len(names)} files are missing or not what .* {names[0]}, {names[1]};"
+    ):
+        download.verify(raw)
+    with pytest.raises(UserError, match=r"nowhere/manifest\.json: no such file"):
+        download.verify(tmp_path / "nowhere")
