@@ -197,6 +197,7 @@ def test_the_record_leaves_the_last_turn_out(phantom_examples):
     source = to_record(example, "a.png", "Q", "<answer>A</answer>")
     made = preferences.to_record(Pair(source, "B", "swap"), "<answer>A</answer>", "<answer>B</answer>")
     assert made["messages"] == [{"role": "user", "content": "<image>Q"}]
+    assert (made["prompt"], made["history"]) == ("<image>Q", [])
     assert (made["chosen"], made["rejected"]) == ("<answer>A</answer>", "<answer>B</answer>")
     assert (made["rejected_answer"], made["origin"]) == ("B", "swap")
     copied = ("images", "id", "source", "image_id", "question", "answer", "language", "answer_type")
@@ -226,7 +227,8 @@ def own_file(tmp_path):
 
 def test_a_file_of_the_user_is_read(own_file):
     first, second = preferences.user_pairs(own_file(USER, {**USER, "id": "x", "note": "kept"}))
-    assert first == {**USER, "id": "mine-1", "source": "mine", "origin": "user"}
+    assert first == {**USER, "prompt": "<image>Is it?", "history": [],
+                     "id": "mine-1", "source": "mine", "origin": "user"}  # fmt: skip
     assert (second["id"], second["note"]) == ("x", "kept")
 
 

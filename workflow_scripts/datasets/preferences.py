@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from workflow_scripts.datasets import checks
 from workflow_scripts.datasets.checks import Message, Text
 from workflow_scripts.datasets.images import image_size
+from workflow_scripts.datasets.records import last_turn
 from workflow_scripts.errors import UserError
 
 OWN_ANSWER = "own_answer"
@@ -248,6 +249,7 @@ def to_record(pair: Pair, chosen: str, rejected: str) -> dict:
         "images": record["images"],
         "chosen": chosen,
         "rejected": rejected,
+        **last_turn(record["messages"][:-1]),
         **{key: record[key] for key in copied},
         "rejected_answer": pair.rejected,
         "origin": pair.origin,
@@ -278,7 +280,9 @@ def user_pairs(path: Path) -> Iterator[dict]:
         problem = _user_problem(line, path.parent)
         if problem:
             raise UserError(f"{path}:{number}: {problem}")
-        yield {"id": f"{path.stem}-{number}", "source": path.stem, **json.loads(line), "origin": "user"}
+        row = json.loads(line)
+        defaults = {"id": f"{path.stem}-{number}", "source": path.stem}
+        yield {**defaults, **row, **last_turn(row["messages"]), "origin": "user"}
 
 
 def _user_problem(line: bytes, folder: Path) -> str | None:

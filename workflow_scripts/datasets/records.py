@@ -60,8 +60,23 @@ def to_record(example: Example, image: str, prompt: str, target: str) -> dict:
     }
 
 
+def last_turn(messages: list[dict]) -> dict:
+    """The dialogue again, as one question after a history: what `chosen` and `rejected` answer, for other tools.
+
+    LLaMA-Factory reads texts to choose between in this form only, ms-swift too; TRL wants `prompt` to be there.
+    """
+    turns = [message["content"] for message in messages]
+    return {
+        "prompt": turns[-1],
+        "history": [list(pair) for pair in zip(turns[:-1:2], turns[1::2], strict=True)],
+    }
+
+
 def dataset_info(run: str) -> dict:
-    """LLaMA-Factory's `dataset_info.json` for the three splits and the preference pairs of a run."""
+    """LLaMA-Factory's `dataset_info.json` for the three splits and the preference pairs of a run.
+
+    Splits are `sharegpt`. Pairs are `alpaca`: of its formats, the one whose `ranking` takes chosen and rejected texts.
+    """
     sharegpt = {
         "formatting": "sharegpt",
         "columns": {"messages": "messages", "images": "images"},
@@ -73,10 +88,11 @@ def dataset_info(run: str) -> dict:
         },
     }
     info = {f"{run}_{split}": {"file_name": f"{split}.jsonl", **sharegpt} for split in SPLITS}
+    columns = ("prompt", "history", "images", "chosen", "rejected")
     info[f"{run}_preferences"] = {
         "file_name": f"../../preferences/{run}.jsonl",
-        **sharegpt,
+        "formatting": "alpaca",
         "ranking": True,
-        "columns": {**sharegpt["columns"], "chosen": "chosen", "rejected": "rejected"},
+        "columns": {column: column for column in columns},
     }
     return info
