@@ -4,10 +4,11 @@ import logging
 import os
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from workflow_scripts import cli, config, files, tracking
-from workflow_scripts.datasets import records, splits
+from workflow_scripts.datasets import records, splits, terminology
 from workflow_scripts.datasets.readers import READERS
 from workflow_scripts.datasets.records import SPLITS, Example
 from workflow_scripts.datasets.thoughts import thought
@@ -93,9 +94,15 @@ def _drop_unusable(
 def _record(
     row: Example, layout: Layout, folder: Path, answer_format: AnswerFormat, settings: config.Config
 ) -> dict:
+    worded = {}
+    if settings.data.terminology == "canonical":
+        worded = {"raw_answer": row.answer}
+        terms = terminology.load(tuple(settings.terms))
+        row = replace(row, answer=terms.canonical(row.answer, row.language) or row.answer)
     reason = thought(row) if answer_format.thinking and settings.data.thoughts == "facts" else ""
     image = os.path.relpath(layout.raw(row.source) / row.image, folder)
-    return records.to_record(row, image, escape(row.question), answer_format.write(row.answer, reason))
+    target = answer_format.write(row.answer, reason)
+    return records.to_record(row, image, escape(row.question), target) | worded
 
 
 def main(arguments: list[str] | None = None) -> int:

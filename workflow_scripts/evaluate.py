@@ -13,6 +13,8 @@ import time
 from pathlib import Path
 
 from workflow_scripts import cli, config, files, tracking
+from workflow_scripts.datasets import terminology
+from workflow_scripts.datasets.terminology import Terminology
 from workflow_scripts.errors import UserError
 from workflow_scripts.evaluation import floor, scoring
 from workflow_scripts.models.catalogue import VERSIONS
@@ -79,14 +81,18 @@ def evaluate(settings: config.Config, layout: Layout, run: Run) -> dict:
     }
     chosen = _sample(records["validation"], settings.evaluation.max_validation_rows, settings.seed)
     examiner = Examiner(settings, run)
+    terms = terminology.load(tuple(settings.terms))
     rows: dict[str, list[dict]] = {}
+    scores: dict[str, dict] = {}
     validation: dict[str, dict] = {}
     for name, path in models.items():
         generator = examiner.generator(path)
         rows[name] = examiner.predictions(generator, records["test"], folder, name)
         if name != "untrained":
-            validation[name] = scoring.metrics(examiner.predictions(generator, chosen, folder, name))
-        logger.info("%s: %.1f %% of %d", name, 100 * scoring.metrics(rows[name])["accuracy"], len(rows[name]))
+            validation[name] = scoring.metrics(examiner.predictions(generator, chosen, folder, name), terms)
+        scores[name] = scoring.breakdown(rows[name], terms)
+        overall = scores[name]["overall"]
+        logger.info("%s: %.1f %% of %d", name, 100 * overall["accuracy"], overall["n"])
     final_stage = "dpo" if validation["dpo"]["accuracy"] >= validation["sft"]["accuracy"] else "sft"
     blank: list[dict] = []
     if settings.evaluation.blank_image:
@@ -109,9 +115,9 @@ def evaluate(settings: config.Config, layout: Layout, run: Run) -> dict:
             "dpo": {key: trained["dpo"][key] for key in ("method", "fingerprint")},
             "selection": {"by": "accuracy on validation rows", "validation": validation},
         },
-        "stages": {name: scoring.breakdown(stage_rows) for name, stage_rows in rows.items()},
-        "floor": {"question_only": question_only(records["train"], records["test"])},
-        "ablation": {"blank_image": scoring.breakdown(blank)} if blank else {},
+        "stages": scores,
+        "floor": {"question_only": question_only(records["train"], records["test"], terms)},
+        "ablation": {"blank_image": scoring.breakdown(blank, terms)} if blank else {},
         "cost": {
             "sft_seconds": trained["sft"]["seconds"],
             "dpo_seconds": trained["dpo"]["seconds"],
@@ -126,14 +132,15 @@ def evaluate(settings: config.Config, layout: Layout, run: Run) -> dict:
     return evaluation
 
 
-def question_only(train: list[dict], test: list[dict]) -> dict:
+def question_only(train: list[dict], test: list[dict], terms: Terminology) -> dict:
     """Scores of answering from the question alone."""
     guesses = floor.question_only(train, test)
     return scoring.breakdown(
         [
             {**record, "gold": record["answer"], "answer": guess, "truncated": False}
             for record, guess in zip(test, guesses, strict=True)
-        ]
+        ],
+        terms,
     )
 
 
@@ -191,7 +198,7 @@ def evaluate_model(
         examiner = Examiner(settings, run)
         generator = generator or examiner.generator(path)
         rows += examiner.predictions(generator, list(files.read_jsonl(test)), layout.data(run), "model")
-    result |= scoring.breakdown(rows)
+    result |= scoring.breakdown(rows, terminology.load(tuple(settings.terms)))
     files.write_jsonl(output.with_suffix(".predictions.jsonl"), rows)
     files.write_json(output, result)
     return result

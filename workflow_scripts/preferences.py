@@ -13,6 +13,7 @@ from pathlib import Path
 
 from workflow_scripts import cli, config, files, tracking
 from workflow_scripts.datasets import preferences as pairs
+from workflow_scripts.datasets import terminology
 from workflow_scripts.datasets.preferences import OWN_ANSWER, Pair
 from workflow_scripts.errors import UserError
 from workflow_scripts.evaluation import scoring
@@ -35,6 +36,7 @@ def preferences(settings: config.Config, layout: Layout, run: Run, sft_model: Pa
     if not records:
         raise UserError(f"{run}: every train image is in the test set too, so no pair may be made of one")
     reader = VERSIONS[run.model_version].answer_format(run.mode)
+    terms = terminology.load(tuple(settings.terms))
     found: list[Pair] = []
     thoughts: dict[tuple[str, str], str] = {}
     if own.own_answers:
@@ -43,7 +45,11 @@ def preferences(settings: config.Config, layout: Layout, run: Run, sft_model: Pa
         ):
             found.append(pair)
             thoughts[pair.record["id"], pair.rejected] = thought
-    found += pairs.rule_pairs(records, own.rules, settings.seed, scoring.same_answer)
+
+    def same(a: str, b: str) -> bool:
+        return scoring.same_answer(a, b) or terms.same(a, b)
+
+    found += pairs.rule_pairs(records, own.rules, settings.seed, same)
     chosen = pairs.select(found, own.max_pairs, own.max_pairs_per_image, settings.seed)
 
     rows = []
@@ -67,7 +73,7 @@ def own_answers(settings: config.Config, run: Run, sft_model: Path, records: lis
     """Yield (pair, thought) for the wrong answers that the SFT model samples to `records`."""
     from workflow_scripts.evaluate import Examiner
 
-    own = settings.preferences
+    own, terms = settings.preferences, terminology.load(tuple(settings.terms))
     examiner = Examiner(settings, run)
     answers = examiner.generator(sft_model).answer(
         records, folder, temperature=own.temperature, samples=own.samples
@@ -76,7 +82,10 @@ def own_answers(settings: config.Config, run: Run, sft_model: Path, records: lis
         closed = record["answer_type"] == "closed"
         for generation in generations:
             parsed = None if generation.truncated else examiner.reader.parse(generation.text)
-            if parsed and not scoring.correct(record["answer"], parsed[1], closed):
+            if parsed and not (
+                scoring.correct(record["answer"], parsed[1], closed)
+                or terms.same(record["answer"], parsed[1])
+            ):
                 yield Pair(record, parsed[1], OWN_ANSWER), parsed[0]
 
 
