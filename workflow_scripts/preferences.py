@@ -36,7 +36,6 @@ def preferences(settings: config.Config, layout: Layout, run: Run, sft_model: Pa
     if not records:
         raise UserError(f"{run}: every train image is in the test set too, so no pair may be made of one")
     reader = VERSIONS[run.model_version].answer_format(run.mode)
-    terms = terminology.load(tuple(settings.terms))
     found: list[Pair] = []
     thoughts: dict[tuple[str, str], str] = {}
     if own.own_answers:
@@ -45,11 +44,7 @@ def preferences(settings: config.Config, layout: Layout, run: Run, sft_model: Pa
         ):
             found.append(pair)
             thoughts[pair.record["id"], pair.rejected] = thought
-
-    def same(a: str, b: str) -> bool:
-        return scoring.same_answer(a, b) or terms.same(a, b)
-
-    found += pairs.rule_pairs(records, own.rules, settings.seed, same)
+    found += pairs.rule_pairs(records, own.rules, settings.seed, _same)
     chosen = pairs.select(found, own.max_pairs, own.max_pairs_per_image, settings.seed)
 
     rows = []
@@ -73,20 +68,21 @@ def own_answers(settings: config.Config, run: Run, sft_model: Path, records: lis
     """Yield (pair, thought) for the wrong answers that the SFT model samples to `records`."""
     from workflow_scripts.evaluate import Examiner
 
-    own, terms = settings.preferences, terminology.load(tuple(settings.terms))
+    own = settings.preferences
     examiner = Examiner(settings, run)
     answers = examiner.generator(sft_model).answer(
         records, folder, temperature=own.temperature, samples=own.samples
     )
     for record, generations in zip(records, answers, strict=True):
-        closed = record["answer_type"] == "closed"
         for generation in generations:
             parsed = None if generation.truncated else examiner.reader.parse(generation.text)
-            if parsed and not (
-                scoring.correct(record["answer"], parsed[1], closed)
-                or terms.same(record["answer"], parsed[1])
-            ):
+            if parsed and not _same(record["answer"], parsed[1]):
                 yield Pair(record, parsed[1], OWN_ANSWER), parsed[0]
+
+
+def _same(a: str, b: str) -> bool:
+    """No synonym is a wrong answer. By our terms alone: the user's, added for the scorer, make no new pairs."""
+    return scoring.same_answer(a, b) or terminology.load().same(a, b)
 
 
 def spread(records: list[dict], limit: int, seed: int) -> list[dict]:
