@@ -61,9 +61,9 @@ def to_record(example: Example, image: str, prompt: str, target: str) -> dict:
 
 
 def last_turn(messages: list[dict]) -> dict:
-    """The dialogue again, as one question after a history: what `chosen` and `rejected` answer, for other tools.
+    """The dialogue before `chosen` and `rejected` once more: `prompt`, the last user turn, after a `history` of pairs.
 
-    LLaMA-Factory reads texts to choose between in this form only, ms-swift too; TRL wants `prompt` to be there.
+    LLaMA-Factory and ms-swift read preferences between texts in this form only; TRL wants a `prompt`.
     """
     turns = [message["content"] for message in messages]
     return {
@@ -75,7 +75,8 @@ def last_turn(messages: list[dict]) -> dict:
 def dataset_info(run: str) -> dict:
     """LLaMA-Factory's `dataset_info.json` for the three splits and the preference pairs of a run.
 
-    Splits are `sharegpt`. Pairs are `alpaca`: of its formats, the one whose `ranking` takes chosen and rejected texts.
+    Splits are `sharegpt`. Pairs are `alpaca`, the one of its formats whose `ranking` takes chosen and rejected texts;
+    their images are relative to their file, so they need `media_dir: results/preferences`.
     """
     sharegpt = {
         "formatting": "sharegpt",
