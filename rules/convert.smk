@@ -1,6 +1,7 @@
 rule convert:
     input:
         plan.raw_manifests,
+        terms=plan.terms if plan.config.data.terminology == "canonical" else [],
     output:
         train="results/data/{dataset}_{model_version}_{mode}/train.jsonl",
         validation="results/data/{dataset}_{model_version}_{mode}/validation.jsonl",

@@ -6,6 +6,7 @@ rule evaluate:
         model="results/models/{model_version}_{mode}/manifest.json",
         sft="results/sft/{dataset}_{model_version}_{mode}/metrics.json",
         dpo="results/dpo/{dataset}_{model_version}_{mode}/metrics.json",
+        terms=plan.terms,
     output:
         evaluation="results/eval/{dataset}_{model_version}_{mode}.json",
         predictions="results/eval/{dataset}_{model_version}_{mode}/predictions.jsonl",

@@ -96,6 +96,15 @@ def test_every_error_is_listed_with_path_value_and_nearest_name(tmp_path):
     assert "1e-5" not in message and "1e-05" not in message
 
 
+def test_wrong_terms_are_found_before_any_job(tmp_path):
+    (tmp_path / "terms.yaml").write_text("organs: {Hepar: {en: [Liver]}}")
+    (tmp_path / "a.yaml").write_text(f"seed: 1\nterms: [{tmp_path / 'terms.yaml'}]")
+    with pytest.raises(
+        UserError, match=r"a\.yaml: 1 error.*\n  terms: .*terms\.yaml: organs\.Hepar: 'Liver'"
+    ):
+        config.load([tmp_path / "a.yaml"])
+
+
 def test_exponents_are_numbers_for_our_reader_and_for_snakemakes(tmp_path):
     (tmp_path / "a.yaml").write_text("sft: {learning_rate: 2e-5}\ndpo: {learning_rate: 1E-6}")
     assert config.load([tmp_path / "a.yaml"]).sft.learning_rate == 2e-5
@@ -115,7 +124,7 @@ def test_unreadable_files_are_named(tmp_path, text, expected):
     with pytest.raises(UserError, match=expected) as error:
         config.load([tmp_path / "a.yaml"])
     assert str(tmp_path / "a.yaml") in str(error.value)
-    with pytest.raises(UserError, match="no such configuration file"):
+    with pytest.raises(UserError, match="b.yaml: No such file"):
         config.load([tmp_path / "b.yaml"])
 
 

@@ -88,6 +88,25 @@ def test_languages_can_be_chosen(downloaded):
     assert {row["language"] for row in rows} == {"zh"}
 
 
+def test_answers_can_be_put_in_canonical_terms(downloaded, tmp_path):
+    run = Run("slake", "4.1v", "thinking")
+    (tmp_path / "mine.yaml").write_text("modalities: {MRI: {zh: [磁振造影]}}", encoding="utf-8")
+
+    def converted(**changes) -> dict[str, dict]:
+        convert.convert(validate({**EMBEDDED, **changes}, "test"), downloaded, run)
+        return {row["id"]: row for split in SPLITS for row in files.read_jsonl(downloaded.split(run, split))}
+
+    kept = converted()
+    reworded = converted(data={"terminology": "canonical"}, terms=[tmp_path / "mine.yaml"])
+    reader = VERSIONS[run.model_version].answer_format(run.mode)
+    assert kept.keys() == reworded.keys() and not any("raw_answer" in row for row in kept.values())
+    for id, row in reworded.items():
+        assert row["raw_answer"] == kept[id]["answer"]
+        assert reader.read(row["messages"][1]["content"]) == row["answer"]
+    changes = {(row["raw_answer"], row["answer"]) for row in reworded.values()}
+    assert {("Top left", "Upper Left"), ("核磁共振", "磁振造影"), ("Yes", "Yes"), ("左肺", "左肺")} <= changes
+
+
 @pytest.fixture
 def incomplete(downloaded, tmp_path):
     """A copy of SLAKE without the image of one train and one test row."""

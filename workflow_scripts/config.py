@@ -27,6 +27,7 @@ from pydantic import (
 from workflow_scripts import credentials, files
 from workflow_scripts.datasets.readers import tables
 from workflow_scripts.errors import UserError
+from workflow_scripts.files import read_yaml
 from workflow_scripts.models.catalogue import MODES, VERSIONS
 from workflow_scripts.paths import Layout
 
@@ -109,6 +110,10 @@ class Data(_Section):
     thoughts: Literal["facts", "empty"] = Field(
         "facts",
         description="thinking mode, rows without a rationale: build it from the row's annotations, or none",
+    )
+    terminology: Literal["keep", "canonical"] = Field(
+        "keep",
+        description="answers as the set words them, or in canonical medical terms where all of one is known",
     )
     validation_share: Share = Field(
         0.1, description="images taken from train where a set has no validation split"
@@ -281,6 +286,10 @@ class Config(_Section):
         min_length=1,
         description="checkpoints by model version and mode",
     )
+    terms: list[Path] = Field(
+        [],
+        description="your own medical terms (YAML), beside those of workflow_scripts/datasets/terminology/",
+    )
     data: Data = Data()
     sft: Sft = Sft()
     preferences: Preferences = Preferences()
@@ -317,37 +326,6 @@ class Config(_Section):
 # Loading
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML in which 1e-5 is a number, as everyone who writes it means, and a key may stand only once."""
-
-    def construct_mapping(self, node, deep=False):
-        keys = [key.value for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands twice", node.start_mark
-                )
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-)
-
-
-def read_yaml(path: Path) -> dict:
-    """Read one YAML file; an unreadable one is a UserError that names file and line."""
-    try:
-        value = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader) or {}
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such configuration file") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: expected keys and values, found {type(value).__name__}")
-    return value
-
-
 def merge(base: dict, update: dict) -> dict:
     """`base` with the keys of `update` laid over it, section by section, as Snakemake merges configurations."""
     merged = dict(base)
@@ -374,6 +352,13 @@ def validate(raw: dict, where: str) -> Config:
     except ValidationError as error:
         problems += [credentials.without(_describe(item)) for item in error.errors()]
     problems += _cross_checks(raw)
+    if config and config.terms:
+        from workflow_scripts.datasets import terminology
+
+        try:
+            terminology.load(tuple(config.terms))
+        except UserError as error:
+            problems.append(f"terms: {error}")
     if problems:
         lines = "\n".join(f"  {problem}" for problem in problems)
         raise UserError(f"{where}: {len(problems)} error(s) in the configuration\n{lines}")

@@ -5,10 +5,11 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from workflow_scripts import cli, config, files, tracking
-from workflow_scripts.datasets import readers, records, splits
+from workflow_scripts.datasets import readers, records, splits, terminology
 from workflow_scripts.datasets.records import IMAGE_PLACEHOLDER, SPLITS, Example
 from workflow_scripts.datasets.thoughts import thought
 from workflow_scripts.errors import UserError
@@ -99,8 +100,13 @@ def _drop_unusable(
 def _record(
     row: Example, layout: Layout, folder: Path, answer_format: AnswerFormat, settings: config.Config
 ) -> dict:
+    worded = {}
+    if settings.data.terminology == "canonical":
+        worded = {"raw_answer": row.answer}
+        terms = terminology.load(tuple(settings.terms))
+        row = replace(row, answer=terms.canonical(row.answer, row.language) or row.answer)
     images = [os.path.relpath(layout.raw(row.source) / image, folder) for image in row.images]
-    return records.to_record(row, images, _turns(row, answer_format, settings.data.thoughts))
+    return records.to_record(row, images, _turns(row, answer_format, settings.data.thoughts)) | worded
 
 
 def _turns(row: Example, answer_format: AnswerFormat, thoughts: str) -> list[tuple[str, str]]:

@@ -14,6 +14,8 @@ import time
 from pathlib import Path
 
 from workflow_scripts import cli, config, files, tracking
+from workflow_scripts.datasets import terminology
+from workflow_scripts.datasets.terminology import Terminology
 from workflow_scripts.errors import UserError
 from workflow_scripts.evaluation import floor, scoring
 from workflow_scripts.evaluation.examiner import Examiner
@@ -38,7 +40,8 @@ def evaluate(settings: config.Config, layout: Layout, run: Run) -> dict:
     }
     chosen = _sample(records["validation"], settings.evaluation.max_validation_rows, settings.seed)
     examiner = Examiner(settings, run.model_version, run.mode)
-    rows, validation = _ask_stages(examiner, models, records["test"], chosen, folder)
+    terms = terminology.load(tuple(settings.terms))
+    rows, validation = _ask_stages(examiner, models, records["test"], chosen, folder, terms)
     final_stage = "dpo" if validation["dpo"]["accuracy"] >= validation["sft"]["accuracy"] else "sft"
     blank: list[dict] = []
     if settings.evaluation.blank_image:
@@ -62,9 +65,9 @@ def evaluate(settings: config.Config, layout: Layout, run: Run) -> dict:
             },
             "selection": {"by": "accuracy on validation rows", "validation": validation},
         },
-        "stages": {stage: scoring.breakdown(stage_rows) for stage, stage_rows in rows.items()},
-        "floor": {"question_only": question_only(records["train"], records["test"])},
-        "ablation": {"blank_image": scoring.breakdown(blank)} if blank else {},
+        "stages": {stage: scoring.breakdown(stage_rows, terms) for stage, stage_rows in rows.items()},
+        "floor": {"question_only": question_only(records["train"], records["test"], terms)},
+        "ablation": {"blank_image": scoring.breakdown(blank, terms)} if blank else {},
         "cost": {
             "sft_seconds": trained["sft"]["seconds"],
             "dpo_seconds": trained["dpo"]["seconds"],
@@ -79,7 +82,12 @@ def evaluate(settings: config.Config, layout: Layout, run: Run) -> dict:
 
 
 def _ask_stages(
-    examiner: Examiner, models: dict[str, Path], test: list[dict], validation: list[dict], folder: Path
+    examiner: Examiner,
+    models: dict[str, Path],
+    test: list[dict],
+    validation: list[dict],
+    folder: Path,
+    terms: Terminology,
 ) -> tuple[dict[str, list[dict]], dict[str, dict]]:
     """Predictions for `test` by stage, and scores of the trained stages on `validation`."""
     rows, scores = {}, {}
@@ -87,20 +95,21 @@ def _ask_stages(
         with examiner.model(path) as model:
             rows[stage] = examiner.predictions(model, test, folder, stage)
             if stage != "untrained":
-                scores[stage] = scoring.metrics(examiner.predictions(model, validation, folder, stage))
-        accuracy = scoring.metrics(rows[stage])["accuracy"]
+                scores[stage] = scoring.metrics(examiner.predictions(model, validation, folder, stage), terms)
+        accuracy = scoring.metrics(rows[stage], terms)["accuracy"]
         logger.info("%s: %.1f %% of %d", stage, 100 * accuracy, len(rows[stage]))
     return rows, scores
 
 
-def question_only(train: list[dict], test: list[dict]) -> dict:
+def question_only(train: list[dict], test: list[dict], terms: Terminology) -> dict:
     """Scores of answering from the question alone."""
     guesses = floor.question_only(train, test)
     return scoring.breakdown(
         [
             {**record, "gold": record["answer"], "answer": guess, "truncated": False}
             for record, guess in zip(test, guesses, strict=True)
-        ]
+        ],
+        terms,
     )
 
 
@@ -157,7 +166,7 @@ def evaluate_model(
         "model_version": version,
         "mode": mode,
         "protocol": scoring.PROTOCOL,
-        **scoring.breakdown(rows),
+        **scoring.breakdown(rows, terminology.load(tuple(settings.terms))),
     }
     files.write_jsonl(output.with_suffix(".predictions.jsonl"), rows)
     files.write_json(output, result)

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+import yaml
+
 from workflow_scripts.errors import UserError
 
 
@@ -113,6 +115,39 @@ def read_jsonl(path: Path) -> Iterator[dict]:
                         raise UserError(f"{path}:{number}: not a JSON object ({error})") from None
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which 1e-5 is a number, as everyone who writes it means, and a key may stand only once."""
+
+    def construct_mapping(self, node, deep=False):
+        keys = [key.value for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} stands twice", node.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def read_yaml(path: Path) -> dict:
+    """Read one YAML file; an unreadable one is a UserError that names file and line."""
+    try:
+        value = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader) or {}
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 ({error})") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: expected keys and values, found {type(value).__name__}")
+    return value
 
 
 def sha256(path: Path) -> str:

@@ -15,6 +15,7 @@ class Plan:
     def __init__(self, raw: dict, where: list[Path], root: Path) -> None:
         self.config = config.validate(raw, where=", ".join(map(str, where)))
         self.layout = Layout(Path("results"))
+        self.terms = list(map(str, self.config.terms))
         self.sources = [
             name for name, entry in self.config.datasets.items() if not isinstance(entry, Combination)
         ]

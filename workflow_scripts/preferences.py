@@ -15,7 +15,7 @@ from pathlib import Path
 
 from workflow_scripts import cli, config, files, tracking
 from workflow_scripts.datasets import preferences as pairs
-from workflow_scripts.datasets import user_pairs
+from workflow_scripts.datasets import terminology, user_pairs
 from workflow_scripts.datasets.preferences import OWN_ANSWER, Answers, Pair
 from workflow_scripts.errors import UserError
 from workflow_scripts.evaluation import scoring
@@ -123,10 +123,13 @@ def is_wrong(answer: str, record: dict, answers: Answers) -> bool:
 def agree(answer: str, right: str) -> bool:
     """Whether `answer` may be right where `right` is: it says the same, or one of them is a part of the other.
 
-    What says yes or no has no parts: 有 is a part of 没有 and denies it.
+    Synonyms say the same, by our terms alone: the user's, added for the scorer, make no new pairs. What says yes or
+    no has no parts: 有 is a part of 没有 and denies it.
     """
     if scoring.polarity(answer) or scoring.polarity(right):
         return scoring.same_answer(answer, right)
+    if terminology.load().same(answer, right):
+        return True
     words, right_words = set(scoring.tokens(answer)), set(scoring.tokens(right))
     return words <= right_words or right_words <= words
 

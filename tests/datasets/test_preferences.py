@@ -220,6 +220,7 @@ def test_the_record_leaves_the_last_turn_out(phantom_examples):
     source = to_record(example, ["a.png"], [("<image>Q", "<answer>A</answer>")])
     made = preferences.to_record(Pair(source, "B", "swap"), "<answer>A</answer>", "<answer>B</answer>")
     assert made["messages"] == [{"role": "user", "content": "<image>Q"}]
+    assert (made["prompt"], made["history"]) == ("<image>Q", [])
     assert (made["chosen"], made["rejected"]) == ("<answer>A</answer>", "<answer>B</answer>")
     assert (made["rejected_answer"], made["origin"]) == ("B", "swap")
     copied = ("images", "id", "source", "image_id", "question", "answer", "language", "answer_type")

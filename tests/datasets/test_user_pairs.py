@@ -35,6 +35,8 @@ def test_a_file_of_the_user_is_read(own_file):
         **USER,
         "chosen": "YES",
         "rejected": "NO",
+        "prompt": USER["messages"][-1]["content"],
+        "history": [],
         "id": "mine-1",
         "source": "mine",
         "origin": "user",

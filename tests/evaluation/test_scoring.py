@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from workflow_scripts.datasets import terminology
 from workflow_scripts.evaluation.scoring import (
     breakdown,
     correct,
@@ -147,6 +148,7 @@ def test_metrics_by_hand():
     assert metrics(rows) == {
         "n": 4,
         "accuracy": 0.5,
+        "accuracy_terms": 0.5,
         "closed_accuracy": 0.5,
         "open_exact_match": 0.5,
         "open_token_f1": pytest.approx((2 / 3 + 1) / 2),
@@ -158,6 +160,26 @@ def test_metrics_by_hand():
     assert list(parts) == ["overall", "test_sets", "languages"]
     assert {name: part["n"] for name, part in parts["test_sets"].items()} == {"other": 1, "slake": 3}
     assert parts["languages"]["zh"]["accuracy"] == 1
+
+
+def test_synonyms_count_in_their_own_column_only(tmp_path):
+    rows = [
+        row("X-Ray", "Radiograph"),
+        row("Lung, Heart", "heart and lungs"),
+        row("肝脏", "肝", language="zh"),
+        row("left lung", "right lung"),
+        row("Hyperdense", "hypodense", "closed"),
+        row("pneumothorax", "no pneumothorax"),
+        row("no", "none", "closed"),
+        row("CT", None, truncated=True),
+        row("knee", "the genu"),
+    ]
+    found = metrics(rows)
+    assert (found["accuracy"], found["open_exact_match"]) == (0, 0) and found["accuracy_terms"] == 3 / 9
+    (tmp_path / "mine.yaml").write_text("organs: {Knee: {en: [genu]}}")
+    mine = terminology.load((tmp_path / "mine.yaml",))
+    assert metrics(rows, mine) == found | {"accuracy_terms": 4 / 9}
+    assert breakdown(rows, mine)["languages"]["en"]["accuracy_terms"] == 3 / 8
 
 
 def test_a_group_without_rows_has_no_value():

@@ -43,7 +43,7 @@ def evaluation():
         "model": {"version": "4.1v"},
         "stages": {
             "untrained": stage(None, "lung", "肝"),
-            "sft": stage("yes", "lung", "肺"),
+            "sft": stage("yes", "left-sided lung", "肺"),
             "dpo": stage("yes", "left lung", "肺"),
         },
         "floor": {"question_only": stage("yes", "lung", "肝")},
@@ -81,13 +81,14 @@ def test_the_schema_refuses(evaluation, path, value):
 
 def test_table(evaluation):
     assert table(evaluation).splitlines() == [
-        "combined_4.1v_thinking: accuracy in %, strict protocol, n = 3 questions, unreadable ones are wrong",
-        "                             all  closed   open    rad  slake",
-        "question-only floor         33.3   100.0    0.0  100.0    0.0",
-        "before training              0.0     0.0    0.0    0.0    0.0",
-        "after SFT                   66.7   100.0   50.0  100.0   50.0",
-        "after DPO                  100.0   100.0  100.0  100.0  100.0",
-        "DPO model on blank images   33.3     0.0   50.0      –      –",
+        "combined_4.1v_thinking: accuracy in %, strict protocol, n = 3 questions, unreadable ones are wrong;"
+        " terms: medical synonyms are right too",
+        "                             all  closed   open    rad  slake  terms",
+        "question-only floor         33.3   100.0    0.0  100.0    0.0   33.3",
+        "before training              0.0     0.0    0.0    0.0    0.0    0.0",
+        "after SFT                   66.7   100.0   50.0  100.0   50.0  100.0",
+        "after DPO                  100.0   100.0  100.0  100.0  100.0  100.0",
+        "DPO model on blank images   33.3     0.0   50.0      –      –   33.3",
     ]
 
 

@@ -6,6 +6,8 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from workflow_scripts.datasets.records import last_turn
+
 OWN_ANSWER = "own_answer"
 TRIES = 8  # answers drawn before a question is given up
 
@@ -239,6 +241,7 @@ def to_record(pair: Pair, chosen: str, rejected: str) -> dict:
         "images": record["images"],
         "chosen": chosen,
         "rejected": rejected,
+        **last_turn(record["messages"][:-1]),
         **{key: record[key] for key in copied},
         "rejected_answer": pair.rejected,
         "origin": pair.origin,

@@ -105,8 +105,24 @@ def tidied(example: Example) -> Iterator[dict]:
         yield {"id": example.id, "field": name, "stated": stated, "written": getattr(example, name)}
 
 
+def last_turn(messages: list[dict]) -> dict:
+    """The dialogue before `chosen` and `rejected` once more: `prompt`, the last user turn, after a `history` of pairs.
+
+    LLaMA-Factory and ms-swift read preferences between texts in this form only; TRL wants a `prompt`.
+    """
+    turns = [message["content"] for message in messages]
+    return {
+        "prompt": turns[-1],
+        "history": [list(pair) for pair in zip(turns[:-1:2], turns[1::2], strict=True)],
+    }
+
+
 def dataset_info(run: str) -> dict:
-    """LLaMA-Factory's `dataset_info.json` for the three splits and the preference pairs of a run."""
+    """LLaMA-Factory's `dataset_info.json` for the three splits and the preference pairs of a run.
+
+    Splits are `sharegpt`. Pairs are `alpaca`, the one of its formats whose `ranking` takes chosen and rejected texts;
+    their images are relative to their file, so they need `media_dir: results/preferences`.
+    """
     sharegpt = {
         "formatting": "sharegpt",
         "columns": {"messages": "messages", "images": "images"},
@@ -118,10 +134,11 @@ def dataset_info(run: str) -> dict:
         },
     }
     info = {f"{run}_{split}": {"file_name": f"{split}.jsonl", **sharegpt} for split in SPLITS}
+    columns = ("prompt", "history", "images", "chosen", "rejected")
     info[f"{run}_preferences"] = {
         "file_name": f"../../preferences/{run}.jsonl",
-        **sharegpt,
+        "formatting": "alpaca",
         "ranking": True,
-        "columns": {**sharegpt["columns"], "chosen": "chosen", "rejected": "rejected"},
+        "columns": {column: column for column in columns},
     }
     return info

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from workflow_scripts.datasets import checks
 from workflow_scripts.datasets.checks import Message, Text
 from workflow_scripts.datasets.images import image_size
+from workflow_scripts.datasets.records import last_turn
 from workflow_scripts.errors import UserError
 
 
@@ -38,7 +39,8 @@ def read(path: Path, rewrite: Callable[[str], str]) -> Iterator[dict]:
             pair = _pair(line, path.parent, rewrite)
         except ValueError as error:
             raise UserError(f"{path}:{number}: {error}") from None
-        yield {"id": f"{path.stem}-{number}", "source": path.stem, **pair, "origin": "user"}
+        defaults = {"id": f"{path.stem}-{number}", "source": path.stem}
+        yield {**defaults, **pair, **last_turn(pair["messages"]), "origin": "user"}
 
 
 def _pair(line: bytes, folder: Path, rewrite: Callable[[str], str]) -> dict:

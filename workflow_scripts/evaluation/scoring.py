@@ -1,5 +1,7 @@
 """The `strict` protocol: exact match after normalisation, and yes/no by polarity, never by substring.
 
+Beside it, in a column of its own, the same with medical synonyms taken for equal.
+
 A prediction row is a dict with at least "gold", "answer" (None when unreadable), "answer_type"
 ("open" or "closed"), "truncated", "source" and "language".
 """
@@ -9,35 +11,12 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
 
+from workflow_scripts.datasets import terminology
 from workflow_scripts.datasets.polarity import NO, YES
+from workflow_scripts.datasets.terminology import Terminology
+from workflow_scripts.datasets.tokens import tokens
 
 PROTOCOL = "strict"
-
-_NUMBER_WORDS = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-    "seventeen eighteen nineteen twenty"
-)
-_DIGITS = {word: str(number) for number, word in enumerate(_NUMBER_WORDS.split())}
-_ARTICLES = frozenset(("a", "an", "the"))
-_CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0003ffff"
-# A sign, a comparison or a per cent changes what a finding means ("HER2+", "< 5 %"): these are tokens too.
-_TOKEN = re.compile(rf"(?:(?<!\S)-)?\d+(?:\.\d+)*|[{_CJK}]|[^\W_{_CJK}]+|[%+<>≤≥]")
-_GROUPED_DIGITS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
-
-
-def tokens(text: str) -> list[str]:
-    """The normalised tokens of a text: NFKC, no case, punctuation or articles; CJK one by one.
-
-    "zero" to "twenty" become digits; "5cm" is "5", "cm". Decimals, a number's sign and % + < > ≤ ≥ stay.
-    Empty only for text without any letter, digit or such sign.
-    """
-    text = unicodedata.normalize("NFKC", text).casefold()
-    text = re.sub(r"['’]", "", text.replace("−", "-"))
-    found = _TOKEN.findall(_GROUPED_DIGITS.sub("", text))
-    # Nothing follows the "A" of "hepatitis A", so that is not an article.
-    kept = [token for token in found[:-1] if token not in _ARTICLES] + found[-1:]
-    return [_DIGITS.get(token, token) for token in kept]
-
 
 _BARE = {tuple(tokens(word)): kind for kind, words in (("yes", YES), ("no", NO)) for word in words}
 
@@ -129,18 +108,22 @@ def token_recall(gold: str, answer: str | None) -> float:
     return _overlap(gold_tokens, tokens(answer or "")) / max(1, len(gold_tokens))
 
 
-def metrics(rows: Iterable[dict]) -> dict[str, float | int | None]:
+def metrics(rows: Iterable[dict], terms: Terminology | None = None) -> dict[str, float | int | None]:
     """The protocol's numbers over prediction rows: n, then shares of 0..1, None where a group is empty.
 
-    `accuracy`, `unreadable` and `truncated` are over all rows; `closed_accuracy` over closed and the
-    `open_*` over open ones. An unreadable answer is wrong and stays in every denominator.
+    `accuracy`, `accuracy_terms`, `unreadable` and `truncated` are over all rows; `closed_accuracy` over closed and
+    the `open_*` over open ones. An unreadable answer is wrong and stays in every denominator. `accuracy_terms`
+    counts as right too what names the gold answer's concepts by `terms` (ours where it is None); no other number
+    knows of synonyms.
     """
     rows = list(rows)
+    terms = terms or terminology.load()
     closed = [row for row in rows if row["answer_type"] == "closed"]
     opened = [row for row in rows if row["answer_type"] == "open"]
     return {
         "n": len(rows),
         "accuracy": _mean(_row_correct, rows),
+        "accuracy_terms": _mean(lambda row: _row_correct(row) or _same_terms(row, terms), rows),
         "closed_accuracy": _mean(_row_correct, closed),
         "open_exact_match": _mean(_row_correct, opened),
         "open_token_f1": _mean(lambda row: token_f1(row["gold"], row["answer"]), opened),
@@ -154,16 +137,24 @@ def _row_correct(row: dict) -> bool:
     return correct(row["gold"], row["answer"], row["answer_type"] == "closed")
 
 
+def _same_terms(row: dict, terms: Terminology) -> bool:
+    return row["answer"] is not None and terms.same(row["gold"], row["answer"])
+
+
 def _mean(value: Callable[[dict], float], rows: list[dict]) -> float | None:
     return sum(map(value, rows)) / len(rows) if rows else None
 
 
-def breakdown(rows: Iterable[dict]) -> dict[str, dict]:
+def breakdown(rows: Iterable[dict], terms: Terminology | None = None) -> dict[str, dict]:
     """`metrics` over all rows ("overall"), by source ("test_sets") and by language ("languages")."""
     rows = list(rows)
-    return {"overall": metrics(rows), "test_sets": _by("source", rows), "languages": _by("language", rows)}
+    return {
+        "overall": metrics(rows, terms),
+        "test_sets": _by("source", rows, terms),
+        "languages": _by("language", rows, terms),
+    }
 
 
-def _by(key: str, rows: list[dict]) -> dict[str, dict]:
+def _by(key: str, rows: list[dict], terms: Terminology | None) -> dict[str, dict]:
     names = sorted({row[key] for row in rows})
-    return {name: metrics(row for row in rows if row[key] == name) for name in names}
+    return {name: metrics((row for row in rows if row[key] == name), terms) for name in names}

@@ -92,6 +92,28 @@ def _parts(message: dict) -> str | list[dict]:
     return parts
 
 
+def conversation(record: dict) -> dict:
+    """A record or a preference pair in TRL's conversational form, for `Dataset.map` over a file of ours.
+
+    Keys: prompt and completion, or prompt, chosen and rejected; each is a list of messages whose content is a list
+    of parts, with an image part where a placeholder stood. Of several assistant turns the last is the completion.
+    """
+    *context, last = record["messages"]
+    if "chosen" in record:
+        ends = {key: {"role": "assistant", "content": record[key]} for key in ("chosen", "rejected")}
+        context.append(last)
+    else:
+        ends = {"completion": last}
+    return {"prompt": list(map(_in_parts, context)), **{key: [_in_parts(end)] for key, end in ends.items()}}
+
+
+def _in_parts(message: dict) -> dict:
+    content = _parts(message)
+    if isinstance(content, str):  # Arrow has one type a column
+        content = [{"type": "text", "text": content}]
+    return {"role": message["role"], "content": content}
+
+
 def image_paths(record_images: list[str], folder: Path) -> list[str]:
     """A record's image paths, relative to its file in `folder`, as paths that open from here."""
     return [str(folder / image) for image in record_images]

@@ -132,6 +132,7 @@ def test_another_right_answer_to_the_same_question_is_not_wrong():
 @pytest.mark.parametrize(
     ("answer", "right", "agreed"),
     [
+        ("small intestine", "Small Bowel", True),  # synonyms
         ("x-ray", "Chest X-ray", True),
         ("Chest X-ray", "x-ray", True),
         ("有", "没有", False),
