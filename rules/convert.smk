@@ -14,6 +14,7 @@ rule convert:
         "../envs/workflow.yaml"
     params:
         settings=plan.settings("convert"),
+        mixture=plan.mixture,
     message:
         "Convert {wildcards.dataset} {wildcards.model_version} {wildcards.mode}"
     shell:

@@ -33,15 +33,13 @@ class Examiner:
     def generator(self, path: Path):
         """The model at `path`, ready to be asked."""
         from workflow_scripts.evaluation.generation import Generator
-        from workflow_scripts.models import loading
+        from workflow_scripts.models import loading, processors
         from workflow_scripts.models.dialogue import Dialogue
 
         own = self.settings.evaluation
         device, dtype = loading.device_and_dtype(own.gpus)
         loaded = loading.model(path, dtype, device, device_map="auto" if own.gpus > 1 else None)
-        processor = loading.processor(
-            path, VERSIONS[self.run.model_version], self.settings.data.max_image_side
-        )
+        processor = processors.load(path, VERSIONS[self.run.model_version], self.settings.data.max_image_side)
         dialogue = Dialogue(processor, self.run.model_version, self.run.mode)
         return Generator(loaded, processor, dialogue, own.batch_size, own.max_new_tokens)
 

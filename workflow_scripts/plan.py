@@ -40,6 +40,14 @@ class Plan:
             str(self.layout.raw(name) / "manifest.json") for name in self.config.sources(wildcards.dataset)
         ]
 
+    def mixture(self, wildcards) -> dict:
+        """The values by which the members of a data set are mixed."""
+        return config.mixture_settings(self.config, wildcards.dataset)
+
+    def preference_files(self, wildcards) -> list[str]:
+        """The user's own preference files for a data set."""
+        return [str(path) for path in self.config.preferences.files.get(wildcards.dataset, [])]
+
     def source(self, wildcards) -> dict:
         """The values whose change fetches a source again."""
         return config.origin_settings(self.config, wildcards.source)

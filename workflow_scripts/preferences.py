@@ -12,11 +12,14 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 from workflow_scripts import cli, config, files, tracking
+from workflow_scripts.datasets import checks, mixing
 from workflow_scripts.datasets import preferences as pairs
+from workflow_scripts.datasets.checks import Problems
 from workflow_scripts.datasets.preferences import OWN_ANSWER, Pair
 from workflow_scripts.errors import UserError
 from workflow_scripts.evaluation import scoring
 from workflow_scripts.models.catalogue import VERSIONS
+from workflow_scripts.models.formats import AnswerFormat
 from workflow_scripts.paths import Layout, Run
 
 logger = logging.getLogger(__name__)
@@ -30,7 +33,7 @@ def preferences(settings: config.Config, layout: Layout, run: Run, sft_model: Pa
     records = [
         record
         for record in files.read_jsonl(layout.split(run, "train"))
-        if _image(record, folder) not in tested
+        if _image(record, folder) not in tested and not mixing.is_copy(record["id"])
     ]
     if not records:
         raise UserError(f"{run}: every train image is in the test set too, so no pair may be made of one")
@@ -53,6 +56,7 @@ def preferences(settings: config.Config, layout: Layout, run: Run, sft_model: Pa
         thought = thoughts.get((pair.record["id"], pair.rejected)) or reader.parse(target)[0]
         row = pairs.to_record(pair, target, reader.write(pair.rejected, thought))
         rows.append({**row, "images": _relative(row["images"], folder, output.parent)})
+    _check(rows, reader)
     for file in own.files.get(run.dataset, []):
         rows += _user_rows(file, output.parent, layout, run)
     if not rows:
@@ -73,10 +77,9 @@ def own_answers(settings: config.Config, run: Run, sft_model: Path, records: lis
         records, folder, temperature=own.temperature, samples=own.samples
     )
     for record, generations in zip(records, answers, strict=True):
-        closed = record["answer_type"] == "closed"
         for generation in generations:
             parsed = None if generation.truncated else examiner.reader.parse(generation.text)
-            if parsed and not scoring.correct(record["answer"], parsed[1], closed):
+            if parsed and not scoring.same_answer(record["answer"], parsed[1]):
                 yield Pair(record, parsed[1], OWN_ANSWER), parsed[0]
 
 
@@ -100,21 +103,30 @@ def _relative(images: list[str], folder: Path, target: Path) -> list[str]:
     return [os.path.relpath(folder / image, target) for image in images]
 
 
+def _check(rows: list[dict], reader: AnswerFormat) -> None:
+    """Refuse pairs that a stranger could not use: answers are read back from the texts and must differ."""
+
+    def same(chosen: str, rejected: str) -> bool:
+        return scoring.same_answer(*(reader.read(text) or "" for text in (chosen, rejected)))
+
+    problems = Problems()
+    for row in rows:
+        if problem := checks.pair_problem(row, same):
+            kind, detail = problem
+            problems.add(kind, f"{row['id']}: {detail}")
+    if problems:
+        raise UserError("\n".join(["preference pairs:", *problems.lines()]))
+
+
 def _user_rows(file: Path, target: Path, layout: Layout, run: Run) -> list[dict]:
     """The user's own pairs; one that shows the content of a test image is refused."""
-    rows = list(pairs.user_pairs(file))
-    tested = {
-        files.sha256(layout.data(run) / image)
-        for record in files.read_jsonl(layout.split(run, "test"))
-        for image in record["images"]
-    }
-    for row in rows:
-        for image in row["images"]:
-            if files.sha256(file.parent / image) in tested:
-                raise UserError(
-                    f"{file}: {row['id']}: the image {image} belongs to the test set; remove the pair"
-                )
-    return [{**row, "images": _relative(row["images"], file.parent, target)} for row in rows]
+    folder = layout.data(run)
+    images = {image for record in files.read_jsonl(layout.split(run, "test")) for image in record["images"]}
+    tested = {files.sha256(folder / image) for image in images}
+    return [
+        {**row, "images": _relative(row["images"], file.parent, target)}
+        for row in pairs.user_pairs(file, scoring.same_tokens, tested)
+    ]
 
 
 def main(arguments: list[str] | None = None) -> int:

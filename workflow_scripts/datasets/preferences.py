@@ -4,12 +4,13 @@ import json
 import random
 import re
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from workflow_scripts import files
 from workflow_scripts.datasets import checks
 from workflow_scripts.datasets.checks import Message, Text
 from workflow_scripts.datasets.images import image_size
@@ -265,34 +266,37 @@ class UserPair(BaseModel):
     rejected: Text
 
 
-def user_pairs(path: Path) -> Iterator[dict]:
+def user_pairs(path: Path, same: Callable[[str, str], bool], tested: Container[str]) -> Iterator[dict]:
     """The preference records of the user's own JSONL file, images relative to it as they are written there.
 
-    The first line that is wrong is a UserError with its number and the key.
+    `same` says whether two texts are equal once normalised, `tested` has the SHA-256 of every test image.
+    The first line that is wrong, or shows a test image, is a UserError with its number and the key.
     """
     try:
         lines = path.read_bytes().splitlines()
     except OSError as error:
         raise UserError(f"preferences.files: {path}: {error.strerror}") from None
     for number, line in enumerate(lines, start=1):
-        problem = _user_problem(line, path.parent)
+        problem = _user_problem(line, path.parent, same, tested)
         if problem:
             raise UserError(f"{path}:{number}: {problem}")
         yield {"id": f"{path.stem}-{number}", "source": path.stem, **json.loads(line), "origin": "user"}
 
 
-def _user_problem(line: bytes, folder: Path) -> str | None:
+def _user_problem(
+    line: bytes, folder: Path, same: Callable[[str, str], bool], tested: Container[str]
+) -> str | None:
     try:
         pair = UserPair.model_validate(json.loads(line)).model_dump()
         for image in pair["images"]:
             image_size(folder / image)
+            if files.sha256(folder / image) in tested:
+                return f"images: {image} belongs to the test set; remove the pair"
     except ValidationError as error:
         return checks.describe(error)
     except ValueError as error:
         return f"not JSON: {error}"
     except UserError as error:
         return f"images: {error}"
-    if pair["chosen"] == pair["rejected"]:
-        return "rejected: the same text as chosen"
-    problem = checks.dialogue_problem(pair["messages"], pair["images"], last="user")
-    return problem and f"messages: {': '.join(problem)}"
+    problem = checks.pair_problem(pair, same)
+    return problem and ": ".join(problem)

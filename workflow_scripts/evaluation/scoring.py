@@ -108,9 +108,14 @@ def correct(gold: str, answer: str | None, closed: bool) -> bool:
     return wanted == tokens(answer) != []
 
 
+def same_tokens(a: str, b: str) -> bool:
+    """Whether two texts are equal once normalised."""
+    return tokens(a) == tokens(b)
+
+
 def same_answer(a: str, b: str) -> bool:
     """Whether two answers say the same: equal tokens, or one is a bare yes/no and the other agrees with it."""
-    return tokens(a) == tokens(b) or correct(a, b, closed=True) or correct(b, a, closed=True)
+    return same_tokens(a, b) or correct(a, b, closed=True) or correct(b, a, closed=True)
 
 
 def _overlap(gold: list[str], answer: list[str]) -> int:
