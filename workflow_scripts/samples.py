@@ -47,7 +47,7 @@ class Viewer:
         self._pixels = Pixels(self._image_processor)
 
     def show(self, row: Row) -> dict:
-        """The last turn of a row: "images" (data URIs), "image_tokens", "prompt", and "target", its trained tokens.
+        """The last turn of a row: its images as data URIs and in tokens, the prompt, and the trained text by tokens.
 
         An image that cannot be decoded is a UserError.
         """
@@ -61,6 +61,7 @@ class Viewer:
             "image_tokens": [self._pixels.tokens(grid) for _, grid in found],
             "prompt": turn.prompt,
             "target": token_texts(self._dialogue.processor.tokenizer, turn.completion),
+            "target_tokens": len(self._dialogue.tokens(turn.completion)),
         }
 
     def _seen(self, patches, grid):

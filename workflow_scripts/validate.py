@@ -26,17 +26,17 @@ logger = logging.getLogger(__name__)
 
 BATCH = 1000  # rows whose texts are given to the tokenizer at once
 SHOWN_PAIRS = 12  # near-duplicates that the page shows
+OUTPUTS = ("validation.json", "validation.html", "validation-failed.html", "near_duplicates.jsonl")
 PAGE_ONLY = ("samples", "near_duplicate_pictures")
 
 
 def validate(settings: config.Config, layout: Layout, run: Run) -> dict:
     """Check the records of `run`, write summary and page; errors make one UserError and another page."""
     folder = layout.data(run)
-    names = ("validation.json", "validation.html", "validation-failed.html")
-    verdict, page, failed_page = (folder / name for name in names)
+    verdict, page, failed_page, near = (folder / name for name in OUTPUTS)
     parameters = config.stage_settings(settings, "validate")
     with tracking.stage(settings, layout, run, "validate", parameters) as record:
-        for stale in (verdict, page, failed_page):
+        for stale in (verdict, page, failed_page, near):
             stale.unlink(missing_ok=True)
         examination = Examination(settings, layout, run)
         summary = examination.result()
@@ -85,8 +85,7 @@ class Examination:
         self._check_repeats()
         self._check_shared_images()
         self._check_user_pairs()
-        hashes = self.pictures.decode() if self.settings.data.decode_images else None
-        found = None if hashes is None else self._near_duplicates(hashes)
+        found = self._near_duplicates(self.pictures.decode()) if self.settings.data.decode_images else None
         samples = list(self._samples())
         return {
             "run": str(self.run),
@@ -99,7 +98,7 @@ class Examination:
             "token_lengths": distribution(self.lengths, self.settings.data.max_tokens),
             "answers": self.statistics.answers(),
             "leaks": [self.ledger.matrix(held, tested) for held, tested in SPLIT_PAIRS],
-            "near_duplicates": found and {"most_bits": MOST_BITS, "pairs": len(found)},
+            "near_duplicates": None if found is None else {"most_bits": MOST_BITS, "pairs": len(found)},
             "near_duplicate_pictures": [_side_by_side(*pair) for pair in (found or [])[:SHOWN_PAIRS]],
             "samples": samples,
         }
@@ -189,7 +188,7 @@ class Examination:
             for bits, one, other in near_duplicates.pairs(trained, tested)
         ]
         rows = [{"bits": bits, "image": one.name, "test_image": other.name} for bits, one, other in found]
-        files.write_jsonl(self.folder / "near_duplicates.jsonl", rows)
+        files.write_jsonl(self.folder / OUTPUTS[-1], rows)
         for row in rows:
             kind = "image in train or validation that looks like a test image"
             self.warnings.add(
