@@ -40,7 +40,12 @@ WRONG = """
 seed: -1
 datsets: {}
 sft: {learning_rate: 1e-5, metod: lora, method: lorra, lora: {rnk: 3}}
-datasets: {my_set: {reader: slak}, combo: {members: [slake, slak]}, open: {reader: rad, repository: a/b}}
+datasets:
+  my_set: {reader: slak}
+  combo: {members: [slake, slak], wieghts: {}}
+  open: {reader: rad, repository: a/b}
+  mixed: {members: [slake, rad], weights: {slake: 0, rat: 2}, temperature: 2}
+data: {near_duplicates: remove}
 models: {4.1w: {thinking: {repo: x}}}
 tracking: [mlfow]
 """
@@ -64,6 +69,12 @@ def test_every_error_is_listed_with_path_value_and_nearest_name(tmp_path):
         "datasets.my_set.reader: 'slak' is unknown",
         "datasets.combo.members: 'slak' is unknown",
         "datasets.open.revision: missing",
+        "datasets.combo.wieghts: 'wieghts' is unknown (known: members, weights, temperature)",
+        "datasets.mixed.weights.slake: 0",
+        "datasets.mixed.weights: 'rat' is unknown (known: slake, rad); did you mean 'rad'?",
+        "datasets.mixed.weights.rad: missing",
+        "datasets.mixed: has both weights and temperature",
+        "data.near_duplicates: remove needs data.splits: image_disjoint",
         "models.4.1w: '4.1w' is unknown",
         "models.4.1w.thinking.repo",
         "tracking.0: 'mlfow' is unknown",
@@ -118,3 +129,12 @@ def test_what_does_not_change_a_result_does_not_rerun_a_stage():
     assert stage_settings(settings, "sft") == before
     settings.sft.lora.rank = 8
     assert stage_settings(settings, "sft") != before
+
+
+def test_how_a_combination_is_mixed_is_its_own_setting():
+    raw = {"members": ["slake", "rad"], "temperature": 2}
+    settings = config.validate(
+        {"datasets": {**config.Config().model_dump()["datasets"], "mixed": raw}}, "here"
+    )
+    assert config.mixture_settings(settings, "mixed") == {"weights": {}, "temperature": 2}
+    assert config.mixture_settings(settings, "slake") == {}

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from workflow_scripts import files
 from workflow_scripts.datasets import preferences
 from workflow_scripts.datasets.preferences import OWN_ANSWER, Pair, rule_pairs, select
 from workflow_scripts.datasets.records import to_record
@@ -203,6 +204,7 @@ def test_the_record_leaves_the_last_turn_out(phantom_examples):
     assert all(made[key] == source[key] for key in copied)
 
 
+same = scoring.same_tokens
 USER = {
     "messages": [{"role": "user", "content": "<image>Is it?"}],
     "images": ["a.png"],
@@ -225,7 +227,7 @@ def own_file(tmp_path):
 
 
 def test_a_file_of_the_user_is_read(own_file):
-    first, second = preferences.user_pairs(own_file(USER, {**USER, "id": "x", "note": "kept"}))
+    first, second = preferences.user_pairs(own_file(USER, {**USER, "id": "x", "note": "kept"}), same, ())
     assert first == {**USER, "id": "mine-1", "source": "mine", "origin": "user"}
     assert (second["id"], second["note"]) == ("x", "kept")
 
@@ -235,28 +237,35 @@ def test_a_file_of_the_user_is_read(own_file):
     [
         ({"chosen": ""}, "chosen: "),
         ({"rejected": 3}, "rejected: "),
-        ({"rejected": "Yes"}, "rejected: the same text as chosen"),
+        ({"rejected": "yes."}, "rejected says the same as chosen: 'yes.'"),
         ({"images": []}, "images: "),
         ({"images": ["none.png"]}, "images: .*none.png: no such image"),
         ({"messages": []}, "messages: "),
         ({"messages": [{"role": "user"}]}, "messages.0.content: "),
         (
             {"messages": [{"role": "user", "content": "Is it?"}]},
-            "messages: <image> does not stand once per image",
+            "<image> does not stand once per image",
         ),
         (
             {"messages": [*USER["messages"], {"role": "assistant", "content": "Yes"}]},
-            "messages: roles do not",
+            "roles do not",
         ),
     ],
 )
 def test_a_wrong_line_of_the_user_is_named(own_file, change, said):
     with pytest.raises(UserError, match=rf"mine.jsonl:2: {said}"):
-        list(preferences.user_pairs(own_file(USER, {**USER, **change})))
+        list(preferences.user_pairs(own_file(USER, {**USER, **change}), same, ()))
+
+
+def test_a_test_image_of_the_user_is_refused(own_file, tmp_path):
+    path = own_file(USER)
+    tested = {files.sha256(tmp_path / "a.png")}
+    with pytest.raises(UserError, match="mine.jsonl:1: images: a.png belongs to the test set"):
+        list(preferences.user_pairs(path, same, tested))
 
 
 def test_a_file_that_is_not_json_or_not_there_is_named(own_file, tmp_path):
     with pytest.raises(UserError, match="mine.jsonl:1: not JSON"):
-        list(preferences.user_pairs(own_file("{")))
+        list(preferences.user_pairs(own_file("{"), same, ()))
     with pytest.raises(UserError, match="none.jsonl: No such file"):
-        list(preferences.user_pairs(tmp_path / "none.jsonl"))
+        list(preferences.user_pairs(tmp_path / "none.jsonl", same, ()))
