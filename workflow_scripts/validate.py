@@ -59,7 +59,7 @@ def validate(settings: config.Config, layout: Layout, run: Run) -> dict:
 
 
 class Examination:
-    """One reading of the records of a run, row by row; what is kept of them does not grow with their number."""
+    """One reading of the records of a run, row by row; some 50 bytes of each are kept."""
 
     def __init__(self, settings: config.Config, layout: Layout, run: Run) -> None:
         self.settings, self.layout, self.run = settings, layout, run
