@@ -1,1 +1,1 @@
-"""Speed against stock TRL, both in one process: `python -m benchmarks.sft`, `python -m benchmarks.dpo`."""
+"""What the workflow costs, measured: each module is a command."""

@@ -45,12 +45,14 @@ datsets: {}
 sft: {learning_rate: 1e-5, metod: lora, method: lorra, lora: {rnk: 3}}
 datasets:
   my_set: {reader: slak}
-  combo: {members: [slake, slak]}
+  combo: {members: [slake, slak], wieghts: {}}
   twice: {members: [slake, slake]}
   open: {reader: rad, repository: a/b}
+  mixed: {members: [slake, rad], weights: {slake: 0, rat: 2}, temperature: 2}
   mine: {reader: custom, path: x, columns: {imag: file}}
   drawn: {reader: custom, embedded: 20}
   named: {reader: rad, path: x, columns: {image: file}}
+data: {near_duplicates: remove}
 models: {4.1w: {thinking: {repo: x}}, 4.1v: {thinkng: {embedded: true}}}
 tracking: [mlfow]
 dpo: {loss: {sigmoyd: 1.0}, batch_size: 16, micro_batch_size: 3}
@@ -80,6 +82,12 @@ def test_every_error_is_listed_with_path_value_and_nearest_name(tmp_path):
         "'imag' is unknown (known: image, question,",
         "datasets.drawn: a custom set has no phantoms",
         "datasets.named.columns: is for the reader custom only",
+        "datasets.combo.wieghts: 'wieghts' is unknown (known: members, weights, temperature)",
+        "datasets.mixed.weights.slake: 0",
+        "datasets.mixed.weights: 'rat' is unknown (known: slake, rad); did you mean 'rad'?",
+        "datasets.mixed.weights.rad: missing",
+        "datasets.mixed: has both weights and temperature",
+        "data.near_duplicates: remove needs data.splits: image_disjoint",
         "models.4.1w: '4.1w' is unknown",
         "models.4.1w.thinking.repo",
         "models.4.1v.thinkng: 'thinkng' is unknown (known: thinking, base); did you mean 'thinking'?",
@@ -194,3 +202,12 @@ def test_the_losses_are_those_that_trl_computes_without_label_smoothing():
     computed = set(re.findall(r'if loss_type == "(\w+)"', source))
     assert '"exo_pair" in self.loss_types and self.label_smoothing == 0.0' in source  # refused without it
     assert set(get_args(config.Loss)) == computed - {"exo_pair"}
+
+
+def test_how_a_combination_is_mixed_is_its_own_setting():
+    raw = {"members": ["slake", "rad"], "temperature": 2}
+    settings = config.validate(
+        {"datasets": {**config.Config().model_dump()["datasets"], "mixed": raw}}, "here"
+    )
+    assert config.mixture_settings(settings, "mixed") == {"weights": {}, "temperature": 2}
+    assert config.mixture_settings(settings, "slake") == {}

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from itertools import chain
 
 import pytest
@@ -12,7 +13,9 @@ from pydicom.data import get_testdata_file
 
 from workflow_scripts import convert, download, files
 from workflow_scripts.config import validate
-from workflow_scripts.datasets import checks
+from workflow_scripts.datasets import checks, splits
+from workflow_scripts.datasets.mixing import is_copy
+from workflow_scripts.datasets.readers import READERS
 from workflow_scripts.datasets.records import SPLITS
 from workflow_scripts.errors import UserError
 from workflow_scripts.models.catalogue import VERSIONS
@@ -328,3 +331,114 @@ def test_annotations_and_knowledge_lie_beside_the_records(downloaded):
         "en",
         "zh",
     }
+
+
+def convert_with(downloaded, tmp_path, dataset, data=(), mixture=()):
+    """Convert into a folder of its own; returns the summary, the rows of each split, and what was dropped."""
+    layout = Layout(tmp_path / "results")
+    layout.root.mkdir(exist_ok=True)
+    if not (layout.root / "raw").exists():
+        (layout.root / "raw").symlink_to(downloaded.root / "raw")
+    sets = EMBEDDED["datasets"] | {"combined": {**EMBEDDED["datasets"]["combined"], **dict(mixture)}}
+    settings, run = validate({"datasets": sets, "data": dict(data)}, "test"), Run(dataset, "4.1v", "base")
+    summary = convert.convert(settings, layout, run)
+    rows = {split: list(files.read_jsonl(layout.split(run, split))) for split in SPLITS}
+    return summary, rows, list(files.read_jsonl(layout.data(run) / "dropped.jsonl"))
+
+
+def test_weights_mix_the_train_rows_only(downloaded, tmp_path):
+    _, plain, _ = convert_with(downloaded, tmp_path, "combined")
+    weights = {"slake": 1, "rad": 2, "pathvqa": 1}
+    summary, mixed, dropped = convert_with(downloaded, tmp_path, "combined", mixture={"weights": weights})
+    total = len(plain["train"])
+    counts = Counter(row["source"] for row in mixed["train"])
+    assert counts.total() == total
+    assert all(abs(counts[name] - total * weight / 4) < 1 for name, weight in weights.items())
+    assert mixed["validation"] == plain["validation"] and mixed["test"] == plain["test"]
+
+    ids = [row["id"] for row in mixed["train"]]
+    assert len(set(ids)) == len(ids)
+    copies = [id for id in ids if is_copy(id)]
+    assert summary["copies"] == len(copies) > 0
+    assert summary["dropped"] == {convert.NOT_DRAWN: len(dropped)} and dropped
+    assert summary["read"] + summary["copies"] == summary["kept"] + len(dropped)
+    written = {id.split("#")[0] for id in ids}
+    assert written | {row["id"] for row in dropped} == {row["id"] for row in plain["train"]}
+
+
+def test_a_mixture_depends_on_the_seed_alone(downloaded, tmp_path):
+    mixture = {"temperature": 3}
+    first = convert_with(downloaded, tmp_path, "combined", mixture=mixture)
+    assert convert_with(downloaded, tmp_path, "combined", mixture=mixture) == first
+
+
+def test_official_splits_are_the_default_and_unchanged(realdata, tmp_path):
+    _, rows, dropped = real_slake(realdata, tmp_path, "official")
+    official = {row.id: row.split for row in READERS["slake"](realdata / "slake/Slake1.0")}
+    assert {row["id"]: split for split in SPLITS for row in rows[split]} | {
+        row["id"]: row["split"] for row in dropped
+    } == official
+    assert images(rows["train"]) & images(rows["test"])
+
+
+def real_slake(realdata, tmp_path, how):
+    raw = {
+        "data": {"splits": how},
+        "datasets": {"slake": {"reader": "slake", "path": str(realdata / "slake/Slake1.0")}},
+    }
+    layout, run = Layout(tmp_path), Run("slake", "4.5v", "base")
+    download.download_source(validate(raw, "test"), layout, "slake")
+    summary = convert.convert(validate(raw, "test"), layout, run)
+    rows = {split: list(files.read_jsonl(layout.split(run, split))) for split in SPLITS}
+    return summary, rows, list(files.read_jsonl(layout.data(run) / "dropped.jsonl"))
+
+
+def images(rows):
+    return {row["image_id"] for row in rows}
+
+
+def test_image_disjoint_slake_tests_on_no_image_that_it_has_seen(realdata, tmp_path):
+    _, official, _ = real_slake(realdata, tmp_path / "official", "official")
+    summary, rows, dropped = real_slake(realdata, tmp_path / "disjoint", "image_disjoint")
+    assert rows["test"] == official["test"]
+    tested = images(rows["test"])
+    assert not tested & (images(rows["train"]) | images(rows["validation"]))
+    removed = [row for row in dropped if row["reason"] == splits.IN_A_TEST_SET]
+    assert len(removed) == summary["dropped"][splits.IN_A_TEST_SET] and {row["split"] for row in removed} == {
+        "train",
+        "validation",
+    }
+    assert {row["image"].split("/")[1] for row in removed} <= tested
+    assert summary["read"] == summary["kept"] + len(dropped) == 14028
+
+
+def test_the_test_images_of_a_language_that_is_left_out_count_too(realdata, tmp_path):
+    raw = {
+        "data": {"splits": "image_disjoint"},
+        "datasets": {
+            "slake": {"reader": "slake", "path": str(realdata / "slake/Slake1.0"), "languages": ["en"]}
+        },
+    }
+    layout, run = Layout(tmp_path), Run("slake", "4.5v", "base")
+    download.download_source(validate(raw, "test"), layout, "slake")
+    convert.convert(validate(raw, "test"), layout, run)
+    chinese = {
+        row["img_name"].split("/")[0]
+        for row in files.read_json(layout.raw("slake") / "test.json")
+        if row["q_lang"] == "zh"
+    }
+    assert not chinese & images(files.read_jsonl(layout.split(run, "train")))
+
+
+def test_near_duplicates_of_test_images_are_removed_if_asked(downloaded, tmp_path):
+    layout = Layout(tmp_path / "results")
+    shutil.copytree(downloaded.raw("slake"), layout.raw("slake"))
+    first = {split: files.read_json(layout.raw("slake") / f"{split}.json")[0] for split in ("train", "test")}
+    one, other = (layout.raw("slake") / "imgs" / first[split]["img_name"] for split in ("train", "test"))
+    one.unlink()  # a link to the set as it was downloaded
+    Image.open(other).resize((97, 103)).save(one, "JPEG")
+    data = {"splits": "image_disjoint", "near_duplicates": "remove"}
+    convert.convert(validate({**EMBEDDED, "data": data}, "test"), layout, Run("slake", "4.1v", "base"))
+    dropped = list(files.read_jsonl(layout.data(Run("slake", "4.1v", "base")) / "dropped.jsonl"))
+    assert {row["reason"] for row in dropped} == {splits.LIKE_A_TEST_IMAGE}
+    assert first["train"]["img_name"] in {row["image"].removeprefix("imgs/") for row in dropped}

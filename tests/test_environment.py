@@ -39,7 +39,8 @@ def test_lock_covers_the_direct_dependencies(lock):
 def test_lock_pins_and_hashes_everything_and_names_no_registry(lock):
     text = re.sub(r"^\s*#.*\n", "", (ROOT / "requirements.lock").read_text(), flags=re.M)
     entries = text.replace("\\\n", " ").splitlines()
-    assert len(entries) == len(lock)
+    # Different Pythons may need different versions of a package.
+    assert len({entry.split("==")[0] for entry in entries}) == len(lock)
     for entry in entries:
         assert re.fullmatch(r"[\w.-]+==[^ ;]+( ; .+?)?(\s+--hash=sha256:[0-9a-f]{64})+", entry), entry
 

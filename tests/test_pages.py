@@ -15,7 +15,7 @@ HOSTILE = '<script>alert("x")</script>'
 URI = pages.thumbnail(Image.new("RGB", (32, 32), "gray"))
 
 
-VOID = {"meta", "img"}
+VOID = {"meta", "img", "br"}
 
 
 class Outline(HTMLParser):
@@ -73,10 +73,14 @@ def predictions():
     ]
 
 
+COVERAGE = {"split": "test", "set": HOSTILE, "language": "zh", "rows": 1033, "known": 1028}
+
+
 def validation(passed=True):
     return {
         "run": "slake_4.1v_thinking",
         "passed": passed,
+        "splits": "official",
         "counts": {
             split: {
                 "rows": 20000,
@@ -85,22 +89,53 @@ def validation(passed=True):
                 "sources": {"slake": 20000},
                 "closed": 8000,
                 "open": 12000,
+                "closed_answers": {"yes": 4000, "no": 3000, "other": 1000},
+                "question_types": {HOSTILE: 15000, "all others": 5000},
             }
             for split in ("train", "test")
         },
         "read": 40010,
         "kept": 40000,
+        "copies": 0,
         "dropped": {"duplicate": 10},
         "errors": [] if passed else [{"kind": "image missing", "count": 2, "examples": [HOSTILE]}],
         "warnings": [{"kind": "contradicting answers", "count": 3, "examples": []}],
         "token_lengths": {"max": 90, "mean": 40.0, "limit": 80, "histogram": [[0, 50, 7], [50, 100, 3]]},
-        "answers": {"distinct": 2, "top": [["不是", 4], [HOSTILE, 2]], "test_coverage": 0.975},
+        "answers": {
+            "distinct": 2,
+            "top": [["不是", 4], [HOSTILE, 2]],
+            "test_coverage": 0.975,
+            "coverage": [COVERAGE],
+        },
+        "leaks": [
+            {
+                "held": "train",
+                "tested": "test",
+                "columns": [{"set": HOSTILE, "language": "en", "images": 180, "rows": 2094}],
+                "rows": [
+                    {"set": HOSTILE, "language": "en", "cells": [{"images": 142, "rows": 1517, "exact": 3}]},
+                    {"set": "all", "language": "all", "cells": [{"images": 0, "rows": 0, "exact": 0}]},
+                ],
+            },
+            {"held": "validation", "tested": "test", "columns": [], "rows": []},
+        ],
+        "near_duplicates": {"most_bits": 12, "pairs": 73},
+        "near_duplicate_pictures": [
+            {
+                "bits": 3,
+                "names": [HOSTILE, "../../raw/b.png"],
+                "splits": ["train", "test"],
+                "images": [URI, URI],
+            }
+        ],
         "samples": [
             {
-                "image": URI,
+                "images": [URI, URI],
+                "image_tokens": [729, 16],
                 "id": "slake-en-1",
                 "prompt": HOSTILE,
-                "target": "<answer>肺</answer>",
+                "target": ["<answer>", "肺", "</answer>"],
+                "target_tokens": 4,
                 "split": "train",
                 "source": "slake",
             }
@@ -164,7 +199,17 @@ def test_validation_page(tmp_path):
     pages.validation_page(tmp_path / "page.html", validation())
     text = check(tmp_path / "page.html")
     assert "✓ Passed" in text and "20,000" in text and "97.5 %" in text and "不是" in text
-    assert "<mark>&lt;answer&gt;肺&lt;/answer&gt;</mark>" in text
+    assert "<mark>&lt;answer&gt;</mark><mark>肺</mark><mark>&lt;/answer&gt;</mark>" in text
+    assert "729 + 16 image tokens" in text and "4 trained tokens" in text
+    assert "142 of 180" in text and "1,517 rows, 3 exact" in text and "--share: 0.789" in text
+    assert "73 pairs" in text and "The nearest 1; near_duplicates.jsonl lists all" in text
+    assert "4,000 : 3,000 : 1,000" in text and "75.0" in text and "99.5" in text
+
+
+def test_validation_page_without_decoded_images(tmp_path):
+    summary = validation() | {"near_duplicates": None, "near_duplicate_pictures": []}
+    pages.validation_page(tmp_path / "page.html", summary)
+    assert "Not looked for: data.decode_images is off" in check(tmp_path / "page.html")
 
 
 def test_validation_page_of_a_set_with_errors(tmp_path):

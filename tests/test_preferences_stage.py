@@ -98,7 +98,7 @@ def own_file(layout, tmp_path):
 @pytest.mark.parametrize("shown", [("c",), ("copy",), ("a", "c")], ids="+".join)
 def test_a_pair_of_the_user_that_shows_a_test_image_is_refused(layout, own_file, shown):
     with pytest.raises(
-        UserError, match=rf"own.jsonl:1: the image results/raw/{shown[-1]}.png belongs to the test set"
+        UserError, match=rf"own.jsonl:1: images: results/raw/{shown[-1]}.png belongs to the test set"
     ):
         pairs(layout, [record("train", "Left", "a")], **own_file(*shown))
 

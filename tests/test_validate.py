@@ -2,11 +2,12 @@
 
 import json
 import os
+import random
 
 import pytest
 from PIL import ExifTags, Image
 
-from workflow_scripts import config, files, validate
+from workflow_scripts import config, files, samples, validate
 from workflow_scripts.datasets import records
 from workflow_scripts.datasets.records import SPLITS, Example
 from workflow_scripts.errors import UserError
@@ -29,7 +30,7 @@ def models(tmp_path_factory):
 
 @pytest.fixture
 def settings(monkeypatch):
-    monkeypatch.setattr(validate, "SAMPLES", 3)
+    monkeypatch.setattr(samples, "SAMPLES", 3)
     chosen = config.Config()
     chosen.tracking = []
     return chosen
@@ -45,7 +46,7 @@ def layout(tmp_path, models):
     for number, split in enumerate(SPLITS):
         rows = []
         for image in (f"{split}-1", f"{split}-2"):
-            picture = Image.new("RGB", (120 + 10 * number, 100 + len(rows)), "gray")
+            picture = noise(f"{image}", (120 + 10 * number, 100 + len(rows)))
             picture.save(layout.raw("slake") / f"{image}.png")
             rows += [record(split, image, "Is it a CT?", "Yes"), record(split, image, "哪个器官?", "肺")]
         files.write_jsonl(layout.split(RUN, split), rows)
@@ -54,8 +55,16 @@ def layout(tmp_path, models):
     return layout
 
 
+def noise(seed, size):
+    """A picture that looks like no other."""
+    return Image.frombytes("L", (16, 16), random.Random(seed).randbytes(256)).resize(size)
+
+
 def record(split, image, question, answer):
-    example = Example(f"{image}-{question}", "slake", split, "", image, question, answer, "open")
+    kind, language = ("closed", "en") if answer in ("Yes", "No") else ("open", "zh")
+    example = Example(
+        f"{image}-{question}", "slake", split, "", image, question, answer, kind, language=language
+    )
     turns = [(records.user_text(question), FORMAT.write(answer, "Look."))]
     return records.to_record(example, [f"../../raw/slake/{image}.png"], turns)
 
@@ -65,7 +74,7 @@ def describe(layout):
     rows = {split: len(read(layout, split)) for split in SPLITS}
     kept = sum(rows.values())
     digests = [files.sha256(layout.split(RUN, split)) for split in SPLITS]
-    summary = {"read": kept + 1, "kept": kept, "dropped": {"missing image": 1}, "rows": rows}
+    summary = {"read": kept + 1, "kept": kept, "copies": 0, "dropped": {"missing image": 1}, "rows": rows}
     files.write_json(
         layout.data(RUN) / "summary.json", {**summary, "fingerprint": files.fingerprint(digests)}
     )
@@ -92,14 +101,26 @@ def test_good_records_pass_with_true_numbers(layout, settings):
     stale.write_text("of an earlier attempt")
     summary = validate.validate(settings, layout, RUN)
     written = files.read_json(layout.data(RUN) / "validation.json")
-    assert written == {key: value for key, value in summary.items() if key != "samples"}
+    assert written == {key: value for key, value in summary.items() if key not in validate.PAGE_ONLY}
     assert summary["passed"] and not summary["errors"] and not summary["warnings"]
     assert (summary["read"], summary["kept"], summary["dropped"]) == (13, 12, {"missing image": 1})
-    counts = {"rows": 4, "images": 2, "closed": 0, "open": 4, "languages": {"en": 4}, "sources": {"slake": 4}}
+    counts = {
+        "rows": 4,
+        "images": 2,
+        "closed": 2,
+        "open": 2,
+        "closed_answers": {"yes": 2, "no": 0, "other": 0},
+        "languages": {"en": 2, "zh": 2},
+        "sources": {"slake": 4},
+        "question_types": {"not stated": 4},
+    }
     assert summary["counts"] == dict.fromkeys(SPLITS, counts)
-    assert summary["answers"] == {"distinct": 2, "top": [["Yes", 6], ["肺", 6]], "test_coverage": 1.0}
+    answers = summary["answers"]
+    assert (answers["distinct"], answers["top"]) == (2, [["Yes", 6], ["肺", 6]])
+    assert answers["test_coverage"] == 1 and len(answers["coverage"]) == 4
     assert sum(count for _, _, count in summary["token_lengths"]["histogram"]) == 12
     assert [sample["split"] for sample in summary["samples"]] == list(SPLITS)
+    assert summary["near_duplicates"] == {"most_bits": 12, "pairs": 0}
     assert not stale.exists()
     assert "Passed" in (layout.data(RUN) / "validation.html").read_text("utf-8")
 
@@ -115,12 +136,6 @@ def test_lengths_are_those_of_the_processor(layout, settings):
             files.write_jsonl(layout.split(RUN, split), [{**row, "split": split, "id": split}])
         describe(layout)
         assert validate.validate(settings, layout, RUN)["token_lengths"]["max"] == made["input_ids"].shape[1]
-
-
-def test_samples_have_the_size_that_the_model_sees(layout, settings):
-    image_processor = validate._dialogue(settings, layout, RUN).processor.image_processor
-    wide = validate._as_seen(Image.new("RGB", (400, 100)), image_processor)
-    assert (wide.width, wide.height) == (224, 56)
 
 
 GOOD = [("user", "<image>Is it?"), ("assistant", FORMAT.write("Yes"))]
@@ -176,14 +191,18 @@ def test_a_bad_image_is_named_once(layout, settings, kind, spoil):
     assert "train-1.png" in str(refusal.value)
 
 
-def test_damage_behind_the_head_of_a_sampled_image_is_named(layout, settings):
+@pytest.mark.parametrize("decode", [True, False])
+def test_damage_behind_the_head_of_an_image_is_named_once(layout, settings, decode):
+    """Every image is decoded; without that, damage shows in the sampled ones only."""
+    settings.data.decode_images = decode
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 1  # with EXIF in its head, the size of a PNG needs no pixels
     for image in ("train-1.png", "train-2.png"):
         path = layout.raw("slake") / image
         Image.effect_noise((200, 200), 50).save(path, exif=exif)
         os.truncate(path, path.stat().st_size // 2)
-    with pytest.raises(UserError, match="unreadable image: 1\n    train.jsonl:"):
+    found = 2 if decode else 1
+    with pytest.raises(UserError, match=f"unreadable image: {found}\n    train.jsonl:"):
         validate.validate(settings, layout, RUN)
 
 
@@ -198,7 +217,8 @@ def test_a_line_that_is_no_json_is_named(layout, settings):
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("read", 12), ("kept", 11), ("dropped", {}), ("rows", {}), ("fingerprint", "0")]
+    ("key", "value"),
+    [("read", 12), ("kept", 11), ("copies", 1), ("dropped", {}), ("rows", {}), ("fingerprint", "0")],
 )
 def test_the_summary_must_tell_of_these_files(layout, settings, key, value):
     path = layout.data(RUN) / "summary.json"
@@ -216,19 +236,92 @@ def test_only_twenty_examples_of_a_kind_are_listed(layout, settings):
     assert str(refusal.value).count("as in train.jsonl:1") == 20
 
 
-def test_warnings_do_not_stop_the_chain(layout, settings):
-    """The same row twice, and train images under another name in test."""
+@pytest.fixture
+def leaking(layout):
+    """The same row twice, and a train image under another name in test."""
     rows = read(layout, "train")
     files.write_jsonl(layout.split(RUN, "train"), [*rows, {**rows[0], "id": "again"}])
     images = layout.raw("slake")
     (images / "test-1.png").write_bytes((images / "train-2.png").read_bytes())
     describe(layout)
-    warnings = validate.validate(settings, layout, RUN)["warnings"]
-    assert [(problem["kind"], problem["count"]) for problem in warnings] == [
+    return layout
+
+
+def test_warnings_do_not_stop_the_chain(leaking, settings):
+    summary = validate.validate(settings, leaking, RUN)
+    assert [(problem["kind"], problem["count"]) for problem in summary["warnings"]] == [
         ("same image, question and answer", 1),
         ("image in train and test (2 of 4 test rows)", 1),
     ]
-    assert warnings[1]["examples"] == ["../../raw/slake/test-1.png"]
+    assert summary["warnings"][0]["examples"] == ["train.jsonl:5: as in train.jsonl:1"]
+    assert summary["warnings"][1]["examples"] == ["../../raw/slake/test-1.png"]
+    train_in_test = summary["leaks"][0]
+    assert [column["language"] for column in train_in_test["columns"]] == ["en", "zh", "all"]
+    assert train_in_test["rows"][2]["cells"][2] == {"images": 1, "rows": 2, "exact": 2}
+
+
+def test_an_image_disjoint_run_may_not_leak(leaking, settings):
+    settings.data.splits = "image_disjoint"
+    with pytest.raises(UserError, match=r"image in train and test \(2 of 4 test rows\): 1\n    .*test-1.png"):
+        validate.validate(settings, leaking, RUN)
+
+
+def test_near_duplicates_are_listed_and_shown(layout, settings):
+    images = layout.raw("slake")
+    Image.open(images / "train-2.png").resize((90, 90)).save(images / "test-1.png")
+    summary = validate.validate(settings, layout, RUN)
+    assert summary["near_duplicates"]["pairs"] == 1 == len(summary["near_duplicate_pictures"])
+    (listed,) = files.read_jsonl(layout.data(RUN) / "near_duplicates.jsonl")
+    assert (listed["image"], listed["test_image"]) == (
+        "../../raw/slake/train-2.png",
+        "../../raw/slake/test-1.png",
+    )
+    (warning,) = summary["warnings"]
+    assert "looks like a test image" in warning["kind"] and warning["count"] == 1
+    page = (layout.data(RUN) / "validation.html").read_text("utf-8")
+    assert "1 pair of a train or validation image" in page and "of 256 bits differ" in page
+
+    settings.data.decode_images = False
+    assert validate.validate(settings, layout, RUN)["near_duplicates"] is None
+    assert not (layout.data(RUN) / "near_duplicates.jsonl").exists()
+
+
+def test_rows_that_mixing_repeats_are_no_duplicates(layout, settings):
+    rows = read(layout, "train")
+    files.write_jsonl(layout.split(RUN, "train"), [*rows, {**rows[0], "id": rows[0]["id"] + "#copy2"}])
+    describe(layout)
+    path = layout.data(RUN) / "summary.json"
+    stated = files.read_json(path)
+    with pytest.raises(UserError, match="copies: it says 0, found 1"):
+        validate.validate(settings, layout, RUN)
+    files.write_json(path, stated | {"copies": 1, "read": stated["read"] - 1})
+    assert not validate.validate(settings, layout, RUN)["warnings"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"rejected": "YES."}, "rejected says the same as chosen: .*YES.*, .*Yes"),
+        ({"images": ["raw/slake/test-1.png"]}, "images: raw/slake/test-1.png belongs to the test set"),
+        ({"images": ["none.png"]}, "images: .*none.png: no such image"),
+    ],
+)
+def test_the_users_own_pairs_are_checked_before_training(layout, settings, change, said):
+    pair = {
+        "messages": [{"role": "user", "content": "<image>Is it?"}],
+        "images": ["raw/slake/train-1.png"],
+        "chosen": "Yes",
+        "rejected": "No",
+    }
+    path = layout.root / "mine.jsonl"
+    files.write_jsonl(path, [pair, pair])
+    settings.preferences.files = {"slake": [path]}
+    assert validate.validate(settings, layout, RUN)["passed"]
+    files.write_jsonl(path, [pair, pair | change])
+    with pytest.raises(
+        UserError, match=f"preference pair that cannot be used: 1\n    .*mine.jsonl:2: {said}"
+    ):
+        validate.validate(settings, layout, RUN)
 
 
 def test_a_dialogue_of_several_turns_and_images_passes(layout, settings):

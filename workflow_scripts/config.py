@@ -87,6 +87,12 @@ class Combination(_Section):
     """A set made of other sets."""
 
     members: Distinct[str] = Field(min_length=2, description="names of other data sets")
+    weights: dict[str, Positive] = Field(
+        {}, description="shares of the train rows by member, such as {slake: 1, rad: 2}; empty: as they come"
+    )
+    temperature: Positive | None = Field(
+        None, description="shares by size ** (1 / temperature) instead: 1 as they come, large evens them out"
+    )
 
 
 Dataset = Annotated[
@@ -115,6 +121,13 @@ class Data(_Section):
         "keep",
         description="answers as the set words them, or in canonical medical terms where all of one is known",
     )
+    splits: Literal["official", "image_disjoint"] = Field(
+        "official",
+        description="image_disjoint: no image of any test set, in either language, in train or validation",
+    )
+    near_duplicates: Literal["report", "remove"] = Field(
+        "report", description="images that look like a test image; remove: with splits: image_disjoint"
+    )
     validation_share: Share = Field(
         0.1, description="images taken from train where a set has no validation split"
     )
@@ -126,6 +139,10 @@ class Data(_Section):
     )
     max_tokens: Count = Field(
         4096, description="longest dialogue in tokens; a longer one is refused by validation"
+    )
+    decode_images: bool = Field(
+        True,
+        description="validation decodes every image, which also finds near-duplicates; false: headers only",
     )
 
 
@@ -392,12 +409,18 @@ def _cross_checks(raw: dict) -> Iterator[str]:
             for member in members if isinstance(members, list) else ():
                 if member not in sources:
                     yield f"datasets.{name}.members: {unknown(member, sources)}"
+            yield from _mixture_checks(f"datasets.{name}", entry)
         elif not any(entry.get(key) for key in ("repository", "path", "embedded")):
             yield f"datasets.{name}: needs one of repository, path or embedded"
         elif entry.get("reader") == "custom" and not (entry.get("repository") or entry.get("path")):
             yield f"datasets.{name}: a custom set has no phantoms; give its path or repository"
         elif entry.get("repository") and not entry.get("revision"):
             yield f"datasets.{name}.revision: missing; give the commit of {entry['repository']} to be read"
+    data = raw.get("data")
+    if isinstance(data, dict):
+        removing = data.get("near_duplicates") == "remove"
+        if removing and data.get("splits") != "image_disjoint":
+            yield "data.near_duplicates: remove needs data.splits: image_disjoint; official splits stay as they are"
     models = raw.get("models")
     for version, modes in models.items() if isinstance(models, dict) else ():
         if version not in VERSIONS:
@@ -415,6 +438,20 @@ def _cross_checks(raw: dict) -> Iterator[str]:
             yield f"preferences.files.{name}: {unknown(name, known)}"
 
 
+def _mixture_checks(where: str, entry: dict) -> Iterator[str]:
+    weights, members = entry.get("weights"), entry["members"]
+    if not weights or not isinstance(weights, dict) or not isinstance(members, list):
+        return
+    if entry.get("temperature") is not None:
+        yield f"{where}: has both weights and temperature; keep one"
+    for name in weights:
+        if name not in members:
+            yield f"{where}.weights: {unknown(name, members)}"
+    for member in members:
+        if member not in weights:
+            yield f"{where}.weights.{member}: missing; give each member a weight"
+
+
 def unknown(name: object, known) -> str:
     """Say that `name` is not among `known`, list these, and suggest the nearest."""
     near = difflib.get_close_matches(str(name), map(str, known), n=1)
@@ -426,7 +463,8 @@ def _describe(error: dict) -> str:
     location = [part for part in error["loc"] if part not in ("source", "combination", "[key]")]
     path = ".".join(map(str, location))
     if error["type"] == "extra_forbidden":
-        return f"{path}: {unknown(location[-1], _fields(location[:-1]))}"
+        dataset = Combination if "combination" in error["loc"] else Source
+        return f"{path}: {unknown(location[-1], _fields(location[:-1], dataset))}"
     if error["type"] == "literal_error":
         allowed = re.findall(r"'([^']*)'", error["ctx"]["expected"])
         return f"{path}: {unknown(error['input'], allowed)}"
@@ -437,8 +475,8 @@ def _describe(error: dict) -> str:
     return f"{path}: {error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
 
 
-def _fields(location: list) -> list[str]:
-    """The keys allowed in the section at `location`."""
+def _fields(location: list, dataset: type[_Section]) -> list[str]:
+    """The keys allowed in the section at `location`, where a data set is a `dataset`."""
     section: Any = Config
     for key in location:
         if isinstance(section, type) and issubclass(section, BaseModel):
@@ -446,7 +484,7 @@ def _fields(location: list) -> list[str]:
         else:
             section = get_args(section)[1]
         if section == Dataset:
-            section = Source
+            section = dataset
     return list(section.model_fields)
 
 
@@ -476,10 +514,10 @@ def _section_lines(section: BaseModel, indent: str) -> Iterator[str]:
             yield from _section_lines(value, indent + "  ")
         elif name in ("datasets", "models"):
             yield f"{indent}# {note}"
-            entry = Source if name == "datasets" else Checkpoint
-            yield f"{indent}# {entry.__doc__.splitlines()[0]}"
-            for key, inner in entry.model_fields.items():
-                yield f"{indent}#   {key}: {inner.description}"
+            for entry in (Source, Combination) if name == "datasets" else (Checkpoint,):
+                yield f"{indent}# {entry.__doc__.splitlines()[0]}"
+                for key, inner in entry.model_fields.items():
+                    yield f"{indent}#   {key}: {inner.description}"
             plain = section.model_dump(mode="json", include={name}, exclude_defaults=False)[name]
             yield from yaml.safe_dump({name: _without_empty(plain)}, sort_keys=False, width=110).splitlines()
         else:
@@ -559,6 +597,13 @@ def convert_settings(settings: Config, dataset: str) -> dict:
         name: settings.datasets[name].model_dump(mode="json", exclude=_FETCHED) for name in sorted(made_of)
     }
     return {**stage_settings(settings, "convert"), "datasets": chosen}
+
+
+def mixture_settings(settings: Config, dataset: str) -> dict:
+    """The plain values by which the train rows of a combination are mixed; {} for a single set."""
+    entry = settings.dataset(dataset)
+    included = {"weights", "temperature"}
+    return entry.model_dump(mode="json", include=included) if isinstance(entry, Combination) else {}
 
 
 def main(arguments: list[str] | None = None) -> int:

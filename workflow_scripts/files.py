@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -93,12 +93,19 @@ def read_json(path: Path) -> object:
         raise UserError(f"{path}: not valid JSON ({error}); fetch or write it again") from None
 
 
+@contextmanager
+def jsonl_writer(path: Path) -> Iterator[Callable[[dict], None]]:
+    """Yield what writes one JSON object a line."""
+    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        yield lambda row: file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
 def write_jsonl(path: Path, rows: Iterable[dict]) -> int:
     """Write one JSON object a line and return how many there were."""
     count = 0
-    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+    with jsonl_writer(path) as write:
         for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            write(row)
             count += 1
     return count
 

@@ -14,8 +14,9 @@ from functools import cache
 from pathlib import Path
 
 from workflow_scripts import cli, config, files, tracking
+from workflow_scripts.datasets import checks, mixing, terminology, user_pairs
 from workflow_scripts.datasets import preferences as pairs
-from workflow_scripts.datasets import terminology, user_pairs
+from workflow_scripts.datasets.checks import Problems
 from workflow_scripts.datasets.preferences import OWN_ANSWER, Answers, Pair
 from workflow_scripts.errors import UserError
 from workflow_scripts.evaluation import scoring
@@ -32,7 +33,7 @@ class HeldOut:
     def __init__(self, layout: Layout, run: Run) -> None:
         self._digest = cache(files.sha256)
         folder = layout.data(run)
-        self._digests = {
+        self.digests = {
             self._digest(folder / image)
             for record in files.read_jsonl(layout.split(run, "test"))
             for image in record["images"]
@@ -40,7 +41,7 @@ class HeldOut:
 
     def among(self, images: Iterable[str], folder: Path) -> list[str]:
         """Those of `images`, relative to `folder`, that a test row shows."""
-        return [image for image in images if self._digest(folder / image) in self._digests]
+        return [image for image in images if self._digest(folder / image) in self.digests]
 
 
 def preferences(settings: config.Config, layout: Layout, run: Run, sft_model: Path) -> dict[str, int]:
@@ -48,6 +49,7 @@ def preferences(settings: config.Config, layout: Layout, run: Run, sft_model: Pa
     held_out = HeldOut(layout, run)
     answer_format = VERSIONS[run.model_version].answer_format(run.mode)
     rows = _found_rows(settings, layout, run, sft_model, held_out, answer_format)
+    _check(rows, answer_format)
     for file in settings.preferences.files.get(run.dataset, []):
         rows += _user_rows(file, layout.preferences(run).parent, held_out, answer_format)
     if not rows:
@@ -71,7 +73,7 @@ def _found_rows(
     records = [
         record
         for record in files.read_jsonl(layout.split(run, "train"))
-        if not held_out.among(record["images"], folder)
+        if not held_out.among(record["images"], folder) and not mixing.is_copy(record["id"])
     ]
     if not records:
         raise UserError(f"{run}: every train image is in the test set too, so no pair may be made of one")
@@ -150,14 +152,24 @@ def _relative(images: list[str], folder: Path, target: Path) -> list[str]:
     return [os.path.relpath(folder / image, target) for image in images]
 
 
+def _check(rows: list[dict], answer_format: AnswerFormat) -> None:
+    """Refuse pairs that a stranger could not use: answers are read back from the texts and must differ."""
+    problems, same = Problems(), scoring.same_when_read(answer_format.read)
+    for row in rows:
+        if problem := checks.pair_problem(row, same):
+            kind, detail = problem
+            problems.add(kind, f"{row['id']}: {detail}")
+    if problems:
+        raise UserError("\n".join(["preference pairs:", *problems.lines()]))
+
+
 def _user_rows(file: Path, target: Path, held_out: HeldOut, answer_format: AnswerFormat) -> list[dict]:
     """The user's own pairs, images relative to `target`; one that shows a test image is refused."""
-    rows = []
-    for number, row in enumerate(user_pairs.read(file, answer_format.rewrite), start=1):
-        if shown := held_out.among(row["images"], file.parent):
-            raise UserError(f"{file}:{number}: the image {shown[0]} belongs to the test set; remove the pair")
-        rows.append({**row, "images": _relative(row["images"], file.parent, target)})
-    return rows
+    same = scoring.same_when_read(answer_format.read)
+    return [
+        {**row, "images": _relative(row["images"], file.parent, target)}
+        for row in user_pairs.read(file, answer_format.rewrite, same, held_out.digests)
+    ]
 
 
 def main(arguments: list[str] | None = None) -> int:

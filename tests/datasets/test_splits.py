@@ -1,48 +1,80 @@
-"""A validation split is made of whole train images that no test row uses."""
+"""Which images are trained on: validation images that no test row uses, and runs without any leak."""
 
+import random
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
-from workflow_scripts.datasets.records import Example
-from workflow_scripts.datasets.splits import with_validation
+from workflow_scripts.datasets.splits import (
+    IN_A_TEST_SET,
+    LIKE_A_TEST_IMAGE,
+    Survey,
+    leaking_images,
+    validation_groups,
+)
+from workflow_scripts.errors import UserError
 
-
-def rows(split: str, images: list[int], source: str = "rad") -> list[Example]:
-    return [
-        Example(f"{split}{source}{number}", source, split, f"{image}.jpg", str(image), "?", "a", "open")
-        for number, image in enumerate(images)
-    ]
-
-
-images = st.lists(st.integers(0, 12), max_size=40)
-
-
-@given(train=images, test=images, share=st.floats(0.01, 1), seed=st.integers(0, 5))
-def test_whole_images_move_and_nothing_is_lost(train, test, share, seed):
-    before = rows("train", train) + rows("test", test)
-    after = with_validation(before, share, seed)
-    assert [row.id for row in after] == [row.id for row in before]
-    by_split = {
-        split: {row.image_id for row in after if row.split == split}
-        for split in ("train", "validation", "test")
-    }
-    assert not by_split["validation"] & (by_split["train"] | by_split["test"])
-    assert bool(by_split["validation"]) == bool(set(train) - set(test))
-    assert after == with_validation(before, share, seed)
+images = st.sets(st.integers(0, 12).map(str))
 
 
-def test_a_split_that_is_there_is_left_alone():
-    before = rows("train", [1, 2]) + rows("validation", [3]) + rows("test", [4])
-    assert with_validation(before, 0.5, 0) == before
+@given(train=images, tested=images, share=st.floats(0.01, 1), seed=st.text(max_size=3))
+def test_validation_groups_are_train_images_that_no_test_row_uses(train, tested, share, seed):
+    chosen = validation_groups(train, tested, share, seed)
+    assert chosen <= train - tested
+    assert bool(chosen) == bool(train - tested)
+    assert len(chosen) <= max(1, round(share * len(train - tested)))
+    assert chosen == validation_groups(train, tested, share, seed)
 
 
-def test_each_source_without_one_gets_its_own():
-    before = (
-        rows("train", [1, 2, 3], "rad") + rows("train", [1, 2], "slake") + rows("validation", [9], "slake")
-    )
-    moved = {
-        row.source
-        for row in with_validation(before, 0.3, 0)
-        if row.split == "validation" and row.image_id != "9"
-    }
-    assert moved == {"rad"}
+def test_no_share_moves_nothing():
+    assert validation_groups({"1", "2"}, set(), 0, "") == set()
+
+
+def test_each_row_has_one_place():
+    survey = Survey(removed={"leaks": "why"}, moved={"moves"})
+    for split in ("train", "validation", "test"):
+        survey.rows.update(
+            {
+                (split, "1", ("fine", "leaks")): 1,
+                (split, "moves", ("fine",)): 10,
+                (split, "stays", ("fine",)): 100,
+            }
+        )
+    assert survey.place("train", "1", ("fine", "leaks")) == ("train", "why")
+    assert survey.place("validation", "1", ("leaks",)) == ("validation", "why")
+    assert survey.place("test", "1", ("leaks",)) == ("test", None)
+    assert survey.place("train", "moves", ("fine",)) == ("validation", None)
+    assert survey.sizes() == {"train": 100, "validation": 10 + 10 + 100, "test": 111}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two pictures; the first again under another name, and again in another size and format."""
+    for name in ("tested", "other"):
+        blocks = Image.frombytes("L", (16, 16), random.Random(name).randbytes(256))
+        blocks.resize((200, 200)).save(tmp_path / f"{name}.png")
+    (tmp_path / "renamed.png").write_bytes((tmp_path / "tested.png").read_bytes())
+    Image.open(tmp_path / "tested.png").resize((150, 170)).save(tmp_path / "saved.jpg", quality=60)
+    return tmp_path
+
+
+def test_leaks_are_found_by_content_and_by_look(folder):
+    tested = [folder / "tested.png"]
+    own = [folder / name for name in ("renamed.png", "saved.jpg", "other.png")]
+    exact = {folder / "renamed.png": IN_A_TEST_SET}
+    assert leaking_images(own, tested, also_near=False) == exact
+    near = {folder / "saved.jpg": LIKE_A_TEST_IMAGE}
+    assert leaking_images(own, tested, also_near=True) == exact | near
+
+
+def test_a_tested_image_without_a_file_is_known_by_its_path(folder):
+    gone = folder / "gone.png"
+    assert leaking_images([gone, folder / "other.png"], [gone], also_near=True) == {gone: IN_A_TEST_SET}
+
+
+def test_an_image_that_cannot_be_decoded_is_named(folder):
+    (folder / "other.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match="other.png"):
+        leaking_images([folder / "other.png"], [folder / "tested.png"], also_near=True)

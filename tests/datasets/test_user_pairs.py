@@ -5,8 +5,10 @@ import json
 import pytest
 from PIL import Image
 
+from workflow_scripts import files
 from workflow_scripts.datasets import user_pairs
 from workflow_scripts.errors import UserError
+from workflow_scripts.evaluation.scoring import same_answer
 
 USER = {
     "messages": [{"role": "user", "content": "<image>Is it?"}],
@@ -29,8 +31,12 @@ def own_file(tmp_path):
     return write
 
 
+def read(path, rewrite=str, tested=()):
+    return list(user_pairs.read(path, rewrite, same_answer, tested))
+
+
 def test_a_file_of_the_user_is_read(own_file):
-    first, second = user_pairs.read(own_file(USER, {**USER, "id": "x", "note": "kept"}), str.upper)
+    first, second = read(own_file(USER, {**USER, "id": "x", "note": "kept"}), str.upper)
     assert first == {
         **USER,
         "chosen": "YES",
@@ -49,31 +55,31 @@ def test_a_file_of_the_user_is_read(own_file):
     [
         ({"chosen": ""}, "chosen: "),
         ({"rejected": 3}, "rejected: "),
-        ({"rejected": "Yes"}, "rejected: the same answer as chosen"),
+        ({"rejected": "Yes"}, "rejected says the same as chosen: 'Yes', 'Yes'"),
         ({"images": []}, "images: "),
         ({"images": ["none.png"]}, "images: .*none.png: no such image"),
         ({"messages": []}, "messages: "),
         ({"messages": [{"role": "user"}]}, "messages.0.content: "),
         (
             {"messages": [{"role": "user", "content": "Is it?"}]},
-            "messages: <image> does not stand once per image",
+            "<image> does not stand once per image",
         ),
         (
             {"messages": [*USER["messages"], {"role": "assistant", "content": "Yes"}]},
-            "messages: roles do not",
+            "roles do not",
         ),
     ],
 )
 def test_a_wrong_line_of_the_user_is_named(own_file, change, said):
     with pytest.raises(UserError, match=rf"mine.jsonl:2: {said}"):
-        list(user_pairs.read(own_file(USER, {**USER, **change}), str))
+        read(own_file(USER, {**USER, **change}))
 
 
 def test_a_file_that_is_not_json_or_not_there_is_named(own_file, tmp_path):
     with pytest.raises(UserError, match="mine.jsonl:1: not JSON"):
-        list(user_pairs.read(own_file("{"), str))
+        read(own_file("{"))
     with pytest.raises(UserError, match="none.jsonl: No such file"):
-        list(user_pairs.read(tmp_path / "none.jsonl", str))
+        read(tmp_path / "none.jsonl")
 
 
 def test_what_cannot_be_written_is_named(own_file):
@@ -83,10 +89,16 @@ def test_what_cannot_be_written_is_named(own_file):
         return text
 
     with pytest.raises(UserError, match=r"mine.jsonl:2: rejected: an answer must not be blank"):
-        list(user_pairs.read(own_file(USER, {**USER, "rejected": "bad"}), rewrite))
+        read(own_file(USER, {**USER, "rejected": "bad"}), rewrite)
 
 
 def test_what_is_the_same_once_written_is_no_pair(own_file):
     lines = own_file({**USER, "rejected": "yes"})
-    with pytest.raises(UserError, match=r"mine.jsonl:1: rejected: the same answer as chosen"):
-        list(user_pairs.read(lines, str.casefold))
+    with pytest.raises(UserError, match="mine.jsonl:1: rejected says the same as chosen"):
+        read(lines, str.casefold)
+
+
+def test_a_test_image_is_refused(own_file, tmp_path):
+    path = own_file(USER)
+    with pytest.raises(UserError, match="mine.jsonl:1: images: a.png belongs to the test set"):
+        read(path, tested={files.sha256(tmp_path / "a.png")})

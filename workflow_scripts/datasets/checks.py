@@ -2,20 +2,55 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from workflow_scripts import files
+from workflow_scripts.datasets import near_duplicates
 from workflow_scripts.datasets.images import image_size
 from workflow_scripts.datasets.records import IMAGE_PLACEHOLDER, SPLITS
 from workflow_scripts.errors import UserError
 
 Text = Annotated[str, Field(min_length=1)]
-Problems = dict[str, list[str]]  # places by kind; the functions below add to a defaultdict(list)
+LISTED = 20  # examples that are kept of each kind of problem
+
+
+class Problems:
+    """How often each kind of problem was seen, and the first places: no more is kept, however many there are."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._examples: dict[str, list[str]] = {}
+
+    def add(self, kind: str, place: str) -> None:
+        self._counts[kind] += 1
+        examples = self._examples.setdefault(kind, [])
+        if len(examples) < LISTED:
+            examples.append(place)
+
+    def __bool__(self) -> bool:
+        return bool(self._counts)
+
+    def lines(self) -> list[str]:
+        """Each kind with its count, its examples below it."""
+        found = []
+        for kind, examples in self._examples.items():
+            found += [f"  {kind}: {self._counts[kind]}", *(f"    {example}" for example in examples)]
+        return found
+
+    def total(self) -> int:
+        return self._counts.total()
+
+    def listed(self) -> list[dict]:
+        """{"kind", "count", "examples"} of each kind, in the order of their first places."""
+        return [
+            {"kind": kind, "count": self._counts[kind], "examples": examples}
+            for kind, examples in self._examples.items()
+        ]
 
 
 class Message(BaseModel):
@@ -48,47 +83,54 @@ class Record(BaseModel):
     organ: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
-    """A record, the split whose file it stands in, and `place`: file, line and id."""
+    """A record, the split whose file it stands in, its line there, and `place`: file, line and id."""
 
     place: str
     split: str
+    line: int
     record: dict
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Picture:
-    """An image file: what it holds, however it is named, and how many tokens it takes."""
+    """An image file: what it holds, however it is named, and how many tokens it takes.
 
+    `name` is its path in the records, `place` the first row that shows it, `splits` those of all such rows.
+    """
+
+    name: str
+    path: Path
     digest: str
     tokens: int
+    place: str
+    splits: set[str] = field(default_factory=set)
 
 
-def read(path: Path, split: str, errors: Problems) -> list[Row]:
-    """The lines of a split that are records; the others become errors."""
-    rows = []
+def read(path: Path, split: str, errors: Problems) -> Iterator[Row]:
+    """The lines of a split that are records, one by one; the others become errors."""
     for number, line in enumerate(lines(path), start=1):
         place = f"{path.name}:{number}"
         try:
             record = json.loads(line)
             Record.model_validate(record)
         except ValidationError as error:
-            errors["not a record"].append(f"{place}: {describe(error)}")
+            errors.add("not a record", f"{place}: {describe(error)}")
         except ValueError as error:
-            errors["not JSON"].append(f"{place}: {error}")
+            errors.add("not JSON", f"{place}: {error}")
         else:
-            row = Row(f"{place} ({record['id']})", split, record)
-            rows.append(row)
+            row = Row(f"{place} ({record['id']})", split, number, record)
             if record["split"] != split:
-                errors["in the file of another split"].append(f"{row.place}: split is {record['split']}")
-    return rows
+                errors.add("in the file of another split", f"{row.place}: split is {record['split']}")
+            yield row
 
 
-def lines(path: Path) -> list[bytes]:
-    """The lines of a file that conversion wrote."""
+def lines(path: Path) -> Iterator[bytes]:
+    """The lines of a file that conversion wrote, one by one."""
     try:
-        return path.read_bytes().splitlines()
+        with open(path, "rb") as file:
+            yield from file
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; convert the set first") from None
 
@@ -98,32 +140,28 @@ def describe(error: ValidationError) -> str:
     return "; ".join(f"{'.'.join(map(str, item['loc'])) or 'line'}: {item['msg']}" for item in error.errors())
 
 
-def check_summary(folder: Path, stated: dict, errors: Problems) -> None:
-    """Whether summary.json (`stated`) tells of these very files."""
+def check_summary(folder: Path, stated: dict, copies: int, errors: Problems) -> None:
+    """Whether summary.json (`stated`) tells of these very files, `copies` of whose lines are further ones of a row.
+
+    What was read is either kept or dropped with a reason, and mixing may keep a row more than once.
+    """
     splits = [folder / f"{split}.jsonl" for split in SPLITS]
-    rows = {path.stem: len(lines(path)) for path in splits}
+    rows = {path.stem: sum(1 for _ in lines(path)) for path in splits}
     dropped = Counter(row.get("reason") for row in files.read_jsonl(folder / "dropped.jsonl"))
+    kept = sum(rows.values())
     found = {
-        "read": sum(rows.values()) + dropped.total(),
-        "kept": sum(rows.values()),
+        "read": kept - copies + dropped.total(),
+        "kept": kept,
+        "copies": copies,
         "dropped": dict(dropped),
         "rows": rows,
         "fingerprint": files.fingerprint([files.sha256(path) for path in splits]),
     }
     for key, value in found.items():
         if stated.get(key) != value:
-            errors["summary.json tells of other files"].append(
-                f"{key}: it says {stated.get(key)}, found {value}"
+            errors.add(
+                "summary.json tells of other files", f"{key}: it says {stated.get(key)}, found {value}"
             )
-
-
-def check_ids(rows: list[Row], errors: Problems) -> None:
-    """No id may stand twice, be it in another split."""
-    first: dict[str, Row] = {}
-    for row in rows:
-        earlier = first.setdefault(row.record["id"], row)
-        if earlier is not row:
-            errors["duplicate id"].append(f"{row.place}: as in {earlier.place}")
 
 
 def dialogue_problem(messages: list[dict], images: list[str], last: str) -> tuple[str, str] | None:
@@ -141,51 +179,64 @@ def dialogue_problem(messages: list[dict], images: list[str], last: str) -> tupl
     return None
 
 
-def pictures(
-    rows: list[Row], folder: Path, image_tokens: Callable[[int, int], int], errors: Problems
-) -> dict[str, Picture]:
-    """Each distinct image by its path in the records, without decoding it; a bad one is one error.
+def pair_problem(pair: dict, same: Callable[[str, str], bool]) -> tuple[str, str] | None:
+    """(kind, detail) where the dialogue of a preference pair is not in order or both its answers say the `same`."""
+    if problem := dialogue_problem(pair["messages"], pair["images"], last="user"):
+        return problem
+    if same(pair["chosen"], pair["rejected"]):
+        return "rejected says the same as chosen", f"{pair['rejected']!r}, {pair['chosen']!r}"
+    return None
+
+
+class Pictures:
+    """Each distinct image by its path in the records, its head read once; a bad one is one error.
 
     `image_tokens` takes width and height and raises ValueError for a shape that the model does not take.
     """
-    found = {}
-    first_use = {image: row for row in reversed(rows) for image in row.record["images"]}
-    for image, row in reversed(first_use.items()):
-        path = folder / image
+
+    def __init__(self, folder: Path, image_tokens: Callable[[int, int], int], errors: Problems) -> None:
+        self._folder, self._image_tokens, self._errors = folder, image_tokens, errors
+        self._known: dict[str, Picture | None] = {}
+
+    def of(self, row: Row) -> list[Picture | None]:
+        """The pictures that a row shows, None for a bad one."""
+        found = [self._picture(image, row) for image in row.record["images"]]
+        for picture in filter(None, found):
+            picture.splits.add(row.split)
+        return found
+
+    def good(self) -> list[Picture]:
+        """All pictures so far, in the order of their first rows."""
+        return [picture for picture in self._known.values() if picture]
+
+    def _picture(self, image: str, row: Row) -> Picture | None:
+        if image not in self._known:
+            self._known[image] = self._examine(image, row)
+        return self._known[image]
+
+    def _examine(self, image: str, row: Row) -> Picture | None:
+        path = self._folder / image
         if not path.is_file():
-            errors["missing image"].append(f"{row.place}: {image}")
-            continue
+            self._errors.add("missing image", f"{row.place}: {image}")
+            return None
         try:
-            found[image] = Picture(files.sha256(path), image_tokens(*image_size(path)))
+            return Picture(image, path, files.sha256(path), self._image_tokens(*image_size(path)), row.place)
         except UserError as error:
-            errors["unreadable image"].append(f"{row.place}: {error}")
+            self._errors.add("unreadable image", f"{row.place}: {error}")
         except ValueError as error:
-            errors["image of a shape that the model does not take"].append(f"{row.place}: {image}: {error}")
-    return found
+            self._errors.add(
+                "image of a shape that the model does not take", f"{row.place}: {image}: {error}"
+            )
+        return None
 
-
-def warn_of_duplicates(rows: list[Row], known: dict[str, Picture], warnings: Problems) -> None:
-    """Rows of one split that ask and answer the same of the same image."""
-    first: dict[tuple, Row] = {}
-    for row in rows:
-        images = tuple(known[image].digest for image in row.record["images"])
-        earlier = first.setdefault((row.split, images, row.record["question"], row.record["answer"]), row)
-        if earlier is not row:
-            warnings["same image, question and answer"].append(f"{row.place}: as in {earlier.place}")
-
-
-def warn_of_shared_images(rows: list[Row], known: dict[str, Picture], warnings: Problems) -> None:
-    """Train images in another split, compared by what they hold: a second name hides nothing."""
-    trained = {known[image].digest for row in rows if row.split == "train" for image in row.record["images"]}
-    for split in ("validation", "test"):
-        mine = [row for row in rows if row.split == split]
-        shared = [
-            (row.place, image)
-            for row in mine
-            for image in row.record["images"]
-            if known[image].digest in trained
-        ]
-        if shared:
-            affected = len({place for place, _ in shared})
-            kind = f"image in train and {split} ({affected:,} of {len(mine):,} {split} rows)"
-            warnings[kind] += dict.fromkeys(image for _, image in shared)
+    def decode(self) -> dict[str, bytes]:
+        """The difference hash of each distinct content; one that cannot be decoded whole is an error."""
+        distinct = {picture.digest: picture for picture in reversed(self.good())}
+        by_path = {picture.path: picture for picture in distinct.values()}
+        found = {}
+        for path, outcome in near_duplicates.decode(by_path):
+            if isinstance(outcome, UserError):
+                self._errors.add("unreadable image", f"{by_path[path].place}: {outcome}")
+            else:
+                found[by_path[path].digest] = outcome
+        return found

@@ -1,11 +1,12 @@
 """The user's own preference files: one pair a line, checked and brought into the answer format of a run."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from workflow_scripts import files
 from workflow_scripts.datasets import checks
 from workflow_scripts.datasets.checks import Message, Text
 from workflow_scripts.datasets.images import image_size
@@ -24,11 +25,17 @@ class UserPair(BaseModel):
     rejected: Text
 
 
-def read(path: Path, rewrite: Callable[[str], str]) -> Iterator[dict]:
+def read(
+    path: Path,
+    rewrite: Callable[[str], str],
+    same: Callable[[str, str], bool],
+    tested: Container[str],
+) -> Iterator[dict]:
     """The preference record of each line of a JSONL file, images relative to it as they are written there.
 
-    `rewrite` brings an answer into the format that is trained, or raises ValueError. The first line that is wrong
-    is a UserError with its number and the key.
+    `rewrite` brings an answer into the format that is trained, or raises ValueError; `same` says whether two answers
+    in it say the same; `tested` has the SHA-256 of every test image. The first line that is wrong, or shows a test
+    image, is a UserError with its number and the key.
     """
     try:
         lines = path.read_bytes().splitlines()
@@ -36,14 +43,20 @@ def read(path: Path, rewrite: Callable[[str], str]) -> Iterator[dict]:
         raise UserError(f"preferences.files: {path}: {error.strerror}") from None
     for number, line in enumerate(lines, start=1):
         try:
-            pair = _pair(line, path.parent, rewrite)
+            pair = _pair(line, path.parent, rewrite, same, tested)
         except ValueError as error:
             raise UserError(f"{path}:{number}: {error}") from None
         defaults = {"id": f"{path.stem}-{number}", "source": path.stem}
         yield {**defaults, **pair, **last_turn(pair["messages"]), "origin": "user"}
 
 
-def _pair(line: bytes, folder: Path, rewrite: Callable[[str], str]) -> dict:
+def _pair(
+    line: bytes,
+    folder: Path,
+    rewrite: Callable[[str], str],
+    same: Callable[[str, str], bool],
+    tested: Container[str],
+) -> dict:
     """The pair of one line, or a ValueError that names the key."""
     try:
         pair = UserPair.model_validate(json.loads(line)).model_dump()
@@ -56,13 +69,13 @@ def _pair(line: bytes, folder: Path, rewrite: Callable[[str], str]) -> dict:
             image_size(folder / image)
         except UserError as error:
             raise ValueError(f"images: {error}") from None
-    if problem := checks.dialogue_problem(pair["messages"], pair["images"], last="user"):
-        raise ValueError(f"messages: {': '.join(problem)}")
+        if files.sha256(folder / image) in tested:
+            raise ValueError(f"images: {image} belongs to the test set; remove the pair")
     for side in ("chosen", "rejected"):
         try:
             pair[side] = rewrite(pair[side])
         except ValueError as error:
             raise ValueError(f"{side}: {error}") from None
-    if pair["chosen"] == pair["rejected"]:
-        raise ValueError("rejected: the same answer as chosen")
+    if problem := checks.pair_problem(pair, same):
+        raise ValueError(": ".join(problem))
     return pair

@@ -31,12 +31,12 @@ class Examiner:
     def model(self, path: Path) -> Iterator["Generator"]:
         """The model or adapter at `path`, ready to be asked; its memory is free again afterwards."""
         from workflow_scripts.evaluation.generation import Generator
-        from workflow_scripts.models import loading
+        from workflow_scripts.models import loading, processors
         from workflow_scripts.models.dialogue import Dialogue
 
         own = self.settings.evaluation
         device, dtype = loading.device_and_dtype(own.gpus)
-        processor = loading.processor(path, VERSIONS[self.model_version], self.settings.data.max_image_side)
+        processor = processors.load(path, VERSIONS[self.model_version], self.settings.data.max_image_side)
         generator = Generator(
             loading.model(path, dtype, device, device_map="auto" if own.gpus > 1 else None),
             processor,

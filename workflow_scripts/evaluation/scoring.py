@@ -92,6 +92,11 @@ def same_answer(a: str, b: str) -> bool:
     return tokens(a) == tokens(b) or correct(a, b, closed=True) or correct(b, a, closed=True)
 
 
+def same_when_read(read: Callable[[str], str | None]) -> Callable[[str, str], bool]:
+    """`same_answer` for texts that `read` finds the answers of."""
+    return lambda a, b: same_answer(read(a) or "", read(b) or "")
+
+
 def _overlap(gold: list[str], answer: list[str]) -> int:
     return (Counter(gold) & Counter(answer)).total()
 

@@ -1,4 +1,4 @@
-"""Loading models and processors: one way for real checkpoints, stand-ins, full fine-tunings and adapters."""
+"""Loading models: one way for real checkpoints, stand-ins, full fine-tunings and adapters."""
 
 import gc
 import logging
@@ -7,12 +7,11 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForImageTextToText
 from transformers.utils import logging as transformers_logging
 
 from workflow_scripts import files
 from workflow_scripts.errors import UserError
-from workflow_scripts.models.catalogue import Version
 
 logger = logging.getLogger(__name__)
 
@@ -21,26 +20,6 @@ if not sys.stderr.isatty():
 
 # Above this, training or generating on a CPU is a mistake rather than a wish.
 LARGEST_CPU_MODEL = 1_000_000_000
-
-
-def processor(path: Path, version: Version, max_image_side: int):
-    """The processor saved at `path`, images limited to the area of `max_image_side` squared.
-
-    The checkpoint's chat template is used where it has one, ours otherwise.
-    """
-    loaded = AutoProcessor.from_pretrained(path)
-    if not loaded.chat_template:
-        loaded.chat_template = version.chat_template()
-    size = loaded.image_processor.size
-    # The family's `longest_edge` counts the pixels of two frames.
-    largest = min(size["longest_edge"], 2 * max_image_side**2)
-    loaded.image_processor.size = {
-        "shortest_edge": min(size["shortest_edge"], largest),
-        "longest_edge": largest,
-    }
-    if loaded.tokenizer.convert_tokens_to_ids(version.stop_token) in (None, loaded.tokenizer.unk_token_id):
-        raise UserError(f"{path}: the tokenizer has no {version.stop_token}, which ends a trained answer")
-    return loaded
 
 
 def is_adapter(path: Path) -> bool:

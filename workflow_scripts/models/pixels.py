@@ -49,6 +49,20 @@ class Pixels:
         return int(grid.prod()) // self.image_processor.merge_size**2
 
 
+def picture(patches: torch.Tensor, grid: torch.Tensor, image_processor) -> Image.Image:
+    """The image that `Pixels` made (patches, grid) of, as the model is shown it: resized, normalisation undone.
+
+    `patches` is [h·w, channels · frames · patch · patch], a block of merge_size x merge_size patches after the
+    other, as the family's image processor lays them out; both frames of a still image are the same.
+    """
+    _, height, width = grid.tolist()
+    side, block = image_processor.patch_size, image_processor.merge_size
+    parts = patches.reshape(height // block, width // block, block, block, 3, -1, side, side)[..., 0, :, :]
+    values = parts.permute(0, 2, 5, 1, 3, 6, 4).reshape(height * side, width * side, 3)
+    values = values * torch.tensor(image_processor.image_std) + torch.tensor(image_processor.image_mean)
+    return Image.fromarray((values * 255).round().clamp(0, 255).to(torch.uint8).numpy())
+
+
 def batch(
     rows: list[tuple[list[int], list[str]]], processor, pixels: Pixels, padding_side: str
 ) -> tuple[dict[str, torch.Tensor], list[list[int]]]:

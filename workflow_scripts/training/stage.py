@@ -11,7 +11,7 @@ from transformers import PrinterCallback, Trainer
 
 from workflow_scripts import config, files, tracking
 from workflow_scripts.config import Training
-from workflow_scripts.models import loading
+from workflow_scripts.models import loading, processors
 from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.models.dialogue import Dialogue
 from workflow_scripts.models.pixels import Pixels
@@ -61,7 +61,7 @@ def train_stage(
     with main_first():
         resume_from = checkpoints.prepare(folder, depends_on)
 
-    processor = loading.processor(base_model, VERSIONS[run.model_version], settings.data.max_image_side)
+    processor = processors.load(base_model, VERSIONS[run.model_version], settings.data.max_image_side)
     dialogue = Dialogue(processor, run.model_version, run.mode)
     dataset = read_rows(data, dialogue)
     planned = trainer.planned(

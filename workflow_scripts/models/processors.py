@@ -1,0 +1,33 @@
+"""Loading the processor of a checkpoint: tokenizer, chat template and image arithmetic, without the model."""
+
+import sys
+from pathlib import Path
+
+from transformers import AutoProcessor
+from transformers.utils import logging as transformers_logging
+
+from workflow_scripts.errors import UserError
+from workflow_scripts.models.catalogue import Version
+
+if not sys.stderr.isatty():
+    transformers_logging.disable_progress_bar()
+
+
+def load(path: Path, version: Version, max_image_side: int):
+    """The processor saved at `path`, images limited to the area of `max_image_side` squared.
+
+    The checkpoint's chat template is used where it has one, ours otherwise.
+    """
+    loaded = AutoProcessor.from_pretrained(path)
+    if not loaded.chat_template:
+        loaded.chat_template = version.chat_template()
+    size = loaded.image_processor.size
+    # The family's `longest_edge` counts the pixels of two frames.
+    largest = min(size["longest_edge"], 2 * max_image_side**2)
+    loaded.image_processor.size = {
+        "shortest_edge": min(size["shortest_edge"], largest),
+        "longest_edge": largest,
+    }
+    if loaded.tokenizer.convert_tokens_to_ids(version.stop_token) in (None, loaded.tokenizer.unk_token_id):
+        raise UserError(f"{path}: the tokenizer has no {version.stop_token}, which ends a trained answer")
+    return loaded
