@@ -32,7 +32,8 @@ def batches(
     """The batches of each rank, for all `epochs` one after the other.
 
     Every rank has as many, and those that run at the same time are of like cost. `equal` makes all batches of
-    `limits.rows` rows, where an image's rows may come to lie in two batches; of one rank the last is shorter.
+    `limits.rows` rows, where an image's rows may come to lie in two batches, and two parts of an image in one; of
+    one rank the last is shorter.
     A function of its arguments alone: a resumed training goes on at the same place without looking at what came
     before.
     """
@@ -42,7 +43,7 @@ def batches(
         chance = random.Random(f"{seed}-{epoch}")
         made = _equal(rows, limits, chance, ranks) if equal else _epoch(rows, limits, chance)
         if epoch == whole:
-            made = made[: max(1, round(part * len(made)))]
+            made = made[: ranks * max(1, round(part * len(made) / ranks))]
         for step in _balanced(rows, made, ranks, chance):
             for rank, batch in enumerate(step):
                 plan[rank].append(batch)
@@ -65,7 +66,15 @@ def _epoch(rows: Sequence[Row], limits: Limits, chance: random.Random) -> list[l
     finished: list[list[int]] = []
     unfinished: list[list[int]] = []
     for group in _groups(rows, limits, chance):
-        target = next((batch for batch in unfinished if _fits(rows, batch + group, limits)), None)
+        image = rows[group[0]].image
+        target = next(
+            (
+                batch
+                for batch in unfinished
+                if image not in {rows[index].image for index in batch} and _fits(rows, batch + group, limits)
+            ),
+            None,
+        )
         if target is None:
             unfinished.append(target := [])
         target += group

@@ -1,0 +1,86 @@
+"""Vision features are computed once, kept on disk, and those that the tower would give."""
+
+import pytest
+import torch
+from PIL import Image
+
+from workflow_scripts.models import standins
+from workflow_scripts.models.catalogue import VERSIONS
+from workflow_scripts.models.pixels import Pixels
+from workflow_scripts.training.collators import SftCollator
+from workflow_scripts.training.features import FeatureStore, store_key
+
+VERSION = VERSIONS["4.1v"]
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return standins.pretrained_model(VERSION).model.eval()
+
+
+@pytest.fixture
+def pixels():
+    return Pixels(standins.processor(VERSION).image_processor)
+
+
+@pytest.fixture
+def images(tmp_path):
+    names = []
+    for number in range(4):
+        names.append(str(tmp_path / f"{number}.png"))
+        Image.effect_noise((112, 100 + 20 * number), 40 + number).save(names[-1])
+    return names
+
+
+def test_they_are_those_of_the_tower_and_survive_the_process(tmp_path, backbone, pixels, images):
+    FeatureStore(tmp_path / "f", "key").fill(backbone, pixels, images, 2**30)
+    kept = FeatureStore(tmp_path / "f", "key").read(images)
+    for image, (features, grid) in zip(images, kept, strict=True):
+        patches, expected_grid = pixels(image)
+        with torch.no_grad():
+            expected = backbone.get_image_features(patches, expected_grid[None]).pooler_output[0]
+        assert torch.equal(grid, expected_grid)
+        torch.testing.assert_close(features, expected, rtol=0, atol=0)
+
+
+def test_what_is_there_is_not_computed_again(tmp_path, backbone, pixels, images, monkeypatch):
+    store = FeatureStore(tmp_path / "f", "key")
+    store.fill(backbone, pixels, images[:3], 2**30)
+    asked = []
+    compute = type(backbone).get_image_features
+    monkeypatch.setattr(
+        type(backbone), "get_image_features", lambda self, *given: asked.append(1) or compute(self, *given)
+    )
+    FeatureStore(tmp_path / "f", "key").fill(backbone, pixels, images, 2**30)
+    assert len(asked) == 1
+
+
+def test_the_limit_bounds_the_disk(tmp_path, backbone, pixels, images):
+    store = FeatureStore(tmp_path / "f", "key")
+    one = (
+        backbone.get_image_features(pixels(images[0])[0], pixels(images[0])[1][None]).pooler_output[0].nbytes
+    )
+    store.fill(backbone, pixels, images, 2 * one + one // 2)
+    assert store.read(images[:1]) and store.read(images) is None
+    written = sum(file.stat().st_size for file in (tmp_path / "f").rglob("*.safetensors"))
+    assert written < 3 * one
+
+
+def test_another_tower_or_size_has_another_key(backbone, pixels):
+    key = store_key(backbone, pixels)
+    assert store_key(standins.pretrained_model(VERSION).model, pixels) == key
+    assert store_key(standins.untrained_model(VERSION).model, pixels) != key
+    pixels.image_processor.size = {"shortest_edge": 2 * 84**2, "longest_edge": 2 * 84**2}
+    assert store_key(backbone, pixels) != key
+
+
+def test_a_batch_has_features_or_pixels(corpus, tmp_path):
+    dataset, _ = corpus.sft()
+    given = corpus.collator()
+    store = FeatureStore(tmp_path / "f", "key")
+    rows = [dataset[index] for index in range(4)]
+    assert "pixel_values" in SftCollator(**given, features=store)(rows)["tree"]
+    backbone = standins.pretrained_model(VERSIONS[corpus.version]).model
+    store.fill(backbone, given["pixels"], [path for row in rows for path in row["image_paths"]], 2**30)
+    batch = SftCollator(**given, features=store)(rows)["tree"]
+    assert "pixel_values" not in batch and batch["image_features"].shape[1] == 128

@@ -1,0 +1,68 @@
+"""A plan shows every row once an epoch, keeps an image's rows together and stays within its limits."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workflow_scripts.training import plan
+from workflow_scripts.training.plan import Limits, Row
+
+rows = st.lists(
+    st.builds(Row, st.sampled_from("abcdef"), st.just(20), st.integers(1, 15)), min_size=1, max_size=40
+)
+limits = st.builds(Limits, st.integers(1, 9), st.integers(20, 120), st.integers(1, 5))
+
+
+@given(rows, limits, st.integers(1, 3), st.integers(0, 9))
+def test_each_row_stands_in_each_epoch_once(rows, limits, epochs, seed):
+    (mine,) = plan.batches(rows, limits, epochs, seed)
+    assert Counter(index for batch in mine for index in batch) == dict.fromkeys(range(len(rows)), epochs)
+
+
+@given(rows, limits, st.integers(0, 9))
+def test_no_batch_is_over_its_limits_but_for_a_single_row(rows, limits, seed):
+    for batch in plan.batches(rows, limits, 1, seed)[0]:
+        assert len(batch) == 1 or plan.cost(rows, batch) <= limits.tokens
+        assert len(batch) <= limits.rows
+
+
+@given(rows, limits, st.sampled_from([1, 1.3]), st.integers(2, 4), st.integers(0, 9), st.booleans())
+def test_ranks_have_as_many_batches_and_miss_no_row(rows, limits, epochs, ranks, seed, equal):
+    mine = plan.batches(rows, limits, epochs, seed, ranks, equal)
+    assert len({len(batches) for batches in mine}) == 1
+    seen = Counter(index for batches in mine for batch in batches for index in batch)
+    assert set(seen) == set(range(len(rows)))
+    if equal:
+        assert {len(batch) for batches in mine for batch in batches} == {limits.rows}
+
+
+@given(rows, limits, st.integers(0, 9))
+def test_the_plan_depends_on_its_arguments_alone_and_changes_from_epoch_to_epoch(rows, limits, seed):
+    assert plan.batches(rows, limits, 2, seed) == plan.batches(rows, limits, 2, seed)
+    (both,) = plan.batches(rows, limits, 2, seed)
+    (first,) = plan.batches(rows, limits, 1, seed)
+    assert both[: len(first)] == first
+
+
+def test_images_stay_whole_and_ranks_get_like_costs():
+    rows = [Row(image, 100, 5) for image in "abcdefgh" for _ in range(4)]
+    limits = Limits(rows=8, tokens=1000, rows_per_image=4)
+    (mine,) = plan.batches(rows, limits, 1, seed=0)
+    assert len(mine) == 4 and all(plan.cost(rows, batch) == 2 * 100 + 8 * 5 for batch in mine)
+    for step in zip(*plan.batches(rows, limits, 1, seed=0, ranks=2), strict=True):
+        assert len({plan.cost(rows, batch) for batch in step}) == 1
+
+
+@pytest.mark.parametrize(("cap", "images"), [(2, 4), (8, 1)])
+def test_the_cap_keeps_batches_diverse(cap, images):
+    rows = [Row(image, 10, 1) for image in "abcd" for _ in range(8)]
+    for batch in plan.batches(rows, Limits(8, 1000, cap), 1, seed=1)[0]:
+        assert len({rows[index].image for index in batch}) == images
+
+
+def test_a_part_of_an_epoch_is_a_part_of_its_batches():
+    rows = [Row(str(number), 10, 1) for number in range(100)]
+    (mine,) = plan.batches(rows, Limits(10, 1000, 1), 1.5, seed=0)
+    assert len(mine) == 15
