@@ -7,7 +7,8 @@ import time
 from datasets import Dataset
 from trl import DPOConfig, DPOTrainer
 
-from benchmarks import common
+from benchmarks import common, timing
+from workflow_scripts.models import loading
 from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.training import features, rows
 from workflow_scripts.training.collators import PreferenceCollator
@@ -18,7 +19,7 @@ class StockTrainer(common.StockOrder, DPOTrainer):
     """TRL's trainer, in the order of the dataset."""
 
 
-def measure(case: common.Case, options: argparse.Namespace) -> common.Cell:
+def measure(case: common.Case, options: argparse.Namespace) -> timing.Cell:
     """One cell of the table."""
     pairs = [_pair(record) for record in case.records]
     ours = rows.preference_rows(case.write("pairs.jsonl", pairs), case.dialogue)
@@ -28,8 +29,13 @@ def measure(case: common.Case, options: argparse.Namespace) -> common.Cell:
         for row in ours
         for side in ("chosen_ids", "rejected_ids")
     )
-    return common.measure(
-        case, lambda: stock(case, pairs), lambda: engine(case, ours), (total, unique), options.repeats
+    return timing.measure(
+        case,
+        lambda: stock(case, pairs, options.method),
+        lambda: engine(case, ours, options.method),
+        (total, unique),
+        options.repeats,
+        options.method,
     )
 
 
@@ -40,7 +46,7 @@ def _pair(record: dict) -> dict:
     return {**record, "messages": [question], "chosen": answer["content"], "rejected": rejected}
 
 
-def stock(case: common.Case, pairs: list[dict]) -> DPOTrainer:
+def stock(case: common.Case, pairs: list[dict], method: str) -> DPOTrainer:
     """TRL's trainer with a reference model of its own."""
     stop = VERSIONS[common.VERSION].stop_token
     listed = [
@@ -53,18 +59,20 @@ def stock(case: common.Case, pairs: list[dict]) -> DPOTrainer:
         }
         for pair in pairs
     ]
+    model = common.model()
     return StockTrainer(
-        common.model(large=False),
-        ref_model=common.model(large=False),
+        model,
+        ref_model=common.model() if method == "full" else None,
+        peft_config=common.adapter(model, method),
         args=DPOConfig(**common.arguments(case, case.folder / "stock")),
         train_dataset=Dataset.from_list(listed),
         processing_class=case.processor,
     )
 
 
-def engine(case: common.Case, dataset: Dataset) -> tuple[DPOTrainer, float]:
+def engine(case: common.Case, dataset: Dataset, method: str) -> tuple[DPOTrainer, float]:
     """Our trainer, and the seconds of the passes that it makes once: vision features and the reference."""
-    model, pixels = common.model(large=False), case.pixels()
+    model, pixels = common.model(), case.pixels()
     store = features.FeatureStore(case.folder / "features", features.store_key(model.model, pixels))
     started = time.perf_counter()
     store.fill(model.model, pixels, [path for paths in dataset["image_paths"] for path in paths], 2**33)
@@ -73,7 +81,8 @@ def engine(case: common.Case, dataset: Dataset) -> tuple[DPOTrainer, float]:
         args=DPOConfig(**common.arguments(case, case.folder / "ours"), precompute_ref_log_probs=True),
         train_dataset=dataset,
         processing_class=case.processor,
-        data_collator=PreferenceCollator(case.processor, pixels, store),
+        data_collator=PreferenceCollator(case.processor, pixels, store, loading.use_tree_attention(model)),
+        peft_config=common.adapter(model, method),
         planned=common.in_order(case),
         reference=case.folder / "reference.safetensors",
         passes=common.in_order(case),
@@ -82,4 +91,4 @@ def engine(case: common.Case, dataset: Dataset) -> tuple[DPOTrainer, float]:
 
 
 if __name__ == "__main__":
-    sys.exit(common.main(__doc__, measure))
+    sys.exit(timing.main(__doc__, measure))

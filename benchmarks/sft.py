@@ -7,7 +7,8 @@ import time
 from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
-from benchmarks import common
+from benchmarks import common, timing
+from workflow_scripts.models import loading
 from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.training import features, rows
 from workflow_scripts.training.collators import SftCollator
@@ -18,7 +19,7 @@ class StockTrainer(common.StockOrder, SFTTrainer):
     """TRL's trainer, in the order of the dataset."""
 
 
-def measure(case: common.Case, options: argparse.Namespace) -> common.Cell:
+def measure(case: common.Case, options: argparse.Namespace) -> timing.Cell:
     """One cell of the table."""
     ours = rows.sft_rows(case.write("train.jsonl", case.records), case.dialogue)
     unique = common.unique_tokens(case, SftCollator(case.processor, case.pixels()), ours)
@@ -26,12 +27,17 @@ def measure(case: common.Case, options: argparse.Namespace) -> common.Cell:
         len(prompt) + len(completion) - 2 + case.dialogue.image_tokens(case.side, case.side)
         for prompt, completion in zip(ours["prompt_ids"], ours["completion_ids"], strict=True)
     )
-    return common.measure(
-        case, lambda: stock(case), lambda: engine(case, ours), (total, unique), options.repeats
+    return timing.measure(
+        case,
+        lambda: stock(case, options.method),
+        lambda: engine(case, ours, options.method),
+        (total, unique),
+        options.repeats,
+        options.method,
     )
 
 
-def stock(case: common.Case) -> SFTTrainer:
+def stock(case: common.Case, method: str) -> SFTTrainer:
     """TRL's trainer."""
     stop = VERSIONS[common.VERSION].stop_token
     listed = [
@@ -42,8 +48,10 @@ def stock(case: common.Case) -> SFTTrainer:
         }
         for record in case.records
     ]
+    model = common.model()
     trainer = StockTrainer(
-        common.model(large=False),
+        model,
+        peft_config=common.adapter(model, method),
         args=SFTConfig(**common.arguments(case, case.folder / "stock")),
         train_dataset=Dataset.from_list(listed),
         processing_class=case.processor,
@@ -52,9 +60,9 @@ def stock(case: common.Case) -> SFTTrainer:
     return trainer
 
 
-def engine(case: common.Case, dataset: Dataset) -> tuple[SFTTrainer, float]:
+def engine(case: common.Case, dataset: Dataset, method: str) -> tuple[SFTTrainer, float]:
     """Our trainer, and the seconds of the pass that it makes once: vision features."""
-    model, pixels = common.model(large=False), case.pixels()
+    model, pixels = common.model(), case.pixels()
     store = features.FeatureStore(case.folder / "features", features.store_key(model.model, pixels))
     started = time.perf_counter()
     store.fill(model.model, pixels, [path for paths in dataset["image_paths"] for path in paths], 2**33)
@@ -66,11 +74,12 @@ def engine(case: common.Case, dataset: Dataset) -> tuple[SFTTrainer, float]:
         ),
         train_dataset=dataset,
         processing_class=case.processor,
-        data_collator=SftCollator(case.processor, pixels, store),
+        data_collator=SftCollator(case.processor, pixels, store, loading.use_tree_attention(model)),
+        peft_config=common.adapter(model, method),
         planned=common.in_order(case),
     )
     return trainer, once
 
 
 if __name__ == "__main__":
-    sys.exit(common.main(__doc__, measure))
+    sys.exit(timing.main(__doc__, measure))

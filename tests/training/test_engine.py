@@ -1,10 +1,14 @@
 """The engine against stock TRL, its oracle: the same rows in the same order give the same losses and gradients."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from datasets import Dataset
 from torch.utils.data import SequentialSampler
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
+from trl.trainer.utils import add_fused_lm_head
 
 from workflow_scripts.config import Lora
 from workflow_scripts.models import adapters, standins
@@ -168,3 +172,21 @@ def test_a_wrong_mask_is_noticed(corpus, tmp_path, monkeypatch):
     )
     mine, stock = sft_trainers(corpus, tmp_path)
     assert relative(gradients(mine), gradients(stock)) > 1e-2
+
+
+def test_in_bf16_it_differs_from_stock_no_more_than_stock_from_itself(corpus):
+    """Log-probabilities of each row's completion: all rows as one tree, and by stock in one batch or one by one."""
+    ours, stock_rows = corpus.sft()
+    together, alone, shared = (torch.zeros(len(ours)) for _ in range(3))
+    half = model(corpus).bfloat16().eval()
+    add_fused_lm_head(half)
+    engine.share_prefixes(half.model)
+    collate = DataCollatorForVisionLanguageModeling(corpus.processor, completion_only_loss=True)
+    with torch.no_grad():
+        together += half(**collate(deepcopy(stock_rows)), fused_lm_head=True).log_probs.sum(1)
+        for number, row in enumerate(stock_rows):
+            alone[number] = half(**collate([row]), fused_lm_head=True).log_probs.sum()
+        shared += half(**SftCollator(**corpus.collator())(list(ours)), fused_lm_head=True).log_probs.sum(1)
+    between_layouts = (together - alone).abs().mean()
+    assert 0 < (shared - together).abs().mean() <= 1.5 * between_layouts
+    assert (shared - alone).abs().mean() <= 1.5 * between_layouts

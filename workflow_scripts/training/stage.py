@@ -70,7 +70,8 @@ def train_stage(
     model, lora = trainer.trainable_model(base_model, own, settings.seed)
     pixels = Pixels(processor.image_processor)
     with main_first():
-        store = _vision_features(own, layout, model, pixels, dataset)
+        keeps = own.vision_cache_gb and not trainer.trains_vision(model, lora, own)
+        store = _vision_features(own, layout, model, pixels, dataset) if keeps else None
     collator = {
         "processor": processor,
         "pixels": pixels,
@@ -110,10 +111,8 @@ def train_stage(
 
 def _vision_features(
     settings: Training, layout: Layout, model, pixels: Pixels, dataset: Dataset
-) -> features.FeatureStore | None:
-    """The features of the images of `dataset`, made where they are missing; None where the tower changes."""
-    if not settings.vision_cache_gb or trainer.trains_vision(settings):
-        return None
+) -> features.FeatureStore:
+    """The features of the images of `dataset`, made where they are missing."""
     backbone = loading.backbone(model)
     store = features.FeatureStore(layout.root / "features", features.store_key(backbone, pixels))
     images = [path for row_paths in dataset["image_paths"] for path in row_paths]

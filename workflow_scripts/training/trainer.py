@@ -129,9 +129,11 @@ def trainable_model(path: Path, settings: Training, seed: int):
     return model, adapters.lora_config(model, settings.lora)
 
 
-def trains_vision(settings: Training) -> bool:
-    """Whether the vision tower changes while training."""
-    return settings.lora.vision if settings.method == "lora" else not settings.freeze_vision
+def trains_vision(model, lora, settings: Training) -> bool:
+    """Whether the vision tower of a `trainable_model` changes: with a new adapter `lora`, an old one, or itself."""
+    if lora:
+        return settings.lora.vision
+    return any(parameter.requires_grad for parameter in loading.backbone(model).visual.parameters())
 
 
 def train(trainer: Trainer, resume_from: Path | None, progress: Progress) -> dict:
