@@ -13,7 +13,8 @@ def share_prefixes(backbone: torch.nn.Module) -> None:
 
     The tree's entries: input_ids, ends [sequences, length] and position_ids [3, sequences, length]; gather [rows,
     tail length], places in the flattened sequences; pixel_values with image_grid_thw, or image_features
-    [image tokens, hidden size], of the distinct images; occurrences, which image each run of image tokens shows.
+    [image tokens, hidden size], of the distinct images (without a grid there are none, and the tower rests);
+    occurrences, which image each run of image tokens shows.
     Batches without a tree, as in generation, pass unchanged.
     """
     gathers: list[torch.Tensor] = []
@@ -73,6 +74,8 @@ def _embedded(module, tree: dict) -> dict:
     """The tree's tokens and images as inputs of the backbone."""
     vision = module.visual
     trains = any(parameter.requires_grad for parameter in vision.parameters())
+    if "image_features" in tree and "image_grid_thw" not in tree:
+        return {"input_ids": tree["input_ids"]}
     if "image_features" in tree:
         grids = tree["image_grid_thw"]
         sizes = (grids.prod(-1) // vision.spatial_merge_size**2).tolist()
