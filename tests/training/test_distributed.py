@@ -108,7 +108,8 @@ CASES = {
     "4.1v": {"method": "lora", "vision_cache_gb": 1},
     # The tower trains, and runs for the batch of text alone on one process, as it does for images on the other.
     "4.1v full": {"method": "full", "freeze_vision": False},
-    "4.5v": {"method": "lora", "vision_cache_gb": 0},
+    # Room for the features of one image: a divided tower then runs for all, or processes would wait for each other.
+    "4.5v": {"method": "lora", "vision_cache_gb": 1e-5},
 }
 
 
