@@ -12,7 +12,7 @@ rule dpo:
         "../envs/workflow.yaml"
     threads: workflow.cores
     resources:
-        gpu=plan.config.dpo.gpus,
+        **plan.machines("dpo"),
     params:
         settings=plan.settings("dpo"),
     message:

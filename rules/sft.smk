@@ -13,7 +13,7 @@ rule sft:
         "../envs/workflow.yaml"
     threads: workflow.cores
     resources:
-        gpu=plan.config.sft.gpus,
+        **plan.machines("sft"),
     params:
         settings=plan.settings("sft"),
     message:

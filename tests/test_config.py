@@ -156,6 +156,7 @@ def test_what_does_not_change_a_result_does_not_rerun_a_stage():
     settings = Config()
     before = stage_settings(settings, "sft")
     settings.sft.gpus, settings.sft.log_steps, settings.dpo.beta, settings.tracking = 4, 1, 0.5, []
+    settings.sft.nodes, settings.sft.strategy = 2, "zero3"
     assert stage_settings(settings, "sft") == before
     settings.sft.lora.rank = 8
     assert stage_settings(settings, "sft") != before
@@ -184,6 +185,13 @@ def test_a_batch_is_split_evenly_or_refused(batch, micro, gpus, split):
             UserError, match=r"sft.micro_batch_size: 4: batch_size 12 is not micro_batch_size 4 x 2 GPU\(s\)"
         ):
             config.validate(raw, "here")
+
+
+def test_a_batch_is_split_over_the_gpus_of_all_nodes():
+    raw = {"sft": {"batch_size": 16, "gpus": 4, "nodes": 4}}
+    assert config.validate(raw, "here").sft.nodes == 4
+    with pytest.raises(UserError, match=r"batch_size 16 is not micro_batch_size 1 x 12 GPU\(s\)"):
+        config.validate({"sft": {**raw["sft"], "nodes": 3}}, "here")
 
 
 @pytest.mark.parametrize(

@@ -1,21 +1,29 @@
-"""A command that started itself once per GPU ends these processes before it ends."""
+"""Which processes a training starts, where, and that they end with it."""
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import pytest
+
+from workflow_scripts.config import Sft
+from workflow_scripts.errors import UserError
+from workflow_scripts.training import launch
+
 ROOT = Path(__file__).resolve().parents[1]
-# Two processes without a GPU: only the count of visible ones is feigned.
+# Processes without a GPU: only the count of visible ones is feigned.
 PARENT = """
 import sys, torch
-torch.cuda.is_available = lambda: True
 torch.cuda.device_count = lambda: 2
 from workflow_scripts import cli
-from workflow_scripts.training.launch import relaunch
-sys.exit(cli.run(lambda arguments: relaunch("sleeper", [], 2), []))
+from workflow_scripts.config import Sft
+from workflow_scripts.training.launch import launch_or_run
+settings = Sft(**eval(sys.argv[1]))
+sys.exit(cli.run(lambda arguments: launch_or_run("worker", ["--flag"], settings, None), []))
 """
 WORKER = """
 import os, sys, time
@@ -33,12 +41,142 @@ sys.exit(cli.run(main))
 """
 
 
-def test_sigterm_reaches_the_processes_of_all_gpus(tmp_path):
-    (tmp_path / "sleeper.py").write_text(WORKER)
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{tmp_path}"}
-    parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT], cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
+# Says who it is, once all processes have met.
+GREETER = """
+import os, sys, torch.distributed
+from pathlib import Path
+torch.distributed.init_process_group("gloo")
+torch.distributed.barrier()
+Path("rank." + os.environ["RANK"]).write_text(os.environ["WORLD_SIZE"] + sys.argv[1])
+"""
+
+
+def start(folder: Path, worker: str, settings: dict, **variables: str) -> subprocess.Popen:
+    (folder / "worker.py").write_text(worker)
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("SLURM_")},
+        "PYTHONPATH": f"{ROOT}:{folder}",
+        **variables,
+    }
+    return subprocess.Popen(
+        [sys.executable, "-c", PARENT, repr(settings)],
+        cwd=folder,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
     )
+
+
+def greetings(folder: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in folder.glob("rank.*")}
+
+
+def test_one_gpu_is_one_process_under_torchrun_where_gpus_share_the_work(tmp_path):
+    """DeepSpeed wants to be told its rank, and a second visible GPU must not be used."""
+    parent = start(tmp_path, GREETER, {"gpus": 1, "strategy": "zero3_offload"})
+    errors = parent.communicate(timeout=120)[1]
+    assert parent.returncode == 0, errors
+    assert greetings(tmp_path) == {"rank.0": "1--flag"}
+
+
+def test_nodes_without_slurm_meet_at_the_master(tmp_path):
+    """Two nodes of one process each, on this machine."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    settings = {"gpus": 0, "nodes": 2}
+    parents = [
+        start(tmp_path, GREETER, settings, MASTER_ADDR="127.0.0.1", MASTER_PORT=port) for _ in range(2)
+    ]
+    errors = [parent.communicate(timeout=180)[1] for parent in parents]
+    assert [parent.returncode for parent in parents] == [0, 0], errors
+    assert greetings(tmp_path) == {"rank.0": "2--flag", "rank.1": "2--flag"}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [({}, "0"), ({"CUDA_VISIBLE_DEVICES": "3,5"}, "3"), ({"CUDA_VISIBLE_DEVICES": ""}, "")],
+)
+def test_of_several_visible_gpus_one_process_sees_the_first(before, after):
+    assert launch.first_gpu(before) == after
+
+
+def test_a_training_on_one_gpu_runs_here_and_sees_no_other(monkeypatch):
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b")
+    seen = []
+
+    def run() -> dict:
+        seen.append(os.environ["CUDA_VISIBLE_DEVICES"])
+        return {"steps": 1, "seconds": 1.0, "final_loss": 0.5}
+
+    assert launch.launch_or_run("none", [], Sft(), run) == 0
+    assert seen == ["GPU-a"]
+
+
+@pytest.fixture
+def allocation(tmp_path) -> dict[str, str]:
+    """The environment of a task in an allocation of two nodes, where `scontrol` names them."""
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text('#!/bin/sh\n[ "$*" = "show hostnames gpu[07-08]" ] && printf "gpu07\\ngpu08\\n"\n')
+    scontrol.chmod(0o755)
+    return {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "SLURM_JOB_ID": "123456",
+        "SLURM_JOB_NUM_NODES": "2",
+        "SLURM_JOB_NODELIST": "gpu[07-08]",
+        "SLURM_STEP_NUM_NODES": "1",
+        "SLURM_CPUS_PER_TASK": "1",
+    }
+
+
+def test_in_an_allocation_srun_starts_torchrun_once_per_node(allocation, monkeypatch):
+    monkeypatch.setenv("PATH", allocation["PATH"])
+    command, environment = launch.launcher("workflow_scripts.sft", ["--mode", "base"], 4, 2, allocation)
+    torchrun = command.index(sys.executable)
+    assert command[0] == "srun" and {
+        "--overlap", "--nodes=2", "--ntasks=2", "--ntasks-per-node=1", "--gpus-per-node=4", "--kill-on-bad-exit=1",
+    } <= set(command[:torchrun])  # fmt: skip
+    assert command[torchrun:] == [
+        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=4", "--nnodes=2", "--rdzv-backend=c10d",
+        "--rdzv-id=workflow_scripts.sft", "--rdzv-endpoint=gpu07:23456", "--module", "workflow_scripts.sft",
+        "--mode", "base",
+    ]  # fmt: skip
+    # What describes the step that this process is part of would limit the new one.
+    assert [name for name in environment if name.startswith("SLURM_")] == ["SLURM_JOB_ID"]
+
+
+def test_a_command_that_srun_has_started_on_each_node_runs_torchrun_itself(allocation, monkeypatch):
+    monkeypatch.setenv("PATH", allocation["PATH"])
+    allocation["SLURM_STEP_NUM_NODES"] = "2"
+    command, environment = launch.launcher("sft", [], 4, 2, allocation)
+    assert command[0] == sys.executable and "--rdzv-endpoint=gpu07:23456" in command
+    assert environment == allocation
+
+
+def test_several_nodes_without_an_allocation_of_as_many_say_what_to_do(allocation):
+    with pytest.raises(UserError, match=r"nodes: 3 asked for, .* has 2; give sbatch --nodes=3"):
+        launch.launcher("sft", [], 4, 3, allocation)
+    with pytest.raises(UserError, match=r"nodes: 2: this is no SLURM allocation; .* MASTER_ADDR"):
+        launch.launcher("sft", [], 4, 2, {})
+
+
+@pytest.mark.parametrize(
+    ("settings", "error"),
+    [
+        ({"gpus": 2}, "gpus: 2 asked for, 1 visible"),
+        ({"gpus": 0, "strategy": "zero3"}, "strategy: zero3 is for GPUs"),
+    ],
+)
+def test_gpus_that_are_not_there_are_an_error(monkeypatch, settings, error):
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    with pytest.raises(UserError, match=error):
+        launch.launch_or_run("none", [], Sft(**settings), dict)
+
+
+def test_sigterm_reaches_the_processes_of_all_gpus(tmp_path):
+    parent = start(tmp_path, WORKER, {"gpus": 2})
     deadline = time.monotonic() + 120
     while len(list(tmp_path.glob("started.*"))) < 2:
         assert parent.poll() is None and time.monotonic() < deadline

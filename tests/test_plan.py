@@ -56,3 +56,9 @@ def test_the_users_preference_files_are_inputs(plan):
     found = plan(preferences={"files": {"slake": ["mine.jsonl", "yours.jsonl"]}})
     assert found.preference_files(SimpleNamespace(dataset="slake")) == ["mine.jsonl", "yours.jsonl"]
     assert found.preference_files(SimpleNamespace(dataset="rad")) == []
+
+
+def test_a_stage_asks_for_its_gpus_on_each_of_its_nodes(plan):
+    found = plan(sft={"gpus": 4, "nodes": 2}, dpo={"gpus": 2})
+    assert found.machines("sft") == {"nodes": 2, "gres": "gpu:4"}
+    assert found.machines("dpo") == {"gpu": 2}  # on one node, as profiles/slurm has it by default

@@ -175,7 +175,8 @@ class Training(_Section):
     method: Literal["lora", "full"] = Field("lora", description="lora or full")
     epochs: Positive = 3
     learning_rate: Positive = 1e-4
-    gpus: int = Field(1, ge=0, description="GPUs of one job; 0 trains on the CPU")
+    gpus: int = Field(1, ge=0, description="GPUs of one job, on each of its nodes; 0 trains on the CPU")
+    nodes: Count = Field(1, description="machines of one job")
     batch_size: Count = Field(16, description="rows (dpo: pairs) per optimiser step, over all GPUs")
     micro_batch_size: Count = Field(
         16, description="rows (dpo: pairs) per forward pass on one GPU, at most; those of one image share it"
@@ -199,15 +200,18 @@ class Training(_Section):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="auto: bf16 on a GPU, fp32 on a CPU"
     )
-    strategy: Literal["ddp", "zero2", "zero3"] = Field("ddp", description="how several GPUs share the work")
+    strategy: Literal["ddp", "zero1", "zero2", "zero3", "zero3_offload", "fsdp"] = Field(
+        "ddp",
+        description="how GPUs share the work; zero1 to zero3 and fsdp (DeepSpeed, PyTorch) divide the model's state",
+    )
     save_steps: Count = Field(100, description="optimiser steps between checkpoints")
     log_steps: Count = Field(10, description="optimiser steps between points of the training curve")
 
     @field_validator("micro_batch_size")
     @classmethod
     def _fills_the_batch(cls, rows: int, info: ValidationInfo) -> int:
-        if {"batch_size", "gpus"} <= info.data.keys():
-            micro_batches(info.data["batch_size"], rows, max(1, info.data["gpus"]))
+        if {"batch_size", "gpus", "nodes"} <= info.data.keys():
+            micro_batches(info.data["batch_size"], rows, max(1, info.data["gpus"]) * info.data["nodes"])
         return rows
 
 
@@ -557,7 +561,7 @@ def write_copy(settings: Config, layout: Layout) -> Path:
 # What each stage depends on
 
 
-_WITHOUT_EFFECT = {"gpus", "save_steps", "log_steps", "strategy", "vision_cache_gb"}
+_WITHOUT_EFFECT = {"gpus", "nodes", "save_steps", "log_steps", "strategy", "vision_cache_gb"}
 STAGE_SECTIONS = {
     "convert": ("data",),
     "validate": ("data",),

@@ -14,26 +14,29 @@ def dpo(settings: config.Config, layout: Layout, run: Run, base_model: Path) -> 
 
     data = layout.preferences(run)
     reference = data.parent / f"{run}.reference"
+    build = partial(_trainer, reference)
     return stage.train_stage(
-        "dpo", settings, layout, run, base_model, data, rows.preference_rows, partial(_trainer, reference)
+        "dpo", settings, layout, run, base_model, data, rows.preference_rows, _arguments, build
+    )
+
+
+def _arguments(settings: config.Dpo, shared: dict):
+    from trl import DPOConfig
+
+    return DPOConfig(
+        **shared,
+        beta=settings.beta,
+        loss_type=list(settings.loss),
+        loss_weights=list(settings.loss.values()),
+        precompute_ref_log_probs=True,
     )
 
 
 def _trainer(reference: Path, inputs):
-    from trl import DPOConfig
-
     from workflow_scripts.training.collators import PreferenceCollator
     from workflow_scripts.training.trainers import SharedPrefixDPOTrainer
 
-    loss = inputs.settings.loss
     return SharedPrefixDPOTrainer(
-        args=DPOConfig(
-            **inputs.arguments,
-            beta=inputs.settings.beta,
-            loss_type=list(loss),
-            loss_weights=list(loss.values()),
-            precompute_ref_log_probs=True,
-        ),
         reference=reference / f"{inputs.key}.safetensors",
         passes=inputs.passes,
         data_collator=PreferenceCollator(**inputs.collator),
@@ -44,12 +47,12 @@ def _trainer(reference: Path, inputs):
 def main(arguments: list[str] | None = None) -> int:
     options = cli.training_options("dpo", __doc__, arguments)
     base_model = options.base_model or options.layout.trained("sft", options.run)
-    from workflow_scripts.training import stage
+    from workflow_scripts.training import launch
 
-    return stage.launch_or_run(
+    return launch.launch_or_run(
         "workflow_scripts.dpo",
         arguments,
-        options.settings.dpo.gpus,
+        options.settings.dpo,
         lambda: dpo(options.settings, options.layout, options.run, base_model),
     )
 

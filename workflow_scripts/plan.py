@@ -5,7 +5,7 @@ from pathlib import Path
 
 from workflow_scripts import config
 from workflow_scripts.cli import CONFIG_VARIABLE
-from workflow_scripts.config import Combination
+from workflow_scripts.config import Combination, Training
 from workflow_scripts.paths import Layout, Run
 
 
@@ -34,6 +34,11 @@ class Plan:
     def settings(self, stage: str) -> dict:
         """The values whose change reruns `stage`."""
         return config.stage_settings(self.config, stage)
+
+    def machines(self, stage: str) -> dict:
+        """The resources of `stage`: its GPUs, and where it takes several nodes, how many and the GPUs of each."""
+        own: Training = getattr(self.config, stage)
+        return {"gpu": own.gpus} if own.nodes == 1 else {"nodes": own.nodes, "gres": f"gpu:{own.gpus}"}
 
     def raw_manifests(self, wildcards) -> list[str]:
         """The raw files of every source that a data set is made of."""

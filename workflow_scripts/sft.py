@@ -12,18 +12,23 @@ def sft(settings: config.Config, layout: Layout, run: Run, base_model: Path) -> 
     from workflow_scripts.training import rows, stage
 
     data = layout.split(run, "train")
-    return stage.train_stage("sft", settings, layout, run, base_model, data, rows.sft_rows, _trainer)
+    return stage.train_stage(
+        "sft", settings, layout, run, base_model, data, rows.sft_rows, _arguments, _trainer
+    )
+
+
+def _arguments(settings: config.Sft, shared: dict):
+    from trl import SFTConfig
+
+    # The rows are tokens already.
+    return SFTConfig(**shared, dataset_kwargs={"skip_prepare_dataset": True})
 
 
 def _trainer(inputs):
-    from trl import SFTConfig
-
     from workflow_scripts.training.collators import SftCollator
     from workflow_scripts.training.trainers import SharedPrefixSFTTrainer
 
     return SharedPrefixSFTTrainer(
-        # The rows are tokens already.
-        args=SFTConfig(**inputs.arguments, dataset_kwargs={"skip_prepare_dataset": True}),
         data_collator=SftCollator(**inputs.collator),
         **inputs.shared,
     )
@@ -32,12 +37,12 @@ def _trainer(inputs):
 def main(arguments: list[str] | None = None) -> int:
     options = cli.training_options("sft", __doc__, arguments)
     base_model = options.base_model or options.layout.model(options.run.model_version, options.run.mode)
-    from workflow_scripts.training import stage
+    from workflow_scripts.training import launch
 
-    return stage.launch_or_run(
+    return launch.launch_or_run(
         "workflow_scripts.sft",
         arguments,
-        options.settings.sft.gpus,
+        options.settings.sft,
         lambda: sft(options.settings, options.layout, options.run, base_model),
     )
 

@@ -48,8 +48,18 @@ def device_and_dtype(gpus: int, precision: str = "auto") -> tuple[torch.device, 
     return torch.device("cuda" if on_gpu else "cpu"), dtype[precision]
 
 
-def model(path: Path, dtype: torch.dtype, device: torch.device, trainable: bool = False, device_map=None):
-    """The model at `path`, in evaluation mode; an adapter comes on top of its base, `trainable` if asked."""
+def model(
+    path: Path,
+    dtype: torch.dtype,
+    device: torch.device,
+    trainable: bool = False,
+    device_map=None,
+    placed=True,
+):
+    """The model at `path`, in evaluation mode; an adapter comes on top of its base, `trainable` if asked.
+
+    It is moved to `device` unless `device_map` places it, or whoever calls will (`placed` is False).
+    """
     base = base_of(path)
     _refuse_slow(base, device)
     try:
@@ -60,12 +70,12 @@ def model(path: Path, dtype: torch.dtype, device: torch.device, trainable: bool 
         ) from error
     if is_adapter(path):
         loaded = PeftModel.from_pretrained(loaded, path, is_trainable=trainable)
-    return loaded.eval() if device_map else loaded.to(device).eval()
+    return loaded.to(device).eval() if placed and not device_map else loaded.eval()
 
 
-def merged(path: Path, dtype: torch.dtype, device: torch.device):
+def merged(path: Path, dtype: torch.dtype, device: torch.device, placed: bool = True):
     """The model at `path` as one whole: an adapter is merged into its base."""
-    loaded = model(path, dtype, device)
+    loaded = model(path, dtype, device, placed=placed)
     return loaded.merge_and_unload() if is_adapter(path) else loaded
 
 
@@ -74,12 +84,12 @@ def backbone(model) -> torch.nn.Module:
     return (model.get_base_model() if isinstance(model, PeftModel) else model).model
 
 
-def use_tree_attention(model) -> bool:
+def use_tree_attention(model, device: torch.device) -> bool:
     """On a GPU, let the text layers attend by flex attention, which skips blocks that no token sees.
 
     Returns whether they do: then all trees of a batch should stand in one sequence.
     """
-    on_gpu = model.device.type == "cuda"
+    on_gpu = device.type == "cuda"
     if on_gpu:
         model.set_attn_implementation({"text_config": "flex_attention"})
     return on_gpu

@@ -49,15 +49,15 @@ class Collator:
     def _pictures(self, images: list[str]) -> tuple[dict[str, torch.Tensor], list[tuple[list[int], int]]]:
         """The model's inputs for the distinct images, and each one's (patch grid, number of tokens)."""
         known = self.features.read(images) if self.features else None
-        if known:
+        if known is not None:
             entries = [(features, grid) for features, grid in known]
             name = "image_features"
         else:
             entries = [self.pixels(path) for path in images]
             name = "pixel_values"
         shown = [(grid.tolist(), self.pixels.tokens(grid)) for _, grid in entries]
-        if not entries:
-            return {}, shown
+        if not entries:  # of kept features none are wanted: the tower does not run on any process
+            return {"image_features": torch.empty(0)} if known is not None else {}, shown
         tensors = {
             name: torch.cat([values for values, _ in entries]),
             "image_grid_thw": torch.stack([grid for _, grid in entries]),

@@ -40,9 +40,13 @@ class FeatureStore:
     def read(self, images: Sequence[str]) -> list[tuple[torch.Tensor, torch.Tensor]] | None:
         """(features [tokens, hidden size], patch grid [3]) of each image; None if one of them is not here."""
         digests = [self._digest(image) for image in images]
-        if not digests or any(digest not in self._shards for digest in digests):
+        if not self.holds(images):
             return None
         return [self._entry(digest) for digest in digests]
+
+    def holds(self, images: Sequence[str]) -> bool:
+        """Whether the features of all `images` are here."""
+        return all(self._digest(image) in self._shards for image in images)
 
     def _entry(self, digest: str) -> tuple[torch.Tensor, torch.Tensor]:
         name = self._shards[digest]
@@ -66,7 +70,8 @@ class FeatureStore:
         size = 0
         for digest, image in tqdm(missing.items(), unit="image", desc="vision", disable=None, leave=False):
             patches, grid = pixels(image)
-            output = backbone.get_image_features(patches.to(backbone.device), grid[None].to(backbone.device))
+            device = backbone.visual.device
+            output = backbone.get_image_features(patches.to(device), grid[None].to(device))
             features = output.pooler_output[0].cpu().contiguous()
             if held + size + features.nbytes > limit:
                 logger.info(

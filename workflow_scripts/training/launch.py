@@ -1,27 +1,123 @@
-"""One process per GPU: a command that wants several GPUs starts itself again under torchrun."""
+"""One process per GPU: a training starts itself again under torchrun, on one node or on each of several."""
 
+import logging
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 
-import torch
-
+from workflow_scripts.config import Training
 from workflow_scripts.errors import UserError
 
+logger = logging.getLogger(__name__)
 
-def relaunch(module: str, arguments: list[str], gpus: int) -> int | None:
-    """Run `python -m module` once per GPU and return its status; None where this process should do the work."""
-    if "LOCAL_RANK" in os.environ or gpus <= 1 or not torch.cuda.is_available():
-        return None
-    visible = torch.cuda.device_count()
-    if visible < gpus:
-        raise UserError(
-            f"gpus: {gpus} asked for, {visible} visible; check CUDA_VISIBLE_DEVICES or ask for fewer"
+
+def launch_or_run(module: str, arguments: list[str], settings: Training, run: Callable[[], dict]) -> int:
+    """Call `run` here, or run `python -m module` once per GPU; returns the exit status.
+
+    Comes before anything that touches CUDA, which looks at CUDA_VISIBLE_DEVICES once.
+    """
+    if "LOCAL_RANK" not in os.environ:  # this process is none of torchrun's
+        if settings.nodes == 1 and settings.gpus <= 1 and settings.strategy == "ddp":
+            # Of several visible GPUs the trainer would make a DataParallel, which TRL refuses.
+            os.environ["CUDA_VISIBLE_DEVICES"] = first_gpu(os.environ)
+        else:
+            gpus = _gpus_here(settings)
+            if gpus or settings.nodes > 1:
+                return _wait_for(launcher(module, arguments, gpus, settings.nodes, os.environ))
+    metrics = run()
+    logger.info("%d steps in %.0f s, loss %.4f", metrics["steps"], metrics["seconds"], metrics["final_loss"])
+    return 0
+
+
+def first_gpu(environment: Mapping[str, str]) -> str:
+    """CUDA_VISIBLE_DEVICES with the first of the visible GPUs alone."""
+    return environment.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
+
+
+def launcher(
+    module: str, arguments: list[str], gpus: int, nodes: int, environment: Mapping[str, str]
+) -> tuple[list[str], dict[str, str]]:
+    """The command that runs `module` in one process per GPU, and its environment; a node without GPUs gets one.
+
+    Of several nodes in a SLURM allocation, srun starts torchrun on each, unless this runs on each already.
+    Elsewhere this command is started on every node by hand, with MASTER_ADDR (and MASTER_PORT) naming one of them.
+    """
+    torchrun = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={max(1, gpus)}"]
+    training = ["--module", module, *arguments]
+    if nodes == 1:
+        return [*torchrun, "--standalone", *training], dict(environment)
+    meeting = [f"--nnodes={nodes}", "--rdzv-backend=c10d", f"--rdzv-id={module}"]
+    if "SLURM_JOB_ID" not in environment:
+        return [*torchrun, *meeting, f"--rdzv-endpoint={_master(nodes, environment)}", *training], dict(
+            environment
         )
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={gpus}"]
-    with subprocess.Popen([*command, "--module", module, *arguments]) as launcher:
+    command = [*torchrun, *meeting, f"--rdzv-endpoint={_first_node(nodes, environment)}", *training]
+    if int(environment.get("SLURM_STEP_NUM_NODES", 1)) > 1:
+        return command, dict(environment)
+    # A step beside the one that this process may be part of, whose settings must not reach it.
+    own = {
+        name: value
+        for name, value in environment.items()
+        if not name.startswith(("SLURM_", "SRUN_", "SBATCH_"))
+    }
+    own |= {name: environment[name] for name in ("SLURM_JOB_ID", "SLURM_CONF") if name in environment}
+    step = [
+        "srun", "--overlap", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", "--cpu-bind=none",
+        "--kill-on-bad-exit=1",
+    ]  # fmt: skip
+    return [*step, *([f"--gpus-per-node={gpus}"] if gpus else []), *command], own
+
+
+def _gpus_here(settings: Training) -> int:
+    """How many processes with a GPU a node gets; 0 where it has none, and stand-ins train on the CPU."""
+    import torch
+
+    visible = torch.cuda.device_count()
+    if not settings.gpus or not visible:
+        if settings.strategy != "ddp":
+            raise UserError(
+                f"strategy: {settings.strategy} is for GPUs, and gpus is 0 or none is visible; check nvidia-smi and "
+                "CUDA_VISIBLE_DEVICES, or take strategy: ddp"
+            )
+        return 0
+    if visible < settings.gpus:
+        raise UserError(
+            f"gpus: {settings.gpus} asked for, {visible} visible; check CUDA_VISIBLE_DEVICES or ask for fewer"
+        )
+    return settings.gpus
+
+
+def _master(nodes: int, environment: Mapping[str, str]) -> str:
+    if "MASTER_ADDR" not in environment:
+        raise UserError(
+            f"nodes: {nodes}: this is no SLURM allocation; start the same command on every node with "
+            "MASTER_ADDR=(the name of one of them), or inside an allocation of as many nodes"
+        )
+    return f"{environment['MASTER_ADDR']}:{environment.get('MASTER_PORT', 29500)}"
+
+
+def _first_node(nodes: int, environment: Mapping[str, str]) -> str:
+    """host:port on the first node of the allocation; jobs that share a node meet at different ports."""
+    allocated = int(environment["SLURM_JOB_NUM_NODES"])
+    if allocated != nodes:
+        raise UserError(
+            f"nodes: {nodes} asked for, and the SLURM allocation has {allocated}; give sbatch --nodes={nodes}"
+        )
+    listed = subprocess.run(
+        ["scontrol", "show", "hostnames", environment["SLURM_JOB_NODELIST"]],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return f"{listed.stdout.split()[0]}:{20000 + int(environment['SLURM_JOB_ID']) % 10000}"
+
+
+def _wait_for(command: tuple[list[str], dict[str, str]]) -> int:
+    arguments, environment = command
+    with subprocess.Popen(arguments, env=environment) as process:
         try:
-            return launcher.wait()
+            return process.wait()
         except BaseException:
-            launcher.terminate()  # it ends its workers, and is waited for
+            process.terminate()  # it ends its workers, and is waited for
             raise

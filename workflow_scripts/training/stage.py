@@ -5,9 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from accelerate import PartialState
 from datasets import Dataset
-from transformers import PrinterCallback, Trainer
+from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
 
 from workflow_scripts import config, files, tracking
 from workflow_scripts.config import Training
@@ -16,7 +15,7 @@ from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.models.dialogue import Dialogue
 from workflow_scripts.models.pixels import Pixels
 from workflow_scripts.paths import Layout, Run
-from workflow_scripts.training import checkpoints, features, launch, rows, trainer
+from workflow_scripts.training import checkpoints, features, rows, strategies, trainer
 from workflow_scripts.training.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -24,15 +23,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Inputs:
-    """What a stage builds its trainer from: the arguments of its collator, its configuration and itself.
+    """What a stage builds its trainer from: the arguments of its collator and its own.
 
     `passes` are this process's batches of a single pass over the rows; `key` names what the reference's
     log-probabilities depend on.
     """
 
-    settings: Training
     collator: dict
-    arguments: dict
     shared: dict
     passes: list[list[int]]
     key: str
@@ -46,9 +43,13 @@ def train_stage(
     base_model: Path,
     data: Path,
     read_rows: Callable[[Path, Dialogue], Dataset],
+    configure: Callable[[Training, dict], TrainingArguments],
     build: Callable[[Inputs], Trainer],
 ) -> dict:
-    """Train `base_model` on the rows of `data` with the trainer that `build` makes, into `results/{stage}/{run}/`."""
+    """Train `base_model` on the rows of `data` with the trainer that `build` makes, into `results/{stage}/{run}/`.
+
+    `configure` makes the trainer's arguments, from the stage's settings and what the stages have in common.
+    """
     own: Training = getattr(settings, stage)
     folder = layout.checkpoints(stage, run)
     depends_on = {
@@ -56,33 +57,34 @@ def train_stage(
         "data": files.sha256(data),
         "base_model": [str(base_model), loading.fingerprint(base_model)],
     }
-    device, _ = loading.device_and_dtype(own.gpus, own.precision)
-    main_first = PartialState(cpu=device.type == "cpu").main_process_first
-    with main_first():
-        resume_from = checkpoints.prepare(folder, depends_on)
-
     processor = processors.load(base_model, VERSIONS[run.model_version], settings.data.max_image_side)
     dialogue = Dialogue(processor, run.model_version, run.mode)
     dataset = read_rows(data, dialogue)
     planned = trainer.planned(
         own, rows.costs(dataset, dialogue, settings.data.max_tokens), settings.seed, equal=stage == "dpo"
     )
-    model, lora = trainer.trainable_model(base_model, own, settings.seed)
+    # Before the model: they say how it is to be loaded.
+    arguments = configure(own, trainer.arguments(own, folder, settings.seed, planned))
+    with arguments.main_process_first(local=False):
+        resume_from = checkpoints.prepare(
+            folder, depends_on | {"processes": [own.strategy, arguments.world_size]}
+        )
+    model, lora = trainer.trainable_model(base_model, own)
     pixels = Pixels(processor.image_processor)
-    with main_first():
-        keeps = own.vision_cache_gb and not trainer.trains_vision(model, lora, own)
-        store = _vision_features(own, layout, model, pixels, dataset) if keeps else None
+    keeps_features = own.vision_cache_gb and not trainer.trains_vision(model, lora, own)
     collator = {
         "processor": processor,
         "pixels": pixels,
-        "features": store,
-        "one_sequence": loading.use_tree_attention(model),
+        "features": _vision_features(own, layout, arguments, model, pixels, dataset)
+        if keeps_features
+        else None,
+        "one_sequence": loading.use_tree_attention(model, arguments.device),
     }
     progress = Progress(own.batch_size, folder)
     with tracking.stage(settings, layout, run, stage, depends_on["settings"]) as record:
-        arguments = trainer.arguments(own, folder, settings.seed, planned)
         shared = {
             "model": model,
+            "args": arguments,
             "train_dataset": dataset,
             "processing_class": processor,
             "peft_config": lora,
@@ -92,7 +94,8 @@ def train_stage(
         key = files.fingerprint(
             [depends_on["data"], depends_on["base_model"], pixels.settings(), str(model.dtype)]
         )
-        runner = build(Inputs(own, collator, arguments, shared, planned.single_pass, key))
+        set_seed(settings.seed)  # a new adapter is the same, however the model was loaded
+        runner = build(Inputs(collator, shared, planned.single_pass, key))
         runner.remove_callback(PrinterCallback)  # Progress says it
         outcome = trainer.train(runner, resume_from, progress)
         metrics = {
@@ -110,22 +113,19 @@ def train_stage(
 
 
 def _vision_features(
-    settings: Training, layout: Layout, model, pixels: Pixels, dataset: Dataset
-) -> features.FeatureStore:
-    """The features of the images of `dataset`, made where they are missing."""
+    settings: Training, layout: Layout, arguments: TrainingArguments, model, pixels: Pixels, dataset: Dataset
+) -> features.FeatureStore | None:
+    """The features of the images of `dataset`, made where they are missing; None where they cannot be used."""
     backbone = loading.backbone(model)
-    store = features.FeatureStore(layout.root / "features", features.store_key(backbone, pixels))
     images = [path for row_paths in dataset["image_paths"] for path in row_paths]
-    store.fill(backbone, pixels, images, int(settings.vision_cache_gb * 2**30))
-    return store
-
-
-def launch_or_run(module: str, arguments: list[str], gpus: int, run: Callable[[], dict]) -> int:
-    """Run here, or once per GPU in processes of their own; returns the exit status."""
-    status = launch.relaunch(module, arguments, gpus)
-    if status is None:
-        metrics = run()
+    # All processes put the tower together, one of them uses it.
+    with strategies.whole(backbone.visual, arguments.device), arguments.main_process_first(local=False):
+        store = features.FeatureStore(layout.root / "features", features.store_key(backbone, pixels))
+        store.fill(backbone, pixels, images, int(settings.vision_cache_gb * 2**30))
+    if settings.strategy in strategies.SHARDS_WEIGHTS and not store.holds(images):
         logger.info(
-            "%d steps in %.0f s, loss %.4f", metrics["steps"], metrics["seconds"], metrics["final_loss"]
+            "vision features are computed each time: %s divides the tower, and some are missing",
+            settings.strategy,
         )
-    return status or 0
+        return None
+    return store

@@ -9,13 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from transformers import Trainer, set_seed
+from transformers import Trainer
 
 from workflow_scripts import files
 from workflow_scripts.config import Training, micro_batches
 from workflow_scripts.errors import UserError
 from workflow_scripts.models import adapters, loading
-from workflow_scripts.training import plan
+from workflow_scripts.training import plan, strategies
 from workflow_scripts.training.progress import Progress, curve
 
 logger = logging.getLogger(__name__)
@@ -77,8 +77,8 @@ def arguments(settings: Training, folder: Path, seed: int, planned: Planned) -> 
         "use_cpu": device.type == "cpu",
         "gradient_checkpointing": settings.gradient_checkpointing,
         "gradient_checkpointing_kwargs": {"use_reentrant": False},
-        "deepspeed": deepspeed_config(settings.strategy),
-        "ddp_find_unused_parameters": False,  # a batch without images runs the vision tower all the same
+        **strategies.arguments(settings.strategy),
+        "ddp_timeout": 4 * 3600,  # seconds; while one process prepares what all read, the others wait
         "dataloader_num_workers": 2 if device.type == "cuda" else 0,
         "dataloader_pin_memory": device.type == "cuda",
         "remove_unused_columns": False,
@@ -89,43 +89,28 @@ def arguments(settings: Training, folder: Path, seed: int, planned: Planned) -> 
     }
 
 
-def deepspeed_config(strategy: str) -> dict | None:
-    """DeepSpeed's configuration for `strategy`; None for plain data parallelism."""
-    if strategy == "ddp":
-        return None
-    stage = int(strategy.removeprefix("zero"))
-    return {
-        "train_batch_size": "auto",
-        "train_micro_batch_size_per_gpu": "auto",
-        "gradient_accumulation_steps": "auto",
-        "gradient_clipping": "auto",
-        "bf16": {"enabled": "auto"},
-        "zero_allow_untested_optimizer": True,
-        "zero_optimization": {
-            "stage": stage,
-            "overlap_comm": True,
-            "contiguous_gradients": True,
-            "stage3_gather_16bit_weights_on_model_save": True,
-        },
-    }
-
-
-def trainable_model(path: Path, settings: Training, seed: int):
+def trainable_model(path: Path, settings: Training):
     """The model at `path` made ready for `settings.method`, and peft's configuration for a new adapter or None.
 
     LoRA continues an adapter that is there and starts one where there is none; full training merges one first.
-    A GPU trains LoRA on bf16 weights and full weights in fp32 under bf16 autocast.
+    A GPU trains LoRA on bf16 weights and full weights in fp32 under bf16 autocast. DeepSpeed and FSDP place the
+    weights themselves; the trainer's arguments must exist before.
     """
-    set_seed(seed)
     device, dtype = loading.device_and_dtype(settings.gpus, settings.precision)
+    placed = settings.strategy == "ddp"
     if settings.method == "full":
-        model = loading.merged(path, torch.float32, device)
+        if loading.is_adapter(path) and settings.strategy.startswith("zero3"):
+            raise UserError(
+                f"{path}: an adapter cannot be merged into weights that ZeRO-3 has divided; take strategy: zero2 or "
+                "fsdp, or method: lora"
+            )
+        model = loading.merged(path, torch.float32, device, placed)
         for parameter in model.model.visual.parameters():
             parameter.requires_grad_(not settings.freeze_vision)
         return model, None
     if loading.is_adapter(path):
-        return loading.model(path, dtype, device, trainable=True), None
-    model = loading.model(path, dtype, device)
+        return loading.model(path, dtype, device, trainable=True, placed=placed), None
+    model = loading.model(path, dtype, device, placed=placed)
     return model, adapters.lora_config(model, settings.lora)
 
 
@@ -138,8 +123,9 @@ def trains_vision(model, lora, settings: Training) -> bool:
 
 def train(trainer: Trainer, resume_from: Path | None, progress: Progress) -> dict:
     """Run `trainer` to its end; returns steps, seconds, final loss, curve and the model's size."""
-    trainable = sum(parameter.numel() for parameter in trainer.model.parameters() if parameter.requires_grad)
-    total = sum(parameter.numel() for parameter in trainer.model.parameters())
+    parameters = list(trainer.model.parameters())
+    trainable = sum(strategies.size(parameter) for parameter in parameters if parameter.requires_grad)
+    total = sum(map(strategies.size, parameters))
     logger.info(
         "training %s of %s parameters on %s, %d rows, batch %d",
         f"{trainable:,}",

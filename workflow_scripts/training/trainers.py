@@ -67,7 +67,8 @@ class SharedPrefixDPOTrainer(PlannedBatches, DPOTrainer):
 
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
         """TRL's own pass goes pair by pair and keeps nothing for the next run."""
-        share_prefixes(loading.backbone(self.model))
+        for model in filter(None, (self.model, self.ref_model)):  # the latter under FSDP alone
+            share_prefixes(loading.backbone(model))
         if not self.reference.is_file():
             self._write_reference(dataset)
             self.accelerator.wait_for_everyone()
@@ -76,7 +77,9 @@ class SharedPrefixDPOTrainer(PlannedBatches, DPOTrainer):
         return concatenate_datasets([dataset, Dataset.from_dict(columns)], axis=1)
 
     def _write_reference(self, dataset: Dataset) -> None:
-        model = self.model
+        model = self.ref_model or self.model
+        if self.is_fsdp_enabled and self.ref_model is None:
+            model.to(self.accelerator.device)  # FSDP takes it there only when training starts
         if self.is_deepspeed_enabled:
             model = self._precompute_engine = prepare_deepspeed(self.model, self.accelerator)
         found = []

@@ -1,0 +1,147 @@
+"""Several processes on a CPU train to the losses of one."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import MODE, WORDS, draw_images
+from safetensors.torch import load_file
+
+from workflow_scripts import config, files
+from workflow_scripts.models import standins
+from workflow_scripts.models.catalogue import VERSIONS
+from workflow_scripts.paths import Layout, Run
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).resolve().parents[2]
+STAGES = ("sft", "dpo")
+# Trains both stages; DeepSpeed on a CPU looks for another library than gloo by itself.
+WORKER = """
+import sys
+from pathlib import Path
+from accelerate import PartialState
+from workflow_scripts import config, dpo, sft
+from workflow_scripts.paths import Layout, Run
+
+strategy, version = sys.argv[1:]
+if strategy.startswith("zero"):
+    import deepspeed
+    deepspeed.init_distributed("gloo")
+settings, layout, run = config.load([Path("config.yaml")]), Layout(Path("results")), Run("set", version, "thinking")
+model = layout.model(version, "thinking")
+sft.sft(settings, layout, run, model)
+PartialState().wait_for_everyone()  # the first process writes the result
+dpo.dpo(settings, layout, run, layout.trained("sft", run) if settings.sft.method == "lora" else model)
+"""
+
+
+def train(folder: Path, strategy: str, version: str, processes: int, **settings) -> dict[str, list[float]]:
+    """The losses of SFT, and of DPO of its result, in `folder`.
+
+    Every optimiser step takes all 16 rows in four batches, four questions on each of three images and four without
+    an image, so that the losses do not depend on which process runs which.
+    """
+    run, layout = Run("set", version, MODE), Layout(folder / "results")
+    write = VERSIONS[version].answer_format(MODE).write
+    standins.save(VERSIONS[version], MODE, layout.model(version, MODE))
+    layout.data(run).mkdir(parents=True)
+    images = [[name] for name in draw_images(layout.data(run))] + [[]]
+    records = [
+        {
+            "id": f"{number}-{word}",
+            "images": shown,
+            "messages": [
+                {"role": "user", "content": "<image>" * len(shown) + f"is the {word} {number}"},
+                {"role": "assistant", "content": write(word, f"see {number}")},
+            ],
+        }
+        for number, shown in enumerate(images)
+        for word in WORDS[:4]
+    ]
+    files.write_jsonl(layout.split(run, "train"), records)
+    pairs = [
+        {
+            **record,
+            "images": [f"../data/{run}/{name}" for name in record["images"]],
+            "messages": record["messages"][:1],
+            "chosen": record["messages"][1]["content"],
+            "rejected": write("not " + record["id"], "see"),
+        }
+        for record in records
+    ]
+    files.write_jsonl(layout.preferences(run), pairs)
+    common = {
+        "gpus": 0, "strategy": strategy, "epochs": 3, "batch_size": 16, "micro_batch_size": 4, "log_steps": 1, "save_steps": 2,
+        "learning_rate": 1e-3, "warmup": 0.0, "lora": {"rank": 4, "alpha": 8, "dropout": 0.0}, **settings,
+    }  # fmt: skip
+    files.write_text(
+        folder / "config.yaml",
+        config.to_yaml(config.validate({"sft": common, "dpo": common, "tracking": []}, "")),
+    )
+    (folder / "worker.py").write_text(WORKER, encoding="utf-8")
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    done = subprocess.run(
+        [sys.executable, *(torchrun if processes > 1 else []), "worker.py", strategy, version],
+        cwd=folder,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "CUDA_VISIBLE_DEVICES": "",
+            "DS_ACCELERATOR": "cpu",
+            "OMP_NUM_THREADS": "1",
+            "OMP_WAIT_POLICY": "passive",
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-20000:]
+    metrics = {stage: files.read_json(layout.trained(stage, run) / "metrics.json") for stage in STAGES}
+    return {stage: [point["loss"] for point in metrics[stage]["curve"]] for stage in STAGES}
+
+
+CASES = {
+    "4.1v": {"method": "lora", "vision_cache_gb": 1},
+    # The tower trains, and runs for the batch of text alone on one process, as it does for images on the other.
+    "4.1v full": {"method": "full", "freeze_vision": False},
+    # Room for the features of one image: a divided tower then runs for all, or processes would wait for each other.
+    "4.5v": {"method": "lora", "vision_cache_gb": 1e-5},
+}
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The losses of one process, by case."""
+    known: dict[str, dict] = {}
+
+    def losses(case: str) -> dict[str, list[float]]:
+        if case not in known:
+            folder = tmp_path_factory.mktemp("alone")
+            known[case] = train(folder, "ddp", case.split()[0], processes=1, **CASES[case])
+        return known[case]
+
+    return losses
+
+
+@pytest.mark.parametrize(
+    ("strategy", "case"),
+    [
+        ("ddp", "4.1v full"),
+        ("zero2", "4.1v"),
+        ("zero3", "4.1v"),
+        ("zero3", "4.1v full"),
+        ("zero3", "4.5v"),
+        ("fsdp", "4.1v"),
+    ],
+)
+def test_two_processes_train_as_one(alone, tmp_path, strategy, case):
+    found = train(tmp_path, strategy, case.split()[0], processes=2, **CASES[case])
+    for stage, losses in alone(case).items():
+        assert len(losses) == 3 and losses[0] != losses[2]
+        assert found[stage] == pytest.approx(losses, abs=1e-4), stage
+    for weights in tmp_path.glob("results/sft/*/*.safetensors"):
+        assert all(tensor.numel() for tensor in load_file(weights).values())
