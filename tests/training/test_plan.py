@@ -47,7 +47,7 @@ def test_the_plan_depends_on_its_arguments_alone_and_changes_from_epoch_to_epoch
 
 
 def test_images_stay_whole_and_ranks_get_like_costs():
-    rows = [Row(image, 100, 5) for image in "abcdefgh" for _ in range(4)]
+    rows = [Row(image, 100, 5, 105) for image in "abcdefgh" for _ in range(4)]
     limits = Limits(rows=8, tokens=1000, rows_per_image=4)
     (mine,) = plan.batches(rows, limits, 1, seed=0)
     assert len(mine) == 4 and all(plan.cost(rows, batch) == 2 * 100 + 8 * 5 for batch in mine)
@@ -57,12 +57,12 @@ def test_images_stay_whole_and_ranks_get_like_costs():
 
 @pytest.mark.parametrize(("cap", "images"), [(2, 4), (8, 1)])
 def test_the_cap_keeps_batches_diverse(cap, images):
-    rows = [Row(image, 10, 1) for image in "abcd" for _ in range(8)]
+    rows = [Row(image, 10, 1, 11) for image in "abcd" for _ in range(8)]
     for batch in plan.batches(rows, Limits(8, 1000, cap), 1, seed=1)[0]:
         assert len({rows[index].image for index in batch}) == images
 
 
 def test_a_part_of_an_epoch_is_a_part_of_its_batches():
-    rows = [Row(str(number), 10, 1) for number in range(100)]
+    rows = [Row(str(number), 10, 1, 11) for number in range(100)]
     (mine,) = plan.batches(rows, Limits(10, 1000, 1), 1.5, seed=0)
     assert len(mine) == 15

@@ -27,6 +27,11 @@ def is_adapter(path: Path) -> bool:
     return (Path(path) / "adapter_config.json").is_file()
 
 
+def model_type(path: Path) -> str:
+    """The architecture of the model at `path`, or of the base below an adapter: glm4v, glm4v_moe."""
+    return files.read_json(base_of(path) / "config.json")["model_type"]
+
+
 def base_of(path: Path) -> Path:
     """The folder of the whole model below an adapter, or `path` itself."""
     if not is_adapter(path):
@@ -48,12 +53,24 @@ def device_and_dtype(gpus: int, precision: str = "auto") -> tuple[torch.device, 
     return torch.device("cuda" if on_gpu else "cpu"), dtype[precision]
 
 
-def model(path: Path, dtype: torch.dtype, device: torch.device, trainable: bool = False, device_map=None):
-    """The model at `path`, in evaluation mode; an adapter comes on top of its base, `trainable` if asked."""
+def model(
+    path: Path,
+    dtype: torch.dtype,
+    device: torch.device,
+    trainable: bool = False,
+    device_map=None,
+    quantization=None,
+):
+    """The model at `path`, in evaluation mode; an adapter comes on top of its base, `trainable` if asked.
+
+    `quantization` is transformers' configuration of the base's weights; it needs a `device_map`.
+    """
     base = base_of(path)
     _refuse_slow(base, device)
     try:
-        loaded = AutoModelForImageTextToText.from_pretrained(base, dtype=dtype, device_map=device_map)
+        loaded = AutoModelForImageTextToText.from_pretrained(
+            base, dtype=dtype, device_map=device_map, quantization_config=quantization
+        )
     except (OSError, ValueError) as error:
         raise UserError(
             f"{base}: cannot be loaded as a model ({' '.join(str(error).split())[:200]})"
