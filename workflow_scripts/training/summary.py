@@ -3,6 +3,7 @@
 from collections import Counter
 
 import torch
+from tqdm import tqdm
 
 from workflow_scripts.config import Training
 from workflow_scripts.models import loading
@@ -145,5 +146,8 @@ def _activations(model: torch.nn.Module, settings: Training, planned: Planned) -
 
 
 def _memory_line(needed: dict[str, float]) -> str:
-    kinds = ", ".join(f"{kind} {size / 2**30:.2f}" for kind, size in needed.items())
-    return f"about {sum(needed.values()) / 2**30:.2f} GiB a process, an estimate: {kinds}"
+    total, *sizes = (
+        tqdm.format_sizeof(size, "iB", 1024) for size in (sum(needed.values()), *needed.values())
+    )
+    kinds = ", ".join(f"{kind} {size}" for kind, size in zip(needed, sizes, strict=True))
+    return f"about {total} a process, an estimate: {kinds}"

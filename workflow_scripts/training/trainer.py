@@ -200,12 +200,12 @@ def train(trainer: Trainer, resume_from: Path | None, progress: Progress) -> dic
         raise UserError(
             f"the loss is not a number at step {trainer.state.global_step}; lower the learning rate"
         )
-    done = progress.done(trainer.state.global_step)
+    seconds, done = progress.seconds, progress.done(trainer.state.global_step)
     named = list(trainer.model.named_parameters())
     return {
         "steps": trainer.state.global_step,
-        "seconds": progress.seconds,
-        "examples_per_second": done.rows / progress.seconds,
+        "seconds": seconds,
+        "examples_per_second": done.rows / seconds,
         "image_reuse": done.image_reuse,
         "final_loss": points[-1]["loss"],
         "trainable_parameters": sum(parts.size(value) for _, value in named if value.requires_grad),
