@@ -11,6 +11,7 @@ from workflow_scripts.dpo import dpo
 from workflow_scripts.errors import UserError
 from workflow_scripts.sft import sft
 from workflow_scripts.training import validation
+from workflow_scripts.training.progress import Progress
 
 
 def trained(workplace, stage: str) -> tuple[dict, dict]:
@@ -49,6 +50,28 @@ def test_the_best_model_is_kept_and_not_the_last(workplace, caplog, stage, rate)
     stopped, same = trained(workplace, stage)
     assert stopped["steps"] < metrics["steps"] and stopped["best_step"] == best
     assert kept.keys() == same.keys() and all(kept[name].equal(same[name]) for name in kept)
+
+
+def test_a_resumed_training_knows_the_best_model_of_before(workplace, monkeypatch):
+    own = workplace.settings.sft
+    own.warmup, own.learning_rate, own.epochs, own.validation_steps, own.patience = 0.99, 0.15, 3, 1, 4
+    whole, kept = trained(workplace, "sft")
+    assert 2 < whole["best_step"] + 1 < whole["steps"]
+
+    class Killed(Exception):
+        pass
+
+    def kill(progress, arguments, state, control, **others):
+        if state.global_step == whole["steps"] - 1:
+            raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Progress, "on_step_end", kill)
+        trained(workplace, "sft")
+    resumed, same = trained(workplace, "sft")
+    for key in ("steps", "best_step", "validation_loss"):
+        assert resumed[key] == whole[key]
+    assert all(kept[name].equal(same[name]) for name in kept)
 
 
 def test_sft_is_validated_on_other_rows_and_trains_on_all_of_its_own(corpus):

@@ -63,7 +63,7 @@ def model(
 ):
     """The model at `path`, in evaluation mode; an adapter comes on top of its base, `trainable` if asked.
 
-    `quantization` is transformers' configuration of the base's weights; it needs a `device_map`.
+    `quantization` is transformers' configuration of the base's weights, which are then put on this process's GPU.
     """
     base = base_of(path)
     _refuse_slow(base, device)
@@ -77,7 +77,8 @@ def model(
         ) from error
     if is_adapter(path):
         loaded = PeftModel.from_pretrained(loaded, path, is_trainable=trainable)
-    return loaded.eval() if device_map else loaded.to(device).eval()
+    placed = device_map or quantization
+    return loaded.eval() if placed else loaded.to(device).eval()
 
 
 def merged(path: Path, dtype: torch.dtype, device: torch.device):

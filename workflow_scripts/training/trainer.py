@@ -68,7 +68,7 @@ def planned(
 
     # Batches of equal size cannot be filled to the token limit one by one: all of them are made smaller.
     while equal and limits.rows > 1:
-        if plan.largest(costs, batches(trained, settings.epochs)[rank]) <= limits.tokens:
+        if plan.largest(costs, [*itertools.chain(*batches(trained, settings.epochs))]) <= limits.tokens:
             break
         smaller = [size for size in range(1, limits.rows) if settings.batch_size % (size * ranks) == 0]
         limits = replace(limits, rows=max(smaller))
@@ -166,10 +166,9 @@ def trainable_model(path: Path, settings: Training, seed: int):
             parameter.requires_grad_(not settings.freeze_vision)
         return model, None
     four_bit = optional.four_bit(settings, loading.model_type(path), device)
-    how = {"quantization": four_bit, "device_map": {"": device}} if four_bit else {}
     if loading.is_adapter(path):
-        return loading.model(path, dtype, device, trainable=True, **how), None
-    model = loading.model(path, dtype, device, **how)
+        return loading.model(path, dtype, device, trainable=True, quantization=four_bit), None
+    model = loading.model(path, dtype, device, quantization=four_bit)
     return model, adapters.lora_config(model, settings.lora)
 
 
