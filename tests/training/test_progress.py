@@ -55,7 +55,7 @@ def test_a_stage_counts_each_row_once_an_epoch(workplace):
 def test_a_terminal_has_a_bar(workplace, monkeypatch, caplog):
     workplace.settings.sft.max_steps = 3
     master, slave = pty.openpty()
-    termios.tcsetwinsize(slave, (24, 160))
+    termios.tcsetwinsize(slave, (24, 100))
     written = []
 
     def read():
@@ -74,5 +74,5 @@ def test_a_terminal_has_a_bar(workplace, monkeypatch, caplog):
         terminal.flush()
         reader.join()
     shown = b"".join(written).decode()
-    assert re.search(r"3/3 .*loss \d+\.\d+  lr \S+  [\d.]+ rows/s  [\d.]+ rows/image", shown)
+    assert re.search(r"3/3, loss \d+\.\d+  lr \S+  [\d.]+ rows/s  [\d.]+ rows/image  00:00 left", shown)
     assert not any("rows/s" in message for message in caplog.messages)

@@ -14,6 +14,7 @@ from workflow_scripts.training.plan import Load
 logger = logging.getLogger(__name__)
 
 CLOCK = "seconds.json"
+BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}  {remaining} left"
 
 
 class Progress(TrainerCallback):
@@ -43,8 +44,14 @@ class Progress(TrainerCallback):
         if self.first_step and self.clock.is_file():
             self.earlier = files.read_json(self.clock)["seconds"]
         if state.is_world_process_zero:
-            # None: only in a terminal
-            self.bar = tqdm(total=state.max_steps, initial=self.first_step, unit="step", disable=None)
+            # disable=None: only in a terminal
+            self.bar = tqdm(
+                total=state.max_steps,
+                initial=self.first_step,
+                disable=None,
+                dynamic_ncols=True,
+                bar_format=BAR,
+            )
 
     def on_step_end(self, args, state, control, **kwargs):
         if self.bar is not None:

@@ -103,9 +103,8 @@ def train_stage(
             "validation": planned.validation,
             "part_rates": rates,
         }
-        key = files.fingerprint(
-            [depends_on["data"], depends_on["base_model"], pixels.settings(), str(model.dtype)]
-        )
+        precision = [str(model.dtype), own.lora.quantize]
+        key = files.fingerprint([depends_on["data"], depends_on["base_model"], pixels.settings(), precision])
         runner = build(Inputs(own, collator, arguments, shared, planned.single_pass, key))
         runner.remove_callback(PrinterCallback)  # Progress says it
         if runner.is_world_process_zero():
