@@ -153,6 +153,10 @@ class Lora(_Section):
     alpha: Positive = 128
     dropout: Share = 0.05
     vision: bool = Field(False, description="adapt the vision tower too")
+    quantize: Literal["4bit"] | None = Field(
+        None,
+        description="4bit: QLoRA, the frozen text layers of 4.1V in 4 bits; NVIDIA GPU, pip install bitsandbytes",
+    )
 
 
 def micro_batches(batch_size: int, micro_batch_size: int, processes: int) -> tuple[int, int]:
@@ -175,6 +179,12 @@ class Training(_Section):
     method: Literal["lora", "full"] = Field("lora", description="lora or full")
     epochs: Positive = 3
     learning_rate: Positive = 1e-4
+    merger_learning_rate: Positive | None = Field(
+        None, description="of the merger between vision and text, where it trains; empty: learning_rate"
+    )
+    vision_learning_rate: Positive | None = Field(
+        None, description="of the rest of the vision tower, where it trains; empty: learning_rate"
+    )
     gpus: int = Field(1, ge=0, description="GPUs of one job, on each of its nodes; 0 trains on the CPU")
     nodes: Count = Field(1, description="machines of one job")
     batch_size: Count = Field(16, description="rows (dpo: pairs) per optimiser step, over all GPUs")
@@ -200,11 +210,25 @@ class Training(_Section):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="auto: bf16 on a GPU, fp32 on a CPU"
     )
+    liger: bool = Field(
+        False, description="Liger's kernels for norms and MLPs; NVIDIA GPU, pip install liger-kernel"
+    )
     strategy: Literal["ddp", "zero1", "zero2", "zero3", "zero3_offload", "fsdp"] = Field(
         "ddp",
         description="how GPUs share the work; zero1 to zero3 and fsdp (DeepSpeed, PyTorch) divide the model's state",
     )
     save_steps: Count = Field(100, description="optimiser steps between checkpoints")
+    validation_steps: Count | None = Field(
+        None,
+        description="optimiser steps between validations, which then take the place of save_steps; the model with the "
+        "least validation loss is kept; empty: no validation, the last model is kept",
+    )
+    validation_rows: Count = Field(
+        500, description="sft: validation rows; dpo: pairs set aside, at most a tenth of them"
+    )
+    patience: Count | None = Field(
+        None, description="stop after this many validations without a lower loss; empty: train to the end"
+    )
     log_steps: Count = Field(10, description="optimiser steps between points of the training curve")
 
     @field_validator("micro_batch_size")

@@ -11,9 +11,9 @@ def sft(settings: config.Config, layout: Layout, run: Run, base_model: Path) -> 
     """Train and write the model or adapter of `run`; returns its metrics."""
     from workflow_scripts.training import rows, stage
 
-    data = layout.split(run, "train")
+    train, validation = (layout.split(run, split) for split in ("train", "validation"))
     return stage.train_stage(
-        "sft", settings, layout, run, base_model, data, rows.sft_rows, _arguments, _trainer
+        "sft", settings, layout, run, base_model, train, rows.sft_rows, _arguments, _trainer, validation
     )
 
 

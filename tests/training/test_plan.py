@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workflow_scripts.training import plan
+from workflow_scripts.config import Dpo
+from workflow_scripts.training import plan, trainer
 from workflow_scripts.training.plan import Limits, Row
 
 rows = st.lists(
@@ -47,7 +48,7 @@ def test_the_plan_depends_on_its_arguments_alone_and_changes_from_epoch_to_epoch
 
 
 def test_images_stay_whole_and_ranks_get_like_costs():
-    rows = [Row(image, 100, 5) for image in "abcdefgh" for _ in range(4)]
+    rows = [Row(image, 100, 5, 105) for image in "abcdefgh" for _ in range(4)]
     limits = Limits(rows=8, tokens=1000, rows_per_image=4)
     (mine,) = plan.batches(rows, limits, 1, seed=0)
     assert len(mine) == 4 and all(plan.cost(rows, batch) == 2 * 100 + 8 * 5 for batch in mine)
@@ -57,12 +58,25 @@ def test_images_stay_whole_and_ranks_get_like_costs():
 
 @pytest.mark.parametrize(("cap", "images"), [(2, 4), (8, 1)])
 def test_the_cap_keeps_batches_diverse(cap, images):
-    rows = [Row(image, 10, 1) for image in "abcd" for _ in range(8)]
+    rows = [Row(image, 10, 1, 11) for image in "abcd" for _ in range(8)]
     for batch in plan.batches(rows, Limits(8, 1000, cap), 1, seed=1)[0]:
         assert len({rows[index].image for index in batch}) == images
 
 
 def test_a_part_of_an_epoch_is_a_part_of_its_batches():
-    rows = [Row(str(number), 10, 1) for number in range(100)]
+    rows = [Row(str(number), 10, 1, 11) for number in range(100)]
     (mine,) = plan.batches(rows, Limits(10, 1000, 1), 1.5, seed=0)
     assert len(mine) == 15
+
+
+def test_ranks_agree_on_smaller_batches_where_one_of_them_is_over_the_limit(monkeypatch):
+    """Were each to look at its own batches only, one would accumulate over more of them than the other."""
+    rows = [Row(str(number), 10 if number < 2 else 100, 1, 11) for number in range(4)]
+    settings = Dpo(batch_size=4, micro_batch_size=2, micro_batch_tokens=101, epochs=1, gpus=2)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    found = []
+    for rank in range(2):
+        monkeypatch.setenv("RANK", str(rank))
+        found.append(trainer.planned(settings, rows, seed=1, equal=True))
+    assert {planned.accumulation for planned in found} == {2}
+    assert {len(batch) for planned in found for batch in planned.mine} == {1}

@@ -27,6 +27,11 @@ def is_adapter(path: Path) -> bool:
     return (Path(path) / "adapter_config.json").is_file()
 
 
+def model_type(path: Path) -> str:
+    """The architecture of the model at `path`, or of the base below an adapter: glm4v, glm4v_moe."""
+    return files.read_json(base_of(path) / "config.json")["model_type"]
+
+
 def base_of(path: Path) -> Path:
     """The folder of the whole model below an adapter, or `path` itself."""
     if not is_adapter(path):
@@ -54,23 +59,28 @@ def model(
     device: torch.device,
     trainable: bool = False,
     device_map=None,
-    placed=True,
+    quantization=None,
+    placed: bool = True,
 ):
     """The model at `path`, in evaluation mode; an adapter comes on top of its base, `trainable` if asked.
 
-    It is moved to `device` unless `device_map` places it, or whoever calls will (`placed` is False).
+    It is moved to `device` unless `device_map` places it, or whoever calls will (`placed` is False). `quantization`
+    is transformers' configuration of the base's weights, which are then put on this process's GPU.
     """
     base = base_of(path)
     _refuse_slow(base, device)
     try:
-        loaded = AutoModelForImageTextToText.from_pretrained(base, dtype=dtype, device_map=device_map)
+        loaded = AutoModelForImageTextToText.from_pretrained(
+            base, dtype=dtype, device_map=device_map, quantization_config=quantization
+        )
     except (OSError, ValueError) as error:
         raise UserError(
             f"{base}: cannot be loaded as a model ({' '.join(str(error).split())[:200]})"
         ) from error
     if is_adapter(path):
         loaded = PeftModel.from_pretrained(loaded, path, is_trainable=trainable)
-    return loaded.to(device).eval() if placed and not device_map else loaded.eval()
+    moved = placed and not device_map and not quantization
+    return loaded.to(device).eval() if moved else loaded.eval()
 
 
 def merged(path: Path, dtype: torch.dtype, device: torch.device, placed: bool = True):

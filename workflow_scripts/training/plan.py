@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from itertools import cycle, islice
 
 OPEN_BATCHES = 8  # how many unfinished batches a group may be placed in
@@ -10,11 +10,15 @@ OPEN_BATCHES = 8  # how many unfinished batches a group may be placed in
 
 @dataclass(frozen=True)
 class Row:
-    """What planning needs of a row: what it shares with others of its `image`, and its own tokens."""
+    """What planning needs of a row: what it shares with others of its `image`, and its own tokens.
+
+    `total_tokens` is what its sequences (one, two of a pair) hold when each is run on its own.
+    """
 
     image: str
     shared_tokens: int
     own_tokens: int
+    total_tokens: int
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,25 @@ class Limits:
     rows: int
     tokens: int
     rows_per_image: int
+
+
+@dataclass(frozen=True)
+class Load:
+    """What is run: rows, forward passes of an image, their tokens, unique tokens, and the rows' tokens in all."""
+
+    rows: int = 0
+    images: int = 0
+    image_tokens: int = 0
+    tokens: int = 0
+    total_tokens: int = 0
+
+    def __add__(self, other: "Load") -> "Load":
+        return Load(*map(sum, zip(astuple(self), astuple(other), strict=True)))
+
+    @property
+    def image_reuse(self) -> float:
+        """Rows per forward pass of an image; 1 where no row has one."""
+        return self.rows / self.images if self.images else 1.0
 
 
 def batches(
@@ -54,6 +77,18 @@ def cost(rows: Sequence[Row], batch: Sequence[int]) -> int:
     """Unique tokens of a batch: each image once, each row's own."""
     shared = {rows[index].image: rows[index].shared_tokens for index in batch}
     return sum(shared.values()) + sum(rows[index].own_tokens for index in batch)
+
+
+def load(rows: Sequence[Row], batch: Sequence[int]) -> Load:
+    """What one batch is; a row of several images counts with its first."""
+    shared = {rows[index].image: rows[index].shared_tokens for index in batch}
+    return Load(
+        rows=len(batch),
+        images=sum(tokens > 0 for tokens in shared.values()),
+        image_tokens=sum(shared.values()),
+        tokens=cost(rows, batch),
+        total_tokens=sum(rows[index].total_tokens for index in batch),
+    )
 
 
 def largest(rows: Sequence[Row], batches: Sequence[Sequence[int]]) -> int:

@@ -2,22 +2,30 @@
 
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+from tqdm import tqdm
 from transformers import TrainerCallback
 
 from workflow_scripts import files
+from workflow_scripts.training.plan import Load
 
 logger = logging.getLogger(__name__)
 
 CLOCK = "seconds.json"
+BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}  {remaining} left"
 
 
 class Progress(TrainerCallback):
-    """Log loss, rate and time left at each logging step; count the seconds over every resumption."""
+    """Loss, rates and time left at each logging step: a bar in a terminal, lines in a log file.
 
-    def __init__(self, rows_per_step: int, folder: Path) -> None:
-        self.rows_per_step = rows_per_step
+    `loads` are those of each optimiser step over all processes. The seconds are counted over every resumption.
+    """
+
+    def __init__(self, loads: Sequence[Load], folder: Path) -> None:
+        self.loads = loads
+        self.bar: tqdm | None = None
         self.clock = folder / CLOCK
         self.earlier = 0.0
         self.started = 0.0
@@ -27,10 +35,31 @@ class Progress(TrainerCallback):
     def seconds(self) -> float:
         return self.earlier + time.monotonic() - self.started
 
+    def done(self, step: int, first: int = 0) -> Load:
+        """What was run in the steps from `first` up to `step`, over all processes."""
+        return sum(self.loads[first:step], Load())
+
     def on_train_begin(self, args, state, control, **kwargs):
         self.started, self.first_step = time.monotonic(), state.global_step
         if self.first_step and self.clock.is_file():
             self.earlier = files.read_json(self.clock)["seconds"]
+        if state.is_world_process_zero:
+            # disable=None: only in a terminal
+            self.bar = tqdm(
+                total=state.max_steps,
+                initial=self.first_step,
+                disable=None,
+                dynamic_ncols=True,
+                bar_format=BAR,
+            )
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if self.bar is not None:
+            self.bar.update()
+
+    def on_train_end(self, args, state, control, **kwargs):
+        if self.bar is not None:
+            self.bar.close()
 
     def on_save(self, args, state, control, **kwargs):
         if state.is_world_process_zero:
@@ -39,17 +68,26 @@ class Progress(TrainerCallback):
     def on_log(self, args, state, control, logs=None, **kwargs):
         if not state.is_world_process_zero or "loss" not in (logs or {}):
             return
-        done = state.global_step - self.first_step
-        per_step = (time.monotonic() - self.started) / max(done, 1)
-        logger.info(
-            "step %d/%d  loss %.4f  lr %.2e  %.1f rows/s  %s left",
-            state.global_step,
-            state.max_steps,
-            float(logs["loss"]),
-            float(logs["learning_rate"]),
-            self.rows_per_step / per_step,
-            time.strftime("%H:%M:%S", time.gmtime(per_step * (state.max_steps - state.global_step))),
+        seconds = time.monotonic() - self.started
+        done = self.done(state.global_step, self.first_step)
+        left = self.done(state.max_steps, state.global_step)
+        text = (
+            f"loss {float(logs['loss']):.4f}  lr {float(logs['learning_rate']):.2e}  "
+            f"{done.rows / seconds:.1f} rows/s  {done.image_reuse:.1f} rows/image"
         )
+        if self.bar.disable:
+            remaining = tqdm.format_interval(seconds * left.tokens / done.tokens)
+            logger.info("step %d/%d  %s  %s left", state.global_step, state.max_steps, text, remaining)
+        else:
+            self.bar.set_postfix_str(text)
+
+    def on_evaluate(self, args, state, control, metrics=None, **kwargs):
+        if state.is_world_process_zero:
+            loss, best = metrics["eval_loss"], state.best_metric
+            note = (
+                "" if best is None or loss < best else f", least {best:.4f} at step {state.best_global_step}"
+            )
+            logger.info("step %d: validation loss %.4f%s", state.global_step, loss, note)
 
 
 def curve(history: list[dict]) -> list[dict]:

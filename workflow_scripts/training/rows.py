@@ -64,7 +64,8 @@ def costs(dataset: Dataset, dialogue: Dialogue, max_tokens: int) -> list[Row]:
                 "leave the row out, lower data.max_image_side or raise the limit"
             )
         first = row["image_paths"][0] if row["image_paths"] else f"no image, {row['id']}"
-        found.append(Row(first, shared, prompt + sum(completions)))
+        total = sum(shared + prompt + completion for completion in completions)
+        found.append(Row(first, shared, prompt + sum(completions), total))
     return found
 
 

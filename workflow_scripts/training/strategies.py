@@ -60,8 +60,3 @@ def whole(module: torch.nn.Module, device: torch.device) -> Iterator[None]:
 def is_partitioned(module: torch.nn.Module) -> bool:
     """Whether ZeRO-3 holds a part of the parameters only."""
     return any(hasattr(parameter, "ds_id") for parameter in module.parameters())
-
-
-def size(parameter: torch.nn.Parameter) -> int:
-    """The number of elements of a parameter, of which ZeRO-3 may hold a part only."""
-    return getattr(parameter, "ds_numel", parameter.numel())

@@ -1,21 +1,23 @@
 """Running one of TRL's trainers from the configuration, and writing what comes out of it."""
 
+import itertools
 import logging
 import math
 import os
 import shutil
-import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers import Trainer
 
 from workflow_scripts import files
 from workflow_scripts.config import Training, micro_batches
 from workflow_scripts.errors import UserError
 from workflow_scripts.models import adapters, loading
-from workflow_scripts.training import plan, strategies
+from workflow_scripts.training import optional, parts, plan, strategies, validation
 from workflow_scripts.training.progress import Progress, curve
 
 logger = logging.getLogger(__name__)
@@ -23,19 +25,32 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Planned:
-    """This process's batches of the whole training, the accumulation steps they need, and a single pass."""
+    """This process's batches: of the whole training on `rows` rows, of a single pass over all, of a validation.
 
+    `accumulation` batches make an optimiser step; `loads` are those of each step over all processes, and `peak` is
+    the batch with the most tokens.
+    """
+
+    rows: int
     mine: list[list[int]]
     accumulation: int
     single_pass: list[list[int]]
+    validation: list[list[int]]
+    loads: list[plan.Load]
+    peak: plan.Load
 
     @property
     def steps(self) -> int:
-        return math.ceil(len(self.mine) / self.accumulation)
+        return len(self.loads)
 
 
-def planned(settings: Training, costs: list[plan.Row], seed: int, equal: bool) -> Planned:
-    """Batches of up to `micro_batch_size` rows; `equal` ones for DPO, whose metrics want as many on each rank."""
+def planned(
+    settings: Training, costs: list[plan.Row], seed: int, equal: bool, held: Sequence[int] = ()
+) -> Planned:
+    """Batches of up to `micro_batch_size` rows; `equal` ones for DPO, whose metrics want as many on each rank.
+
+    The rows `held` are validated on and not trained on.
+    """
     ranks, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
     try:
         rows, _ = micro_batches(settings.batch_size, settings.micro_batch_size, ranks)
@@ -43,18 +58,43 @@ def planned(settings: Training, costs: list[plan.Row], seed: int, equal: bool) -
         raise UserError(str(error)) from None
     limits = plan.Limits(rows, settings.micro_batch_tokens, settings.rows_per_image)
 
-    def batches(epochs: float) -> list[list[int]]:
-        return plan.batches(costs, limits, epochs, seed, ranks, equal)[rank]
+    everything = range(len(costs))
+    trained = sorted(set(everything) - set(held))
+
+    def batches(rows: Sequence[int], epochs: float, equal: bool = equal) -> list[list[list[int]]]:
+        chosen = [costs[row] for row in rows]
+        made = plan.batches(chosen, limits, epochs, seed, ranks, equal)
+        return [[[rows[place] for place in batch] for batch in mine] for mine in made]
 
     # Batches of equal size cannot be filled to the token limit one by one: all of them are made smaller.
-    while equal and limits.rows > 1 and plan.largest(costs, batches(settings.epochs)) > limits.tokens:
+    while equal and limits.rows > 1:
+        if plan.largest(costs, [*itertools.chain(*batches(trained, settings.epochs))]) <= limits.tokens:
+            break
         smaller = [size for size in range(1, limits.rows) if settings.batch_size % (size * ranks) == 0]
         limits = replace(limits, rows=max(smaller))
     accumulation = settings.batch_size // (limits.rows * ranks)
-    mine = batches(settings.epochs)
+    training = batches(trained, settings.epochs)
     if settings.max_steps:
-        mine = mine[: settings.max_steps * accumulation]
-    return Planned(mine, accumulation, batches(1))
+        training = [mine[: settings.max_steps * accumulation] for mine in training]
+    loads = [[plan.load(costs, batch) for batch in mine] for mine in training]
+    return Planned(
+        len(trained),
+        training[rank],
+        accumulation,
+        batches(everything, 1)[rank],
+        batches(held, 1, equal=True)[rank],
+        _steps(loads, accumulation),
+        max(itertools.chain(*loads), key=lambda load: load.tokens),
+    )
+
+
+def _steps(loads: list[list[plan.Load]], accumulation: int) -> list[plan.Load]:
+    """The loads of each rank's batches as those of the optimiser steps."""
+    starts = range(0, len(loads[0]), accumulation)
+    return [
+        sum((load for mine in loads for load in mine[start : start + accumulation]), plan.Load())
+        for start in starts
+    ]
 
 
 def arguments(settings: Training, folder: Path, seed: int, planned: Planned) -> dict:
@@ -73,6 +113,8 @@ def arguments(settings: Training, folder: Path, seed: int, planned: Planned) -> 
         "logging_steps": min(settings.log_steps, planned.steps),
         "save_steps": settings.save_steps,
         "save_total_limit": 2,
+        **validation.arguments(settings),
+        **optional.liger(settings, device),
         "bf16": dtype == torch.bfloat16,
         "use_cpu": device.type == "cpu",
         "gradient_checkpointing": settings.gradient_checkpointing,
@@ -85,7 +127,7 @@ def arguments(settings: Training, folder: Path, seed: int, planned: Planned) -> 
         "max_length": None,  # never cut: validation has refused what is too long
         "router_aux_loss_coef": 0.0,  # TRL 1.16 looks for `num_experts`, which 4.5V's configuration does not have
         "report_to": "none",
-        "disable_tqdm": not sys.stderr.isatty(),
+        "disable_tqdm": True,  # Progress has a bar of its own
     }
 
 
@@ -108,10 +150,28 @@ def trainable_model(path: Path, settings: Training):
         for parameter in model.model.visual.parameters():
             parameter.requires_grad_(not settings.freeze_vision)
         return model, None
+    four_bit = optional.four_bit(settings, loading.model_type(path), device)
     if loading.is_adapter(path):
-        return loading.model(path, dtype, device, trainable=True, placed=placed), None
-    model = loading.model(path, dtype, device, placed=placed)
+        return loading.model(path, dtype, device, trainable=True, quantization=four_bit, placed=placed), None
+    model = loading.model(path, dtype, device, quantization=four_bit, placed=placed)
     return model, adapters.lora_config(model, settings.lora)
+
+
+def part_rates(settings: Training) -> dict[str, float]:
+    """Learning rates of the parts that have one of their own; a UserError where the part does not train."""
+    rates = {"merger": settings.merger_learning_rate, "vision": settings.vision_learning_rate}
+    rates = {part: rate for part, rate in rates.items() if rate is not None}
+    if rates and not _adapts_vision(settings):
+        key = "lora.vision: true" if settings.method == "lora" else "freeze_vision: false"
+        raise UserError(
+            f"{', '.join(f'{part}_learning_rate' for part in rates)}: the vision tower, which the merger is part of, "
+            f"is frozen; set {key}, or leave the rate empty"
+        )
+    return rates
+
+
+def _adapts_vision(settings: Training) -> bool:
+    return settings.lora.vision if settings.method == "lora" else not settings.freeze_vision
 
 
 def trains_vision(model, lora, settings: Training) -> bool:
@@ -123,35 +183,27 @@ def trains_vision(model, lora, settings: Training) -> bool:
 
 def train(trainer: Trainer, resume_from: Path | None, progress: Progress) -> dict:
     """Run `trainer` to its end; returns steps, seconds, final loss, curve and the model's size."""
-    parameters = list(trainer.model.parameters())
-    trainable = sum(strategies.size(parameter) for parameter in parameters if parameter.requires_grad)
-    total = sum(map(strategies.size, parameters))
-    logger.info(
-        "training %s of %s parameters on %s, %d rows, batch %d",
-        f"{trainable:,}",
-        f"{total:,}",
-        trainer.args.device,
-        len(trainer.train_dataset),
-        progress.rows_per_step,
-    )
-    trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+    with logging_redirect_tqdm():
+        trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     points = curve(trainer.state.log_history)
     if not points or not math.isfinite(points[-1]["loss"]):
         raise UserError(
             f"the loss is not a number at step {trainer.state.global_step}; lower the learning rate"
         )
-    trained = sum(map(len, trainer.planned))
+    seconds, done = progress.seconds, progress.done(trainer.state.global_step)
+    named = list(trainer.model.named_parameters())
     return {
-        "train_rows": len(trainer.train_dataset),
         "steps": trainer.state.global_step,
-        "seconds": progress.seconds,
-        "examples_per_second": trained / progress.seconds,
+        "seconds": seconds,
+        "examples_per_second": done.rows / seconds,
+        "image_reuse": done.image_reuse,
         "final_loss": points[-1]["loss"],
-        "trainable_parameters": trainable,
-        "total_parameters": total,
+        "trainable_parameters": sum(parts.size(value) for _, value in named if value.requires_grad),
+        "total_parameters": sum(parts.size(value) for _, value in named),
         "device": str(trainer.args.device),
         "precision": "bf16" if trainer.args.bf16 else "fp32",
         "curve": points,
+        **validation.outcome(trainer.state),
     }
 
 

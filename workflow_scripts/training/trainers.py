@@ -1,6 +1,9 @@
 """TRL's trainers on the shared-prefix engine: their losses, metrics and options are stock."""
 
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from accelerate.utils import gather_object
@@ -13,23 +16,33 @@ from trl.models import prepare_deepspeed
 
 from workflow_scripts import files
 from workflow_scripts.models import loading
+from workflow_scripts.training import parts
 from workflow_scripts.training.engine import share_prefixes
 
 REFERENCE_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")
 
 
 class PlannedBatches:
-    """A trainer whose batches are planned beforehand: this process's lists of row numbers, for the whole run."""
+    """A trainer whose batches are planned beforehand: this process's lists of row numbers, for the whole run.
 
-    def __init__(self, *args, planned: list[list[int]], **kwargs) -> None:
-        self.planned = planned
+    `validation` are those of a validation.
+    """
+
+    def __init__(
+        self, *args, planned: list[list[int]], validation: Sequence[list[int]] = (), **kwargs
+    ) -> None:
+        self.planned, self.validation = planned, validation
         super().__init__(*args, **kwargs)
 
     def get_train_dataloader(self) -> DataLoader:
         """The planned batches in their order; skipping some on resumption decodes nothing."""
         return self.loader(self.train_dataset, self.planned)
 
-    def loader(self, dataset: Dataset, batches: list[list[int]]) -> DataLoader:
+    def get_eval_dataloader(self, eval_dataset: Dataset | None = None) -> DataLoader:
+        """The batches of a validation, whose rows lie in the same dataset as those that are trained on."""
+        return self.loader(self.train_dataset, self.validation)
+
+    def loader(self, dataset: Dataset, batches: Sequence[list[int]]) -> DataLoader:
         """`dataset` in `batches`, made in workers where there are any."""
         return DataLoader(
             dataset,
@@ -40,7 +53,49 @@ class PlannedBatches:
         )
 
 
-class SharedPrefixSFTTrainer(PlannedBatches, SFTTrainer):
+class PartRates:
+    """A trainer with learning rates of their own for some of `parts.PARTS`; the rest has the main one."""
+
+    def __init__(self, *args, part_rates: Mapping[str, float] = MappingProxyType({}), **kwargs) -> None:
+        self.part_rates = part_rates
+        super().__init__(*args, **kwargs)
+
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        """The optimiser that Trainer makes, over `parameter_groups`."""
+        model = self.model if model is None else model
+        if self.optimizer is None and self.part_rates:
+            optimizer, options = self.get_optimizer_cls_and_kwargs(self.args, model)
+            groups = parameter_groups(
+                model, self.get_decay_parameter_names(model), self.args.weight_decay, self.part_rates
+            )
+            self.optimizer_cls_and_kwargs = optimizer, {**options, "params": groups}
+        return super().create_optimizer(model)
+
+
+def parameter_groups(
+    model: torch.nn.Module, decayed: Collection[str], weight_decay: float, rates: Mapping[str, float]
+) -> list[dict]:
+    """The trainable parameters by part, those whose names are in `decayed` apart; language model first.
+
+    The trainer logs the rate of the first group. A part that is not in `rates` has the optimiser's.
+    """
+    members: dict[tuple[str, bool], list] = defaultdict(list)
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            members[parts.part(name), name in decayed].append(parameter)
+    return [
+        {
+            "params": members[part, decays],
+            "weight_decay": weight_decay if decays else 0.0,
+            **({"lr": rates[part]} if part in rates else {}),
+        }
+        for part in parts.PARTS
+        for decays in (True, False)
+        if members[part, decays]
+    ]
+
+
+class SharedPrefixSFTTrainer(PlannedBatches, PartRates, SFTTrainer):
     """SFTTrainer over trees of rows."""
 
     def __init__(self, *args, **kwargs) -> None:
@@ -50,7 +105,7 @@ class SharedPrefixSFTTrainer(PlannedBatches, SFTTrainer):
         self.model_accepts_loss_kwargs = True
 
 
-class SharedPrefixDPOTrainer(PlannedBatches, DPOTrainer):
+class SharedPrefixDPOTrainer(PlannedBatches, PartRates, DPOTrainer):
     """DPOTrainer over trees of pairs, with the reference's log-probabilities from the file `reference`.
 
     The file holds ref_chosen_logps and ref_rejected_logps, one value a pair in the order of the dataset. Where it is

@@ -1,0 +1,78 @@
+"""What a person sees of a training: real rows a second, rows an image, and a bar where there is a terminal."""
+
+import logging
+import os
+import pty
+import re
+import sys
+import termios
+import threading
+import time
+
+import pytest
+from transformers import TrainerControl, TrainerState, TrainingArguments
+
+from workflow_scripts import files
+from workflow_scripts.sft import sft
+from workflow_scripts.training.plan import Load
+from workflow_scripts.training.progress import Progress
+
+LOADS = [
+    Load(rows, images, 10 * images, tokens, 2 * tokens) for rows, images, tokens in ((8, 2, 50), (2, 1, 150))
+]
+
+
+def test_batches_of_different_size_count_their_own_rows(tmp_path, caplog, monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    progress = Progress(LOADS, tmp_path)
+    arguments, state, control = TrainingArguments(str(tmp_path)), TrainerState(), TrainerControl()
+    state.max_steps, state.global_step = 2, 0
+    progress.on_train_begin(arguments, state, control)
+    now, state.global_step = 104.0, 1
+    with caplog.at_level(logging.INFO):
+        progress.on_log(arguments, state, control, logs={"loss": 1.5, "learning_rate": 1e-4})
+    # 8 rows in 4 seconds, two images; the second step has three times the tokens of the first.
+    assert caplog.messages == ["step 1/2  loss 1.5000  lr 1.00e-04  2.0 rows/s  4.0 rows/image  00:12 left"]
+    assert progress.done(2).rows == 10 and progress.done(2, first=1).rows == 2
+
+
+def test_text_alone_has_no_image_to_share():
+    assert Load(rows=3).image_reuse == 1.0
+
+
+def test_a_stage_counts_each_row_once_an_epoch(workplace):
+    metrics = sft(workplace.settings, workplace.layout, workplace.run, workplace.model)
+    rows = sum(
+        len(record["messages"]) // 2
+        for record in files.read_jsonl(workplace.layout.split(workplace.run, "train"))
+    )
+    assert metrics["train_rows"] == rows
+    assert metrics["examples_per_second"] * metrics["seconds"] == pytest.approx(2 * rows)
+    assert 1 < metrics["image_reuse"] <= 4
+
+
+def test_a_terminal_has_a_bar(workplace, monkeypatch, caplog):
+    workplace.settings.sft.max_steps = 3
+    master, slave = pty.openpty()
+    termios.tcsetwinsize(slave, (24, 100))
+    written = []
+
+    def read():
+        while chunk := os.read(master, 4096):
+            written.append(chunk)
+            if b"THE END" in chunk:
+                return
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    with os.fdopen(slave, "w") as terminal, caplog.at_level(logging.INFO):
+        monkeypatch.setattr(sys, "stderr", terminal)
+        sft(workplace.settings, workplace.layout, workplace.run, workplace.model)
+        monkeypatch.undo()
+        terminal.write("THE END\n")
+        terminal.flush()
+        reader.join()
+    shown = b"".join(written).decode()
+    assert re.search(r"3/3, loss \d+\.\d+  lr \S+  [\d.]+ rows/s  [\d.]+ rows/image  00:00 left", shown)
+    assert not any("rows/s" in message for message in caplog.messages)

@@ -1,0 +1,93 @@
+"""The lines before a training say what will be trained, and estimate its memory."""
+
+import logging
+
+import pytest
+from peft import get_peft_model
+
+from workflow_scripts import files
+from workflow_scripts.config import Lora, Sft
+from workflow_scripts.models import adapters, standins
+from workflow_scripts.models.catalogue import VERSIONS
+from workflow_scripts.sft import sft
+from workflow_scripts.training import summary, trainer
+from workflow_scripts.training.plan import Row
+
+ROWS = [Row(image, 16, 20, 36) for image in "abc" for _ in range(8)]
+
+
+def planned(settings: Sft) -> trainer.Planned:
+    return trainer.planned(settings, ROWS, seed=1, equal=False)
+
+
+def adapted(version: str, vision: bool = False):
+    model = standins.untrained_model(VERSIONS[version])
+    return get_peft_model(model, adapters.lora_config(model, Lora(rank=2, dropout=0.0, vision=vision)))
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("vision", [False, True])
+def test_parameters_are_those_of_peft(version, vision):
+    model = adapted(version, vision)
+    found = summary.parameters(model)
+    trained, total = model.get_nb_trainable_parameters()
+    assert sum(entry[0] for entry in found.values()) == total
+    assert sum(entry[1] for entry in found.values()) == found["adapter"][1] == trained > 0
+    assert found["merger"][0] == sum(
+        parameter.numel()
+        for name, parameter in model.named_parameters()
+        if "visual.merger." in name and "lora_" not in name
+    )
+
+
+def test_each_projection_is_counted():
+    dense = dict.fromkeys(("q_proj", "k_proj", "v_proj", "o_proj", "gate_up_proj", "down_proj"), 4)
+    assert summary.adapter_targets(adapted("4.1v")) == {"language model": dense}
+    found = summary.adapter_targets(adapted("4.5v", vision=True))
+    assert found["language model"]["down_proj"] == 4 and found["vision"]["qkv"] == 2
+    assert found["merger"]["gate_proj"] == 1
+
+
+def test_memory_of_full_training_and_what_strategies_divide():
+    settings = Sft(method="full", gpus=0, gradient_checkpointing=False)
+    model = standins.untrained_model(VERSIONS["4.1v"])
+    for parameter in model.model.visual.parameters():
+        parameter.requires_grad_(False)
+    weights = 4 * sum(parameter.numel() for parameter in model.parameters())
+    trained = 4 * sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    found = summary.memory(model, settings, planned(settings), processes=1)
+    assert (found["weights"], found["gradients"], found["optimiser"]) == (weights, trained, 2 * trained)
+    # fp32: twice 34 bytes for each token, hidden unit and layer
+    assert found["activations"] == planned(settings).peak.tokens * 128 * 4 * 34 * 2
+
+    sharded = settings.model_copy(update={"strategy": "zero2"})
+    found = summary.memory(model, sharded, planned(settings), processes=2)
+    assert (found["weights"], found["gradients"], found["optimiser"]) == (weights, trained / 2, trained)
+
+
+def test_checkpointing_takes_less():
+    model = adapted("4.1v")
+    kept, recomputed = (
+        summary.memory(model, settings, planned(settings), 1)["activations"]
+        for settings in (Sft(gpus=0, gradient_checkpointing=False), Sft(gpus=0))
+    )
+    assert recomputed == kept * (2 * 4 + 34) / (34 * 4)
+
+
+def test_the_lines_of_a_stage(workplace, caplog):
+    workplace.settings.sft.lora.vision, workplace.settings.sft.merger_learning_rate = True, 3e-5
+    with caplog.at_level(logging.INFO):
+        metrics = sft(workplace.settings, workplace.layout, workplace.run, workplace.model)
+    said = [record.getMessage() for record in caplog.records if record.name.endswith("stage")]
+    lines = {line[:12].strip() or line[12:].split("  ")[0]: line[12:] for line in said}
+    assert lines["device"] == "cpu, fp32, ddp, 1 process(es)"
+    assert lines["adapter"].split() == [
+        "adapter", f"{metrics['trainable_parameters']:,}", f"{metrics['trainable_parameters']:,}", "trained",
+    ]  # fmt: skip
+    assert lines["rates"] == "1.0e-04, merger 3.0e-05"
+    rows, steps = metrics["train_rows"], metrics["steps"]
+    assert lines["training"] == f"{rows} rows, 2 epoch(s), {steps} steps"
+    assert lines["batch"].startswith(f"{2 * rows / steps:.1f} rows a step (")
+    assert f"an image serves {metrics['image_reuse']:.1f} rows" in lines["tokens"]
+    assert "iB a process, an estimate: weights" in lines["memory"]
+    assert files.read_json(workplace.layout.trained("sft", workplace.run) / "metrics.json") == metrics

@@ -1,0 +1,107 @@
+"""Each part of the model trains at its own rate, and every trainable parameter exactly once."""
+
+import pytest
+from peft import get_peft_model
+from trl import SFTConfig
+
+from workflow_scripts.config import Lora, Sft
+from workflow_scripts.errors import UserError
+from workflow_scripts.models import adapters, standins
+from workflow_scripts.models.catalogue import VERSIONS
+from workflow_scripts.training import trainer
+from workflow_scripts.training.collators import SftCollator
+from workflow_scripts.training.trainers import SharedPrefixSFTTrainer, parameter_groups
+
+RATES = {"merger": 3e-4, "vision": 1e-5}
+
+
+def built(corpus, folder, method: str) -> SharedPrefixSFTTrainer:
+    model = standins.pretrained_model(VERSIONS[corpus.version])
+    lora = adapters.lora_config(model, Lora(rank=2, dropout=0.0, vision=True)) if method == "lora" else None
+    ours, _ = corpus.sft()
+    return SharedPrefixSFTTrainer(
+        model,
+        args=SFTConfig(
+            output_dir=str(folder),
+            learning_rate=1e-3,
+            weight_decay=0.1,
+            use_cpu=True,
+            bf16=False,
+            max_length=None,
+            remove_unused_columns=False,
+            router_aux_loss_coef=0.0,
+            report_to="none",
+            save_strategy="no",
+            dataset_kwargs={"skip_prepare_dataset": True},
+        ),
+        train_dataset=ours,
+        processing_class=corpus.processor,
+        data_collator=SftCollator(**corpus.collator()),
+        peft_config=lora,
+        planned=[[0, 1]] * 2,
+        part_rates=RATES,
+    )
+
+
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_the_parts_have_their_own_rates(corpus, tmp_path, method):
+    mine = built(corpus, tmp_path, method)
+    mine.create_optimizer()
+    groups = mine.optimizer.param_groups
+    assert groups[0]["lr"] == 1e-3  # the one that is logged
+    rate = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
+    trainable = {name: value for name, value in mine.model.named_parameters() if value.requires_grad}
+    assert sum(len(group["params"]) for group in groups) == len(rate) == len(trainable)
+    for name, parameter in trainable.items():
+        expected = RATES["merger"] if ".merger." in name else RATES["vision"] if ".visual." in name else 1e-3
+        assert rate[id(parameter)] == expected, name
+    assert {group["lr"] for group in groups} == {1e-3, *RATES.values()}
+
+
+def test_weight_decay_is_where_trainer_has_it(corpus, tmp_path):
+    mine = built(corpus, tmp_path, "full")
+    mine.create_optimizer()
+    decayed = mine.get_decay_parameter_names(mine.model)
+    decay = {
+        id(parameter): group["weight_decay"]
+        for group in mine.optimizer.param_groups
+        for parameter in group["params"]
+    }
+    for name, parameter in mine.model.named_parameters():
+        assert decay[id(parameter)] == (0.1 if name in decayed else 0.0), name
+
+
+def test_training_moves_each_part_by_its_rate(corpus, tmp_path):
+    """AdamW's first step moves a parameter by about its rate."""
+    mine = built(corpus, tmp_path, "full")
+    mine.args.lr_scheduler_type, mine.args.max_steps = "constant", 1
+    mine.args.weight_decay = 0.0
+    before = {name: value.detach().clone() for name, value in mine.model.named_parameters()}
+    mine.train()
+    moved = {"language model": 0.0, "merger": 0.0, "vision": 0.0}
+    for name, parameter in mine.model.named_parameters():
+        part = "merger" if ".merger." in name else "vision" if ".visual." in name else "language model"
+        moved[part] = max(moved[part], float((parameter - before[name]).abs().max()))
+    assert moved == pytest.approx({"language model": 1e-3, **RATES}, rel=0.05)
+
+
+def test_groups_without_rates_are_those_of_trainer():
+    model = get_peft_model(
+        (base := standins.untrained_model(VERSIONS["4.1v"])), adapters.lora_config(base, Lora(rank=2))
+    )
+    (group,) = parameter_groups(model, [name for name, _ in model.named_parameters()], 0.1, {})
+    assert "lr" not in group and len(group["params"]) == sum(
+        parameter.requires_grad for parameter in model.parameters()
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        ({"method": "lora", "vision_learning_rate": 1e-5}, "lora.vision: true"),
+        ({"method": "full", "merger_learning_rate": 1e-5}, "freeze_vision: false"),
+    ],
+)
+def test_a_rate_of_a_frozen_part_is_refused(settings, key):
+    with pytest.raises(UserError, match=f"frozen; set {key}"):
+        trainer.part_rates(Sft(**settings))

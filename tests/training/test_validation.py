@@ -1,0 +1,97 @@
+"""Validation while training: the model with the least loss is kept, and training stops when it falls no more."""
+
+import logging
+import shutil
+
+import pytest
+from safetensors.torch import load_file
+
+from workflow_scripts import files
+from workflow_scripts.dpo import dpo
+from workflow_scripts.errors import UserError
+from workflow_scripts.sft import sft
+from workflow_scripts.training import validation
+from workflow_scripts.training.progress import Progress
+
+
+def trained(workplace, stage: str) -> tuple[dict, dict]:
+    """Metrics and adapter of a training from scratch."""
+    folder = workplace.layout.trained(stage, workplace.run)
+    shutil.rmtree(folder, ignore_errors=True)
+    metrics = {"sft": sft, "dpo": dpo}[stage](
+        workplace.settings, workplace.layout, workplace.run, workplace.model
+    )
+    return metrics, load_file(folder / "adapter_model.safetensors")
+
+
+def losses(caplog) -> dict[int, float]:
+    """Validation losses by step."""
+    said = [record.args[:2] for record in caplog.records if "validation loss" in record.msg]
+    return dict(said)
+
+
+@pytest.mark.parametrize(("stage", "rate"), [("sft", 0.15), ("dpo", 0.15)])
+def test_the_best_model_is_kept_and_not_the_last(workplace, caplog, stage, rate):
+    own = getattr(workplace.settings, stage)
+    # A rate that grows to the end, far beyond what training bears.
+    own.warmup, own.learning_rate, own.epochs, own.validation_steps = 0.99, rate, 3, 2
+    train = list(files.read_jsonl(workplace.layout.split(workplace.run, "train")))
+    shutil.copy(*(workplace.layout.data(workplace.run) / name for name in ("2.png", "3.png")))
+    workplace.write_pairs(train * 2 + [record | {"images": ["3.png"]} for record in train[:2]])
+    with caplog.at_level(logging.INFO):
+        metrics, kept = trained(workplace, stage)
+    curve = losses(caplog)
+    best = min(curve, key=curve.get)
+    assert 0 < best < max(curve) == metrics["steps"] and curve[metrics["steps"]] > 1.2 * curve[best]
+    assert (metrics["best_step"], metrics["validation_loss"]) == (best, curve[best])
+
+    # Stopped soon after, the same training has another last model and the same best one.
+    own.patience = 1
+    stopped, same = trained(workplace, stage)
+    assert stopped["steps"] < metrics["steps"] and stopped["best_step"] == best
+    assert kept.keys() == same.keys() and all(kept[name].equal(same[name]) for name in kept)
+
+
+def test_a_resumed_training_knows_the_best_model_of_before(workplace, monkeypatch):
+    own = workplace.settings.sft
+    own.warmup, own.learning_rate, own.epochs, own.validation_steps, own.patience = 0.99, 0.15, 3, 1, 4
+    whole, kept = trained(workplace, "sft")
+    assert 2 < whole["best_step"] + 1 < whole["steps"]
+
+    class Killed(Exception):
+        pass
+
+    def kill(progress, arguments, state, control, **others):
+        if state.global_step == whole["steps"] - 1:
+            raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Progress, "on_step_end", kill)
+        trained(workplace, "sft")
+    resumed, same = trained(workplace, "sft")
+    for key in ("steps", "best_step", "validation_loss"):
+        assert resumed[key] == whole[key]
+    assert all(kept[name].equal(same[name]) for name in kept)
+
+
+def test_sft_is_validated_on_other_rows_and_trains_on_all_of_its_own(corpus):
+    ours, _ = corpus.sft()
+    both, held = validation.add_rows(ours, ours, 3, seed=1)
+    assert both[: len(ours)] == ours[:] and held == [len(ours), len(ours) + 1, len(ours) + 2]
+    assert {row["id"] for row in both.select(held)} <= set(ours["id"])
+
+
+def test_pairs_are_set_aside_by_image():
+    images = [f"{number}.png" for number in range(30) for _ in range(1 + number % 3)]
+    held = validation.set_aside(images, 100, seed=1)
+    assert 0 < len(held) <= len(images) / 10
+    assert not {images[row] for row in held} & {
+        image for row, image in enumerate(images) if row not in set(held)
+    }
+    assert held == validation.set_aside(images, 100, seed=1) != validation.set_aside(images, 100, seed=2)
+    assert len(validation.set_aside(images, 2, seed=1)) <= 2
+
+
+def test_too_few_pairs_to_set_some_aside():
+    with pytest.raises(UserError, match="of 9 pairs, no image's can be set aside"):
+        validation.set_aside(["a.png"] * 9, 100, seed=1)

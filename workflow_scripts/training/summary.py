@@ -1,0 +1,153 @@
+"""What is about to be trained, in a few lines: parameters, adapters, batches, tokens and an estimate of the memory."""
+
+from collections import Counter
+
+import torch
+from tqdm import tqdm
+
+from workflow_scripts.config import Training
+from workflow_scripts.models import loading
+from workflow_scripts.training import parts
+from workflow_scripts.training.trainer import Planned, part_rates, trains_vision
+
+# What each strategy divides among the processes; offloading keeps the optimiser's state off the GPU.
+DIVIDED = {
+    "ddp": (),
+    "zero1": ("optimiser",),
+    "zero2": ("gradients", "optimiser"),
+    "zero3": ("weights", "gradients", "optimiser"),
+    "zero3_offload": ("weights", "gradients", "optimiser"),
+    "fsdp": ("weights", "gradients", "optimiser"),
+}
+
+
+def lines(
+    model: torch.nn.Module, settings: Training, planned: Planned, device: str, processes: int
+) -> list[str]:
+    """The summary of a training of `model`, aligned in two columns."""
+    found = [
+        ("device", f"{device}, {_precision(model, settings)}, {settings.strategy}, {processes} process(es)"),
+        *[("parameters" if not number else "", text) for number, text in enumerate(_parameters(model))],
+        *_adapters(model),
+        ("rates", _rates(settings)),
+        *_batches(planned, settings, processes),
+        ("memory", _memory_line(memory(model, settings, planned, processes))),
+    ]
+    return [f"{name:<12}{text}" for name, text in found]
+
+
+def _precision(model: torch.nn.Module, settings: Training) -> str:
+    _, dtype = loading.device_and_dtype(settings.gpus, settings.precision)
+    name = {torch.bfloat16: "bf16", torch.float32: "fp32"}[dtype]
+    return f"{name}, frozen text layers in 4 bits" if getattr(model, "is_loaded_in_4bit", False) else name
+
+
+def parameters(model: torch.nn.Module) -> dict[str, tuple[int, int]]:
+    """(all, trained) parameters of the language model, the merger, the vision tower, and the adapters on them."""
+    total, trained = Counter(), Counter()
+    for name, parameter in model.named_parameters():
+        part = "adapter" if parts.is_adapter(name) else parts.part(name)
+        total[part] += parts.size(parameter)
+        trained[part] += parts.size(parameter) if parameter.requires_grad else 0
+    return {part: (total[part], trained[part]) for part in (*parts.PARTS, "adapter") if total[part]}
+
+
+def _parameters(model: torch.nn.Module) -> list[str]:
+    return [
+        f"{part:<16}{total:>16,}  {f'{trained:,} trained' if trained else 'frozen'}"
+        for part, (total, trained) in parameters(model).items()
+    ]
+
+
+def adapter_targets(model: torch.nn.Module) -> dict[str, Counter]:
+    """How many modules of each projection carry a trainable adapter, by part of the model."""
+    found = {part: Counter() for part in parts.PARTS}
+    for name, parameter in model.named_parameters():
+        if ".lora_A." in name and parameter.requires_grad:
+            module = name.split(".lora_A.")[0].replace(".base_layer", "")
+            found[parts.part(name)][module.rsplit(".", 1)[1]] += 1
+    return {part: counts for part, counts in found.items() if counts}
+
+
+def _adapters(model: torch.nn.Module) -> list[tuple[str, str]]:
+    return [
+        ("adapters", f"{part}: " + ", ".join(f"{count} {name}" for name, count in sorted(counts.items())))
+        for part, counts in adapter_targets(model).items()
+    ]
+
+
+def _rates(settings: Training) -> str:
+    rates = {"": settings.learning_rate, **part_rates(settings)}
+    return ", ".join(f"{part} {rate:.1e}".strip() for part, rate in rates.items())
+
+
+def _batches(planned: Planned, settings: Training, processes: int) -> list[tuple[str, str]]:
+    steps = len(planned.loads)
+    sizes = [load.rows for load in planned.loads]
+    run = sum(planned.loads[1:], planned.loads[0])
+    return [
+        ("training", f"{planned.rows:,} rows, {settings.epochs:g} epoch(s), {steps:,} steps"),
+        (
+            "batch",
+            f"{run.rows / steps:.1f} rows a step ({min(sizes)} to {max(sizes)}), "
+            f"in {planned.accumulation} pass(es) of {processes} process(es)",
+        ),
+        (
+            "tokens",
+            f"{run.tokens / steps:,.0f} a step, for {run.total_tokens / steps:,.0f} in its rows; "
+            f"an image serves {run.image_reuse:.1f} rows",
+        ),
+    ]
+
+
+def memory(model: torch.nn.Module, settings: Training, planned: Planned, processes: int) -> dict[str, float]:
+    """Bytes that a process needs, by kind: an estimate, to which CUDA's own and fragmentation come.
+
+    Gradients are as large as what trains, AdamW's two moments twice that. Activations are those of the largest batch
+    after Korthikanti et al. 2022 (arXiv 2205.05198), without attention scores, which are never whole: in 16 bits a
+    layer keeps 34 bytes per token and hidden unit, under gradient checkpointing 2, and 34 for the layer at work.
+    """
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    gradients = sum(parts.size(parameter) * parameter.element_size() for parameter in trained)
+    needed = {
+        "weights": sum(_bytes(parameter) for parameter in model.parameters()),
+        "gradients": gradients,
+        "optimiser": 2 * gradients,
+    }
+    for kind in DIVIDED[settings.strategy]:
+        needed[kind] /= processes
+    if settings.strategy == "zero3_offload":
+        needed["optimiser"] = 0
+    return {**needed, "activations": _activations(model, settings, planned)}
+
+
+def _bytes(parameter: torch.nn.Parameter) -> int:
+    """Of a whole parameter; one in 4 bits is stored packed."""
+    packed = hasattr(parameter, "quant_state")
+    return (parameter.numel() if packed else parts.size(parameter)) * parameter.element_size()
+
+
+def _activations(model: torch.nn.Module, settings: Training, planned: Planned) -> float:
+    config = loading.backbone(model).config
+    text, vision = config.text_config, config.vision_config
+    stacks = [(planned.peak.tokens, text.hidden_size, text.num_hidden_layers)]
+    if trains_vision(settings):
+        patches = planned.peak.image_tokens * vision.spatial_merge_size**2
+        stacks.append((patches, vision.hidden_size, vision.depth))
+    _, dtype = loading.device_and_dtype(settings.gpus, settings.precision)
+    return (
+        sum(
+            tokens * hidden * (2 * layers + 34 if settings.gradient_checkpointing else 34 * layers)
+            for tokens, hidden, layers in stacks
+        )
+        * dtype.itemsize
+        / 2
+    )
+
+
+def _memory_line(needed: dict[str, float]) -> str:
+    total, *sizes = (
+        tqdm.format_sizeof(size, "iB", 1024) for size in (sum(needed.values()), *needed.values())
+    )
+    kinds = ", ".join(f"{kind} {size}" for kind, size in zip(needed, sizes, strict=True))
+    return f"about {total} a process, an estimate: {kinds}"
