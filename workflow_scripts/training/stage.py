@@ -5,18 +5,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from accelerate import PartialState
 from datasets import Dataset
 from transformers import PrinterCallback, Trainer
 
 from workflow_scripts import config, files, tracking
 from workflow_scripts.config import Training
+from workflow_scripts.errors import UserError
 from workflow_scripts.models import loading, processors
 from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.models.dialogue import Dialogue
 from workflow_scripts.models.pixels import Pixels
 from workflow_scripts.paths import Layout, Run
-from workflow_scripts.training import checkpoints, features, launch, rows, trainer
+from workflow_scripts.training import checkpoints, features, launch, memory, rows, trainer
 from workflow_scripts.training.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -48,7 +50,26 @@ def train_stage(
     read_rows: Callable[[Path, Dialogue], Dataset],
     build: Callable[[Inputs], Trainer],
 ) -> dict:
-    """Train `base_model` on the rows of `data` with the trainer that `build` makes, into `results/{stage}/{run}/`."""
+    """Train `base_model` on the rows of `data` with the trainer that `build` makes, into `results/{stage}/{run}/`.
+
+    One process that runs out of memory tries again here where `oom_retries` allow; of several, which wait for
+    each other by then, all end, and the next start takes the smaller budget.
+    """
+    while True:
+        try:
+            return _try_once(stage, settings, layout, run, base_model, data, read_rows, build)
+        except memory.OutOfMemory as error:
+            smaller = memory.halve(error.settings, layout.checkpoints(stage, run))
+            if smaller is None:
+                raise
+            again = f"{error}; starting over with {stage}.micro_batch_tokens = {smaller}"
+            if PartialState().num_processes > 1:
+                raise UserError(again) from error
+            logger.warning("%s", again)
+        loading.free_memory()
+
+
+def _try_once(stage, settings, layout, run, base_model, data, read_rows, build) -> dict:
     own: Training = getattr(settings, stage)
     folder = layout.checkpoints(stage, run)
     depends_on = {
@@ -59,14 +80,16 @@ def train_stage(
     device, _ = loading.device_and_dtype(own.gpus, own.precision)
     main_first = PartialState(cpu=device.type == "cpu").main_process_first
     with main_first():
-        resume_from = checkpoints.prepare(folder, depends_on)
+        # Another number of processes or strategy comes to the same result, by other steps.
+        processes = {"gpus": PartialState().num_processes, "strategy": own.strategy}
+        resume_from = checkpoints.prepare(folder, {**depends_on, **processes})
+    own = memory.within_budget(own, folder)
 
     processor = processors.load(base_model, VERSIONS[run.model_version], settings.data.max_image_side)
     dialogue = Dialogue(processor, run.model_version, run.mode)
     dataset = read_rows(data, dialogue)
-    planned = trainer.planned(
-        own, rows.costs(dataset, dialogue, settings.data.max_tokens), settings.seed, equal=stage == "dpo"
-    )
+    costs = rows.costs(dataset, dialogue, settings.data.max_tokens)
+    planned = trainer.planned(own, costs, settings.seed, equal=stage == "dpo")
     model, lora = trainer.trainable_model(base_model, own, settings.seed)
     pixels = Pixels(processor.image_processor)
     with main_first():
@@ -93,7 +116,11 @@ def train_stage(
         )
         runner = build(Inputs(own, collator, arguments, shared, planned.single_pass, key))
         runner.remove_callback(PrinterCallback)  # Progress says it
-        outcome = trainer.train(runner, resume_from, progress)
+        try:
+            outcome = trainer.train(runner, resume_from, progress)
+        except torch.OutOfMemoryError as error:
+            step, side = runner.state.global_step + 1, settings.data.max_image_side
+            raise memory.OutOfMemory(stage, own, step, runner.batch, costs, side) from error
         metrics = {
             "stage": stage,
             "run": str(run),

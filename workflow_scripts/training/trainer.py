@@ -16,6 +16,7 @@ from workflow_scripts.config import Training, micro_batches
 from workflow_scripts.errors import UserError
 from workflow_scripts.models import adapters, loading
 from workflow_scripts.training import plan
+from workflow_scripts.training.interruption import StopOnSignal
 from workflow_scripts.training.progress import Progress, curve
 
 logger = logging.getLogger(__name__)
@@ -73,6 +74,7 @@ def arguments(settings: Training, folder: Path, seed: int, planned: Planned) -> 
         "logging_steps": min(settings.log_steps, planned.steps),
         "save_steps": settings.save_steps,
         "save_total_limit": 2,
+        "logging_nan_inf_filter": False,  # the trainers refuse such a loss
         "bf16": dtype == torch.bfloat16,
         "use_cpu": device.type == "cpu",
         "gradient_checkpointing": settings.gradient_checkpointing,
@@ -146,12 +148,12 @@ def train(trainer: Trainer, resume_from: Path | None, progress: Progress) -> dic
         len(trainer.train_dataset),
         progress.rows_per_step,
     )
-    trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+    set_seed(trainer.args.seed)  # dropout must not depend on what was computed, or read from a cache, before
+    stop = StopOnSignal()
+    trainer.add_callback(stop)
+    with stop.listening():
+        trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     points = curve(trainer.state.log_history)
-    if not points or not math.isfinite(points[-1]["loss"]):
-        raise UserError(
-            f"the loss is not a number at step {trainer.state.global_step}; lower the learning rate"
-        )
     trained = sum(map(len, trainer.planned))
     return {
         "train_rows": len(trainer.train_dataset),

@@ -1,10 +1,14 @@
 """TRL's trainers on the shared-prefix engine: their losses, metrics and options are stock."""
 
+import signal
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import torch
 from accelerate.utils import gather_object
 from datasets import Dataset, concatenate_datasets
+from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -12,17 +16,24 @@ from trl import DPOTrainer, SFTTrainer
 from trl.models import prepare_deepspeed
 
 from workflow_scripts import files
+from workflow_scripts.errors import STOPPING, UserError
 from workflow_scripts.models import loading
+from workflow_scripts.training import checkpoints
 from workflow_scripts.training.engine import share_prefixes
 
 REFERENCE_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")
 
 
 class PlannedBatches:
-    """A trainer whose batches are planned beforehand: this process's lists of row numbers, for the whole run."""
+    """A trainer whose batches are planned beforehand: this process's lists of row numbers, for the whole run.
+
+    It stops at a loss that is not finite, and its checkpoints are known to be whole. `batch` is the one that runs.
+    """
 
     def __init__(self, *args, planned: list[list[int]], **kwargs) -> None:
         self.planned = planned
+        self.batch: list[int] = []
+        self._of_step: list[list[int]] = []
         super().__init__(*args, **kwargs)
 
     def get_train_dataloader(self) -> DataLoader:
@@ -37,7 +48,57 @@ class PlannedBatches:
             collate_fn=self.data_collator,
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory,
+            worker_init_fn=_outlive_signals,
         )
+
+    def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device):
+        first = self.state.global_step * self.args.gradient_accumulation_steps
+        self._of_step = self.planned[first : first + num_batches]
+        self._to_come = iter(self._of_step)
+        return super().get_batch_samples(epoch_iterator, num_batches, device)
+
+    def training_step(self, *args, **kwargs) -> torch.Tensor:
+        """One forward and backward pass; a loss that is not finite is a UserError before it reaches the weights."""
+        self.batch = next(self._to_come)
+        loss = super().training_step(*args, **kwargs)
+        if not torch.isfinite(loss):
+            raise self._not_finite("loss", float(loss), self.batch)
+        return loss
+
+    def _get_grad_norm(self, model, grad_norm=None):
+        """The last look before the optimiser's step: a finite loss may have a gradient that is not."""
+        norm = super()._get_grad_norm(model, grad_norm)
+        if norm is not None and not torch.isfinite(torch.as_tensor(norm)):
+            raise self._not_finite("gradient", float(norm), list(chain(*self._of_step)))
+        return norm
+
+    def _not_finite(self, what: str, value: float, rows: list[int]) -> UserError:
+        kept = checkpoints.newest(Path(self.args.output_dir))
+        return UserError(
+            f"the {what} is {value} at step {self.state.global_step + 1}, in the rows "
+            f"{', '.join(self.train_dataset[rows]['id'])}; the last good checkpoint is {kept or 'none yet'}; "
+            "look at these rows, lower the learning rate, or train in fp32 (precision)"
+        )
+
+    def _save_checkpoint(self, model, trial) -> None:
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()  # every process has written its random state
+        if self.args.should_save:
+            checkpoints.seal(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
+        """The Trainer of transformers 5.23 saves whole models in the hub's layout, but loads them as if the layout
+        were the model's own: the experts of an MoE would stay as they were before training."""
+        if isinstance(self.model, PeftModel):
+            return super()._load_from_checkpoint(resume_from_checkpoint, model)
+        kept = type(self.model).from_pretrained(resume_from_checkpoint, dtype=self.model.dtype)
+        self.model.load_state_dict(kept.state_dict())
+
+
+def _outlive_signals(worker: int) -> None:
+    """A scheduler signals every process of a job; the trainer still needs this one for its last step."""
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)
 
 
 class SharedPrefixSFTTrainer(PlannedBatches, SFTTrainer):
