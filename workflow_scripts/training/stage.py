@@ -127,6 +127,7 @@ def _try_once(stage, settings, layout, run, base_model, data, read_rows, build) 
             "method": own.method,
             "base_model": str(base_model),
             **outcome,
+            "micro_batch_tokens": own.micro_batch_tokens,  # less than configured after oom_retries
             "fingerprint": files.fingerprint(depends_on),
         }
         trainer.save(runner, processor, layout.trained(stage, run), folder, metrics)

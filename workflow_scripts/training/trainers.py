@@ -1,5 +1,6 @@
 """TRL's trainers on the shared-prefix engine: their losses, metrics and options are stock."""
 
+import math
 import signal
 from collections.abc import Iterator
 from itertools import chain
@@ -62,35 +63,39 @@ class PlannedBatches:
         self.batch = next(self._to_come)
         loss = super().training_step(*args, **kwargs)
         if not torch.isfinite(loss):
-            raise self._not_finite("loss", float(loss), self.batch)
+            raise self._not_finite(f"the loss is {float(loss)}", self.state.global_step + 1, self.batch)
         return loss
 
     def _get_grad_norm(self, model, grad_norm=None):
         """The last look before the optimiser's step: a finite loss may have a gradient that is not."""
         norm = super()._get_grad_norm(model, grad_norm)
-        if norm is not None and not torch.isfinite(torch.as_tensor(norm)):
-            raise self._not_finite("gradient", float(norm), list(chain(*self._of_step)))
+        if norm is not None and not math.isfinite(norm):
+            rows = list(chain(*self._of_step))
+            raise self._not_finite(f"the gradient's norm is {float(norm)}", self.state.global_step + 1, rows)
         return norm
 
-    def _not_finite(self, what: str, value: float, rows: list[int]) -> UserError:
-        kept = checkpoints.newest(Path(self.args.output_dir))
-        return UserError(
-            f"the {what} is {value} at step {self.state.global_step + 1}, in the rows "
-            f"{', '.join(self.train_dataset[rows]['id'])}; the last good checkpoint is {kept or 'none yet'}; "
-            "look at these rows, lower the learning rate, or train in fp32 (precision)"
-        )
-
     def _save_checkpoint(self, model, trial) -> None:
+        trained = (parameter for parameter in self.model.parameters() if parameter.requires_grad)
+        if not all(parameter.isfinite().all() for parameter in trained):
+            rows = list(chain(*self._of_step))
+            raise self._not_finite("weights are not finite", self.state.global_step, rows)
         super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()  # every process has written its random state
         if self.args.should_save:
             checkpoints.seal(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
 
+    def _not_finite(self, what: str, step: int, rows: list[int]) -> UserError:
+        kept = checkpoints.newest(Path(self.args.output_dir))
+        return UserError(
+            f"{what} at step {step}, in the rows {', '.join(self.train_dataset[rows]['id'])}; the last good checkpoint "
+            f"is {kept or 'none yet'}; look at these rows, lower the learning rate, or train in fp32 (precision)"
+        )
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
-        """The Trainer of transformers 5.23 saves whole models in the hub's layout, but loads them as if the layout
-        were the model's own: the experts of an MoE would stay as they were before training."""
-        if isinstance(self.model, PeftModel):
+        if isinstance(self.model, PeftModel) or self.is_fsdp_enabled:
             return super()._load_from_checkpoint(resume_from_checkpoint, model)
+        # transformers 5.23 saves whole models in the hub's layout but loads them as if it were the model's own: the
+        # experts of an MoE would stay as they were before training.
         kept = type(self.model).from_pretrained(resume_from_checkpoint, dtype=self.model.dtype)
         self.model.load_state_dict(kept.state_dict())
 
