@@ -4,6 +4,7 @@ import copy
 import logging
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -22,7 +23,7 @@ from workflow_scripts.paths import Layout, Run
 from workflow_scripts.training import checkpoints
 
 ROOT = Path(__file__).resolve().parents[2]
-STEPS = 11
+STEPS = 10  # at least
 TRAINING = {
     "gpus": 0, "batch_size": 4, "micro_batch_size": 2, "epochs": 2, "learning_rate": 1e-3, "save_steps": 2,
     "log_steps": 1, "gradient_checkpointing": False, "lora": {"rank": 4, "dropout": 0.1},
@@ -84,12 +85,13 @@ class Workplace:
         )
 
     def interrupted(self, stage: str, processes: int, step: int, number: int, *more: str) -> tuple[int, str]:
-        """Send signal `number` once `step` is done; the status and what was said."""
+        """Send signal `number` once `step` or a later one is done; the status and what was said."""
         process = self.start(stage, processes, *more)
         said = []
         for line in process.stdout:
             said.append(line)
-            if f" step {step}/" in line:
+            done = re.search(r" step (\d+)/", line)
+            if done and int(done[1]) >= step:
                 break
         else:
             pytest.fail("".join(said))
@@ -146,7 +148,7 @@ def test_an_interrupted_training_ends_with_the_same_weights(
         shutil.copytree(whole.layout.root / "sft", broken.layout.root / "sft")
     whole.finished(stage, processes, *flags)
 
-    steps = sorted(random.sample(range(1, STEPS - 2), len(signals)))
+    steps = sorted(random.sample(range(1, STEPS - 3), len(signals)))
     print("interrupted after the steps", steps)
     for step, number in zip(steps, signals, strict=True):
         status, said = broken.interrupted(stage, processes, step, number, *flags)
@@ -156,7 +158,8 @@ def test_an_interrupted_training_ends_with_the_same_weights(
             assert status == -KILL
         else:
             name = signal.Signals(number).name
-            assert f"error: stopped by {name} after step {left[-1]} of {STEPS}, which is saved" in said
+            told = rf"error: stopped by {name} after step {left[-1]} of \d+, which is saved"
+            assert re.search(told, said), said
             assert processes > 1 or status == 128 + number
             assert "Traceback" not in said or processes > 1
     assert "resuming from step" in broken.finished(stage, processes, *flags)
