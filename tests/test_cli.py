@@ -140,9 +140,10 @@ def interrupted_download(tmp_path):
     return interrupt
 
 
-def test_sigterm_removes_what_was_half_written(interrupted_download, tmp_path):
-    stopped = interrupted_download(signal.SIGTERM)
-    assert (stopped.returncode, stopped.stderr) == (143, "error: stopped by SIGTERM\n")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 138)])
+def test_a_signal_removes_what_was_half_written(interrupted_download, tmp_path, number, status):
+    stopped = interrupted_download(number)
+    assert (stopped.returncode, stopped.stderr) == (status, f"error: stopped by {number.name}\n")
     assert os.listdir(tmp_path / "results" / "raw") == []
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from workflow_scripts import config, files
-from workflow_scripts.errors import UserError
+from workflow_scripts.errors import STOPPING, Terminated, UserError
 from workflow_scripts.models.catalogue import MODES, VERSIONS
 from workflow_scripts.paths import Layout, Run
 
@@ -57,7 +57,10 @@ def add_run_flags(result: argparse.ArgumentParser, required: bool = True) -> Non
 
 
 def run(main: Callable[[list[str] | None], int], arguments: list[str] | None = None) -> int:
-    """Run a command; a UserError, a full disk, Ctrl-C or SIGTERM ends it with one line and a non-zero status."""
+    """Run a command; a UserError, a full disk, Ctrl-C, SIGTERM or SIGUSR1 ends it with one line and a status.
+
+    The status is 1, or 128 + its number after a signal: 143 after SIGTERM, 138 after SIGUSR1, a scheduler's warning.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     debug, level = _verbosity(arguments)
     logging.basicConfig(
@@ -70,14 +73,14 @@ def run(main: Callable[[list[str] | None], int], arguments: list[str] | None = N
         _quiet_libraries()
     status = 1
     try:
-        with _sigterm_raised():
+        with _signals_raised():
             return main(arguments)
     except UserError as error:
         message = str(error)
     except KeyboardInterrupt:
         message = "stopped"
-    except Terminated:
-        message, status = "stopped by SIGTERM", 128 + signal.SIGTERM
+    except Terminated as error:
+        message, status = str(error), error.status
     except Exception as error:
         # Libraries wrap a full disk in errors of their own.
         if getattr(error, "errno", None) != errno.ENOSPC and os.strerror(errno.ENOSPC) not in str(error):
@@ -89,27 +92,28 @@ def run(main: Callable[[list[str] | None], int], arguments: list[str] | None = N
     return status
 
 
-class Terminated(BaseException):
-    """SIGTERM, from scancel or at a time limit: no Exception, so that nothing on the way takes it for an error."""
-
-
 @contextmanager
-def _sigterm_raised() -> Iterator[None]:
-    """Raise Terminated at SIGTERM, so that half-written outputs are removed. `signal.signal` overrules it."""
+def _signals_raised() -> Iterator[None]:
+    """Raise Terminated at SIGTERM or SIGUSR1, so that half-written outputs are removed.
+
+    `signal.signal` overrules it.
+    """
     process = os.getpid()
 
     def terminate(number, frame):
         if os.getpid() != process:  # a forked worker, which has nothing to remove
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
-        signal.signal(number, signal.SIG_IGN)  # a second one must not stop the removal
-        raise Terminated
+        for other in STOPPING:
+            signal.signal(other, signal.SIG_IGN)  # a second one must not stop the removal
+        raise Terminated(number)
 
-    before = signal.signal(signal.SIGTERM, terminate)
+    before = {number: signal.signal(number, terminate) for number in STOPPING}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _keep_private() -> None:

@@ -194,6 +194,10 @@ class Training(_Section):
     micro_batch_tokens: Count = Field(
         16384, description="unique tokens per forward pass on one GPU: each image once, each row's own"
     )
+    oom_retries: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="out of GPU memory: start over with half the micro_batch_tokens, at most so many times",
+    )
     rows_per_image: Count = Field(
         8, description="rows of one image in a forward pass, at most: fewer are slower, and more diverse"
     )
@@ -585,7 +589,9 @@ def write_copy(settings: Config, layout: Layout) -> Path:
 # What each stage depends on
 
 
-_WITHOUT_EFFECT = {"gpus", "nodes", "save_steps", "log_steps", "strategy", "vision_cache_gb"}
+_WITHOUT_EFFECT = {
+    "gpus", "nodes", "oom_retries", "save_steps", "log_steps", "strategy", "vision_cache_gb"
+}  # fmt: skip
 STAGE_SECTIONS = {
     "convert": ("data",),
     "validate": ("data",),

@@ -13,11 +13,9 @@ def dpo(settings: config.Config, layout: Layout, run: Run, base_model: Path) -> 
     from workflow_scripts.training import rows, stage
 
     data = layout.preferences(run)
-    reference = data.parent / f"{run}.reference"
-    build = partial(_trainer, reference)
-    return stage.train_stage(
-        "dpo", settings, layout, run, base_model, data, rows.preference_rows, _arguments, build
-    )
+    build = partial(_trainer, data.parent / f"{run}.reference")
+    dpo = stage.Stage("dpo", rows.preference_rows, _arguments, build)
+    return stage.train(stage.Task(dpo, settings, layout, run, base_model, data))
 
 
 def _arguments(settings: config.Dpo, shared: dict):

@@ -12,9 +12,8 @@ def sft(settings: config.Config, layout: Layout, run: Run, base_model: Path) -> 
     from workflow_scripts.training import rows, stage
 
     train, validation = (layout.split(run, split) for split in ("train", "validation"))
-    return stage.train_stage(
-        "sft", settings, layout, run, base_model, train, rows.sft_rows, _arguments, _trainer, validation
-    )
+    sft = stage.Stage("sft", rows.sft_rows, _arguments, _trainer)
+    return stage.train(stage.Task(sft, settings, layout, run, base_model, train, validation))
 
 
 def _arguments(settings: config.Sft, shared: dict):

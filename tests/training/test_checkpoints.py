@@ -10,6 +10,7 @@ NOW = {"settings": {"seed": 1, "lora": {"rank": 4}}, "data": "abc"}
 def whole(folder, step):
     (folder / f"checkpoint-{step}").mkdir(parents=True)
     (folder / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
+    checkpoints.seal(folder / f"checkpoint-{step}")
 
 
 def test_the_newest_whole_checkpoint_is_resumed(tmp_path):

@@ -2,14 +2,18 @@
 
 import json
 import logging
+import os
 import shutil
 from pathlib import Path
 
 from workflow_scripts import files
+from workflow_scripts.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 FINGERPRINT = "fingerprint.json"
+MANIFEST = "contents.json"  # the last file of a checkpoint
+HASHED_BYTES = 2**26  # of larger files the manifest has the size alone: hashing would hold up the training
 
 
 def prepare(folder: Path, depends_on: dict) -> Path | None:
@@ -18,22 +22,82 @@ def prepare(folder: Path, depends_on: dict) -> Path | None:
     `depends_on` is everything the result depends on: parameters, data, base model. Checkpoints of anything else
     are removed, so that a changed parameter never continues an old run.
     """
-    if folder.is_dir():
-        kept = folder / FINGERPRINT
-        before = files.read_json(kept) if kept.is_file() else None
-        if before != json.loads(json.dumps(depends_on)):
-            changed = [key for key in depends_on if not before or before.get(key) != depends_on[key]]
-            logger.info("starting afresh: %s changed since the checkpoints in %s", ", ".join(changed), folder)
-            shutil.rmtree(folder)
+    if folder.is_dir() and not belong(folder, depends_on):
+        before = _depended_on(folder)
+        changed = [key for key in depends_on if before.get(key) != _plain(depends_on[key])]
+        logger.info("starting afresh: %s changed since the checkpoints in %s", ", ".join(changed), folder)
+        shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     files.write_json(folder / FINGERPRINT, depends_on)
-    for checkpoint in sorted(folder.glob("checkpoint-*"), key=_step, reverse=True):
-        if (checkpoint / "trainer_state.json").is_file():
+    for checkpoint in _newest_first(folder):
+        if is_whole(checkpoint):
             logger.info("resuming from step %d", _step(checkpoint))
             return checkpoint
         logger.warning("%s is not whole; removed", checkpoint)
         shutil.rmtree(checkpoint)
     return None
+
+
+def belong(folder: Path, depends_on: dict) -> bool:
+    """Whether the checkpoints in `folder` are of a training that depended on the same."""
+    return _depended_on(folder) == _plain(depends_on)
+
+
+def _depended_on(folder: Path) -> dict:
+    kept = folder / FINGERPRINT
+    return files.read_json(kept) if kept.is_file() else {}
+
+
+def _plain(value: object) -> object:
+    """`value` as it comes back from a JSON file."""
+    return json.loads(json.dumps(value))
+
+
+def newest(folder: Path) -> Path | None:
+    """The newest whole checkpoint in `folder`, or None."""
+    return next(filter(is_whole, _newest_first(folder)), None)
+
+
+def discard(folder: Path) -> None:
+    """Remove the checkpoints in `folder`."""
+    for checkpoint in _newest_first(folder):
+        shutil.rmtree(checkpoint)
+
+
+def seal(checkpoint: Path) -> None:
+    """Declare `checkpoint` whole: all that is in it is on the disk, and the manifest says what that is."""
+    for file in _files(checkpoint):
+        with open(file, "rb") as opened:
+            os.fsync(opened)
+    files.write_json(checkpoint / MANIFEST, _contents(checkpoint))
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Whether `checkpoint` was sealed and has not changed since."""
+    try:
+        return files.read_json(checkpoint / MANIFEST) == _contents(checkpoint)
+    except UserError:  # no manifest, or a part of one
+        return False
+
+
+def _contents(checkpoint: Path) -> dict[str, dict]:
+    """Size and, of all but large files, digest of each file but the manifest."""
+    found = {}
+    for file in _files(checkpoint):
+        size = file.stat().st_size
+        found[str(file.relative_to(checkpoint))] = {
+            "bytes": size,
+            "sha256": files.sha256(file) if size <= HASHED_BYTES else None,
+        }
+    return found
+
+
+def _files(checkpoint: Path) -> list[Path]:
+    return sorted(path for path in checkpoint.rglob("*") if path.is_file() and path != checkpoint / MANIFEST)
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    return sorted(folder.glob("checkpoint-*"), key=_step, reverse=True)
 
 
 def _step(checkpoint: Path) -> int:

@@ -1,15 +1,18 @@
 """What sft and dpo have in common: resume, load, train, write, record."""
 
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from datasets import Dataset
 from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
 
 from workflow_scripts import config, files, tracking
 from workflow_scripts.config import Training
+from workflow_scripts.errors import UserError
 from workflow_scripts.models import loading, processors
 from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.models.dialogue import Dialogue
@@ -18,12 +21,14 @@ from workflow_scripts.paths import Layout, Run
 from workflow_scripts.training import (
     checkpoints,
     features,
+    memory,
     rows,
     strategies,
     summary,
     trainer,
     validation,
 )
+from workflow_scripts.training.plan import Row
 from workflow_scripts.training.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -43,63 +48,103 @@ class Inputs:
     key: str
 
 
-def train_stage(
-    stage: str,
-    settings: config.Config,
-    layout: Layout,
-    run: Run,
-    base_model: Path,
-    data: Path,
-    read_rows: Callable[[Path, Dialogue], Dataset],
-    configure: Callable[[Training, dict], TrainingArguments],
-    build: Callable[[Inputs], Trainer],
-    validation_data: Path | None = None,
-) -> dict:
-    """Train `base_model` on the rows of `data` with the trainer that `build` makes, into `results/{stage}/{run}/`.
+@dataclass(frozen=True)
+class Stage:
+    """What sft and dpo do differently: how rows are read, the trainer's arguments made, and the trainer built.
 
-    `configure` makes the trainer's arguments, from the stage's settings and what the stages have in common. Where
-    validation is asked for, it is on the rows of `validation_data`; without such a file on a part of `data`.
+    `configure` takes the stage's settings and the arguments that both have in common.
     """
-    own: Training = getattr(settings, stage)
-    rates = trainer.part_rates(own)
-    folder = layout.checkpoints(stage, run)
-    depends_on = {
-        "settings": config.stage_settings(settings, stage),
-        "data": files.sha256(data),
-        "base_model": [str(base_model), loading.fingerprint(base_model)],
-    }
-    if own.validation_steps and validation_data:
-        depends_on["validation_data"] = files.sha256(validation_data)
-    processor = processors.load(base_model, VERSIONS[run.model_version], settings.data.max_image_side)
-    dialogue = Dialogue(processor, run.model_version, run.mode)
-    dataset = read_rows(data, dialogue)
-    held: list[int] = []
-    if own.validation_steps and validation_data:
-        others = read_rows(validation_data, dialogue)
-        dataset, held = validation.add_rows(dataset, others, own.validation_rows, settings.seed)
-    costs = rows.costs(dataset, dialogue, settings.data.max_tokens)
-    if own.validation_steps and not validation_data:
-        held = validation.set_aside([row.image for row in costs], own.validation_rows, settings.seed)
-    planned = trainer.planned(own, costs, settings.seed, equal=stage == "dpo", held=held)
+
+    name: str
+    read_rows: Callable[[Path, Dialogue], Dataset]
+    configure: Callable[[Training, dict], TrainingArguments]
+    build: Callable[[Inputs], Trainer]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One training: `base_model` on the rows of `data`, into `results/{stage}/{run}/`.
+
+    Where validation is asked for, it is on the rows of `validation_data`; without such a file on a part of `data`.
+    """
+
+    stage: Stage
+    settings: config.Config
+    layout: Layout
+    run: Run
+    base_model: Path
+    data: Path
+    validation_data: Path | None = None
+
+    @property
+    def own(self) -> Training:
+        """The settings of the stage."""
+        return getattr(self.settings, self.stage.name)
+
+    @property
+    def folder(self) -> Path:
+        """Where unfinished training is kept."""
+        return self.layout.checkpoints(self.stage.name, self.run)
+
+    def depends_on(self) -> dict:
+        """Everything that the result depends on."""
+        found = {
+            "settings": config.stage_settings(self.settings, self.stage.name),
+            "data": files.sha256(self.data),
+            "base_model": [str(self.base_model), loading.fingerprint(self.base_model)],
+        }
+        if self.own.validation_steps and self.validation_data:
+            found["validation_data"] = files.sha256(self.validation_data)
+        return found
+
+
+def train(task: Task) -> dict:
+    """Train, write the model and its metrics.json, and return them.
+
+    One process that runs out of memory tries again here where `oom_retries` allow; of several, which wait for
+    each other by then, all end, and the next start takes the smaller budget.
+    """
+    while True:
+        try:
+            return _try_once(task)
+        except memory.OutOfMemory as error:
+            smaller = memory.halve(error.settings, task.folder)
+            if smaller is None:
+                raise
+            again = f"{error}; starting over with {task.stage.name}.micro_batch_tokens = {smaller}"
+            if _processes() > 1:
+                raise UserError(again) from error
+            logger.warning("%s", again)
+        loading.free_memory()
+
+
+def _processes() -> int:
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def _try_once(task: Task) -> dict:
+    settings, folder, depends_on = task.settings, task.folder, task.depends_on()
+    rates = trainer.part_rates(task.own)
+    # Another number of processes or strategy comes to the same result, by other steps.
+    of_checkpoints = depends_on | {"processes": [task.own.strategy, _processes()]}
+    own = memory.within_budget(task.own, folder, of_checkpoints)
+    processor = processors.load(
+        task.base_model, VERSIONS[task.run.model_version], settings.data.max_image_side
+    )
+    dataset, costs, held = _rows(task, Dialogue(processor, task.run.model_version, task.run.mode))
+    planned = trainer.planned(own, costs, settings.seed, equal=task.stage.name == "dpo", held=held)
     # Before the model: they say how it is to be loaded.
-    arguments = configure(own, trainer.arguments(own, folder, settings.seed, planned))
+    arguments = task.stage.configure(own, trainer.arguments(own, folder, settings.seed, planned))
     with arguments.main_process_first(local=False):
-        resume_from = checkpoints.prepare(
-            folder, depends_on | {"processes": [own.strategy, arguments.world_size]}
-        )
-    model, lora = trainer.trainable_model(base_model, own)
+        resume_from = checkpoints.prepare(folder, of_checkpoints)
+    model, lora = trainer.trainable_model(task.base_model, own)
     pixels = Pixels(processor.image_processor)
-    keeps_features = own.vision_cache_gb and not trainer.trains_vision(model, lora, own)
-    collator = {
-        "processor": processor,
-        "pixels": pixels,
-        "features": _vision_features(own, layout, arguments, model, pixels, dataset)
-        if keeps_features
-        else None,
-        "one_sequence": loading.use_tree_attention(model, arguments.device),
-    }
+    collator = {"processor": processor, "pixels": pixels}
+    if own.vision_cache_gb and not trainer.trains_vision(model, lora, own):
+        collator["features"] = _vision_features(own, task.layout, arguments, model, pixels, dataset)
+    collator["one_sequence"] = loading.use_tree_attention(model, arguments.device)
     progress = Progress(planned.loads, folder)
-    with tracking.stage(settings, layout, run, stage, depends_on["settings"]) as record:
+    with tracking.stage(settings, task.layout, task.run, task.stage.name, depends_on["settings"]) as record:
         shared = {
             "model": model,
             "args": arguments,
@@ -115,27 +160,46 @@ def train_stage(
         precision = [str(model.dtype), own.lora.quantize]
         key = files.fingerprint([depends_on["data"], depends_on["base_model"], pixels.settings(), precision])
         set_seed(settings.seed)  # a new adapter is the same, however the model was loaded
-        runner = build(Inputs(collator, shared, planned.single_pass, key))
+        runner = task.stage.build(Inputs(collator, shared, planned.single_pass, key))
         runner.remove_callback(PrinterCallback)  # Progress says it
         if runner.is_world_process_zero():
-            for line in summary.lines(
-                runner.model, own, planned, str(runner.args.device), runner.args.world_size
-            ):
+            device = str(runner.args.device)
+            for line in summary.lines(runner.model, own, planned, device, runner.args.world_size):
                 logger.info(line)
-        outcome = trainer.train(runner, resume_from, progress)
+        try:
+            outcome = trainer.train(runner, resume_from, progress)
+        except torch.OutOfMemoryError as error:
+            step, side = runner.state.global_step + 1, settings.data.max_image_side
+            raise memory.OutOfMemory(task.stage.name, own, step, runner.batch, costs, side) from error
         metrics = {
-            "stage": stage,
-            "run": str(run),
+            "stage": task.stage.name,
+            "run": str(task.run),
             "method": own.method,
-            "base_model": str(base_model),
+            "base_model": str(task.base_model),
             "train_rows": planned.rows,
             **outcome,
+            "micro_batch_tokens": own.micro_batch_tokens,  # less than configured after oom_retries
             "fingerprint": files.fingerprint(depends_on),
         }
-        trainer.save(runner, processor, layout.trained(stage, run), folder, metrics)
+        trained = task.layout.trained(task.stage.name, task.run)
+        trainer.save(runner, processor, trained, folder, metrics)
         record.metrics({key: value for key, value in metrics.items() if key != "curve"})
-        record.artifact(layout.trained(stage, run) / "metrics.json")
+        record.artifact(trained / "metrics.json")
     return metrics
+
+
+def _rows(task: Task, dialogue: Dialogue) -> tuple[Dataset, list[Row], list[int]]:
+    """All rows, what each costs, and which of them are validated on instead of trained on."""
+    own, seed = task.own, task.settings.seed
+    dataset = task.stage.read_rows(task.data, dialogue)
+    held: list[int] = []
+    if own.validation_steps and task.validation_data:
+        others = task.stage.read_rows(task.validation_data, dialogue)
+        dataset, held = validation.add_rows(dataset, others, own.validation_rows, seed)
+    costs = rows.costs(dataset, dialogue, task.settings.data.max_tokens)
+    if own.validation_steps and not task.validation_data:
+        held = validation.set_aside([row.image for row in costs], own.validation_rows, seed)
+    return dataset, costs, held
 
 
 def _vision_features(

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import torch
 from tqdm.contrib.logging import logging_redirect_tqdm
-from transformers import Trainer
+from transformers import Trainer, set_seed
 
 from workflow_scripts import files
 from workflow_scripts.config import Training, micro_batches
 from workflow_scripts.errors import UserError
 from workflow_scripts.models import adapters, loading
 from workflow_scripts.training import optional, parts, plan, strategies, validation
+from workflow_scripts.training.interruption import StopOnSignal
 from workflow_scripts.training.progress import Progress, curve
 
 logger = logging.getLogger(__name__)
@@ -115,6 +116,7 @@ def arguments(settings: Training, folder: Path, seed: int, planned: Planned) -> 
         "save_total_limit": 2,
         **validation.arguments(settings),
         **optional.liger(settings, device),
+        "logging_nan_inf_filter": False,  # the trainers refuse such a loss
         "bf16": dtype == torch.bfloat16,
         "use_cpu": device.type == "cpu",
         "gradient_checkpointing": settings.gradient_checkpointing,
@@ -183,13 +185,12 @@ def trains_vision(model, lora, settings: Training) -> bool:
 
 def train(trainer: Trainer, resume_from: Path | None, progress: Progress) -> dict:
     """Run `trainer` to its end; returns steps, seconds, final loss, curve and the model's size."""
-    with logging_redirect_tqdm():
+    set_seed(trainer.args.seed)  # dropout must not depend on what was computed, or read from a cache, before
+    stop = StopOnSignal()
+    trainer.add_callback(stop)
+    with logging_redirect_tqdm(), stop.listening():
         trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     points = curve(trainer.state.log_history)
-    if not points or not math.isfinite(points[-1]["loss"]):
-        raise UserError(
-            f"the loss is not a number at step {trainer.state.global_step}; lower the learning rate"
-        )
     seconds, done = progress.seconds, progress.done(trainer.state.global_step)
     named = list(trainer.model.named_parameters())
     return {

@@ -1,13 +1,17 @@
 """TRL's trainers on the shared-prefix engine: their losses, metrics and options are stock."""
 
+import math
+import signal
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 
 import torch
 from accelerate.utils import gather_object
 from datasets import Dataset, concatenate_datasets
+from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -15,8 +19,9 @@ from trl import DPOTrainer, SFTTrainer
 from trl.models import prepare_deepspeed
 
 from workflow_scripts import files
+from workflow_scripts.errors import STOPPING, UserError
 from workflow_scripts.models import loading
-from workflow_scripts.training import parts
+from workflow_scripts.training import checkpoints, parts
 from workflow_scripts.training.engine import share_prefixes
 
 REFERENCE_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")
@@ -25,13 +30,16 @@ REFERENCE_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")
 class PlannedBatches:
     """A trainer whose batches are planned beforehand: this process's lists of row numbers, for the whole run.
 
-    `validation` are those of a validation.
+    `validation` are those of a validation. It stops at a loss that is not finite, and its checkpoints are known to be
+    whole. `batch` is the one that runs.
     """
 
     def __init__(
         self, *args, planned: list[list[int]], validation: Sequence[list[int]] = (), **kwargs
     ) -> None:
         self.planned, self.validation = planned, validation
+        self.batch: list[int] = []
+        self._of_step: list[list[int]] = []
         super().__init__(*args, **kwargs)
 
     def get_train_dataloader(self) -> DataLoader:
@@ -50,7 +58,61 @@ class PlannedBatches:
             collate_fn=self.data_collator,
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory,
+            worker_init_fn=_outlive_signals,
         )
+
+    def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device):
+        first = self.state.global_step * self.args.gradient_accumulation_steps
+        self._of_step = self.planned[first : first + num_batches]
+        self._to_come = iter(self._of_step)
+        return super().get_batch_samples(epoch_iterator, num_batches, device)
+
+    def training_step(self, *args, **kwargs) -> torch.Tensor:
+        """One forward and backward pass; a loss that is not finite is a UserError before it reaches the weights."""
+        self.batch = next(self._to_come)
+        loss = super().training_step(*args, **kwargs)
+        if not torch.isfinite(loss):
+            raise self._not_finite(f"the loss is {float(loss)}", self.state.global_step + 1, self.batch)
+        return loss
+
+    def _get_grad_norm(self, model, grad_norm=None):
+        """The last look before the optimiser's step: a finite loss may have a gradient that is not."""
+        norm = super()._get_grad_norm(model, grad_norm)
+        if norm is not None and not math.isfinite(norm):
+            rows = list(chain(*self._of_step))
+            raise self._not_finite(f"the gradient's norm is {float(norm)}", self.state.global_step + 1, rows)
+        return norm
+
+    def _save_checkpoint(self, model, trial) -> None:
+        trained = (parameter for parameter in self.model.parameters() if parameter.requires_grad)
+        if not all(parameter.isfinite().all() for parameter in trained):
+            rows = list(chain(*self._of_step))
+            raise self._not_finite("weights are not finite", self.state.global_step, rows)
+        super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()  # every process has written its random state
+        if self.args.should_save:
+            checkpoints.seal(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
+
+    def _not_finite(self, what: str, step: int, rows: list[int]) -> UserError:
+        kept = checkpoints.newest(Path(self.args.output_dir))
+        return UserError(
+            f"{what} at step {step}, in the rows {', '.join(self.train_dataset[rows]['id'])}; the last good checkpoint "
+            f"is {kept or 'none yet'}; look at these rows, lower the learning rate, or train in fp32 (precision)"
+        )
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
+        if isinstance(self.model, PeftModel) or self.is_fsdp_enabled:
+            return super()._load_from_checkpoint(resume_from_checkpoint, model)
+        # transformers 5.23 saves whole models in the hub's layout but loads them as if it were the model's own: the
+        # experts of an MoE would stay as they were before training.
+        kept = type(self.model).from_pretrained(resume_from_checkpoint, dtype=self.model.dtype)
+        self.model.load_state_dict(kept.state_dict())
+
+
+def _outlive_signals(worker: int) -> None:
+    """A scheduler signals every process of a job; the trainer still needs this one for its last step."""
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)
 
 
 class PartRates:

@@ -1,0 +1,146 @@
+"""What stops a training: a loss or gradient that is not finite, and memory that runs out."""
+
+import logging
+import math
+import re
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from test_resume import MODE, Workplace
+from trl import SFTConfig
+
+from workflow_scripts import cli, config, files, sft
+from workflow_scripts.errors import UserError
+from workflow_scripts.training import checkpoints, memory, rows, stage
+from workflow_scripts.training.collators import SftCollator
+from workflow_scripts.training.trainers import SharedPrefixSFTTrainer
+
+VERSION = "4.1v"
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+    made = Workplace(tmp_path / "work", VERSION)
+    monkeypatch.chdir(made.folder)
+    return made
+
+
+def train(work, trainer: type, **changes) -> dict:
+    """SFT in this process, by the class `trainer`."""
+    work.configure(**changes)
+
+    def build(inputs):
+        arguments = SFTConfig(**inputs.arguments, dataset_kwargs={"skip_prepare_dataset": True})
+        return trainer(args=arguments, data_collator=SftCollator(**inputs.collator), **inputs.shared)
+
+    settings = config.load([work.folder / "config.yaml"])
+    base = work.layout.model(VERSION, MODE)
+    return stage.train_stage("sft", settings, work.layout, work.run, base, work.data, rows.sft_rows, build)
+
+
+def named_rows(message: str) -> set[str]:
+    return set(re.search(r"in the rows (.*?);", message)[1].split(", "))
+
+
+@pytest.mark.parametrize("save_steps", [1, 100])
+def test_weights_that_overflow_are_no_checkpoint(work, capsys, save_steps):
+    work.configure(learning_rate=1e38, save_steps=save_steps, warmup=0.2)
+    assert cli.run(sft.main, work.flags()) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    step = int(re.search(r"error: (?:the loss is nan|weights are not finite) at step (\d+)", error)[1])
+    kept = checkpoints.newest(work.layout.checkpoints("sft", work.run))
+    if save_steps == 1:  # the first update has a learning rate of 0
+        assert int(kept.name.split("-")[1]) == step - 1
+        values = load_file(kept / "adapter_model.safetensors").values()
+        assert all(torch.isfinite(value).all() for value in values)
+    told = kept.relative_to(work.folder) if kept else "none yet"
+    assert f"the last good checkpoint is {told};" in error
+    assert named_rows(error) <= {row["id"] for row in files.read_jsonl(work.data)}
+
+
+class Poisoned(SharedPrefixSFTTrainer):
+    """A row's answer makes the loss infinite; which row that is, is seen in the model's input alone."""
+
+    def compute_loss(self, model, inputs, *args, **kwargs):
+        loss = super().compute_loss(model, inputs, *args, **kwargs)
+        wanted = str(self.train_dataset[5]["completion_ids"])[1:-1]
+        return loss * math.inf if any(wanted in str(row) for row in inputs["input_ids"].tolist()) else loss
+
+
+def test_the_rows_named_are_those_of_the_loss(work):
+    with pytest.raises(UserError, match="the loss is inf at step ") as error:
+        train(work, Poisoned)
+    bad = list(files.read_jsonl(work.data))[5]["id"]
+    assert bad in named_rows(str(error.value)) and len(named_rows(str(error.value))) <= 2
+
+
+class Exploding(SharedPrefixSFTTrainer):
+    """The gradient of the third step is infinite where its loss is not."""
+
+    def training_step(self, *args, **kwargs):
+        loss = super().training_step(*args, **kwargs)
+        if self.state.global_step == 2:
+            next(value for value in self.model.parameters() if value.grad is not None).grad.fill_(math.inf)
+        return loss
+
+
+def test_a_gradient_that_is_not_finite_never_reaches_a_checkpoint(work):
+    with pytest.raises(UserError, match="the gradient's norm is (inf|nan) at step 3, in the rows ") as error:
+        train(work, Exploding, save_steps=1)
+    assert len(named_rows(str(error.value))) <= 4
+    assert "checkpoint-2;" in str(error.value)
+
+
+class SmallMemory(SharedPrefixSFTTrainer):
+    """No room for more than 80 tokens of a tree."""
+
+    def training_step(self, model, inputs, *args, **kwargs):
+        loss = super().training_step(model, inputs, *args, **kwargs)
+        if inputs["tree"]["input_ids"].numel() > 80:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return loss
+
+
+def test_out_of_memory_says_what_to_change(work):
+    with pytest.raises(memory.OutOfMemory) as error:
+        train(work, SmallMemory)
+    said = str(error.value)
+    step, count, tokens = map(
+        int, re.search(r"at step (\d+), in a batch of (\d) rows and (\d+) tokens", said).groups()
+    )
+    assert 1 <= step <= 11 and count <= 2 and tokens > 60
+    assert f"sft.micro_batch_tokens (16384) below {tokens};" in said
+    images = int(
+        re.search(r"data.max_image_side \(768\) lower: (\d+) of these tokens are of images", said)[1]
+    )
+    assert 10 <= images < tokens
+    assert "sft.gradient_checkpointing: true; sft.strategy: zero3 on more GPUs" in said
+
+
+def test_a_smaller_budget_is_tried_as_often_as_configured(work, caplog):
+    with caplog.at_level(logging.WARNING):
+        metrics = train(work, SmallMemory, oom_retries=2, micro_batch_tokens=120)
+    assert "out of GPU memory at step " in caplog.text
+    assert "starting over with sft.micro_batch_tokens = 60" in caplog.text
+    assert metrics["micro_batch_tokens"] == 60 and metrics["steps"] > 0
+
+
+def test_after_the_last_try_the_error_is_final(work):
+    class NoMemory(SmallMemory):
+        def training_step(self, *args, **kwargs):
+            raise torch.OutOfMemoryError
+
+    with pytest.raises(memory.OutOfMemory, match=r"sft.micro_batch_tokens \(30\)"):
+        train(work, NoMemory, oom_retries=2, micro_batch_tokens=120)
+
+
+def test_a_killed_retry_keeps_its_budget_until_a_parameter_changes(work):
+    folder = work.layout.checkpoints("sft", work.run)
+    with pytest.raises(memory.OutOfMemory):
+        train(work, SmallMemory, oom_retries=0, micro_batch_tokens=120)
+    settings = config.Sft(micro_batch_tokens=120, oom_retries=2)
+    assert memory.halve(settings, folder) == 60
+    assert memory.halve(settings, folder) == 60  # of another process that ran out in the same try
+    assert memory.within_budget(settings, folder).micro_batch_tokens == 60
+    train(work, SmallMemory, oom_retries=0, micro_batch_tokens=120)

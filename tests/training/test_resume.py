@@ -1,0 +1,249 @@
+"""Trainings that are killed, stopped or damaged, with the real commands, end as if nothing had happened."""
+
+import copy
+import logging
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+from conftest import MODE, draw_images, some_records
+
+from workflow_scripts import cli, files, sft
+from workflow_scripts.models import standins
+from workflow_scripts.models.catalogue import VERSIONS
+from workflow_scripts.paths import Layout, Run
+from workflow_scripts.training import checkpoints
+
+ROOT = Path(__file__).resolve().parents[2]
+STEPS = 10  # at least
+TRAINING = {
+    "gpus": 0, "batch_size": 4, "micro_batch_size": 2, "epochs": 2, "learning_rate": 1e-3, "save_steps": 2,
+    "log_steps": 1, "gradient_checkpointing": False, "lora": {"rank": 4, "dropout": 0.1},
+}  # fmt: skip
+SETTINGS = {
+    "datasets": {"slake": {"reader": "slake", "embedded": 20}},
+    "sft": TRAINING,
+    "dpo": TRAINING,
+    "tracking": [],
+}
+
+
+class Workplace:
+    """A folder in which sft and dpo find all that they read."""
+
+    def __init__(self, folder: Path, version: str) -> None:
+        self.folder, self.run = folder, Run("slake", version, MODE)
+        self.layout = Layout(folder / "results")
+        self.data = self.layout.split(self.run, "train")
+        self.data.parent.mkdir(parents=True)
+        records = some_records(version, draw_images(self.data.parent), questions=6)
+        write = VERSIONS[version].answer_format(MODE).write
+        pairs = [
+            {
+                **record,
+                "images": [f"../data/{self.run}/{name}" for name in record["images"]],
+                "messages": record["messages"][:-1],
+                "chosen": record["messages"][-1]["content"],
+                "rejected": write(f"not {number}"),
+            }
+            for number, record in enumerate(records)
+        ]
+        files.write_jsonl(self.data, records)
+        files.write_jsonl(self.layout.preferences(self.run), pairs)
+        standins.save(VERSIONS[version], MODE, self.layout.model(version, MODE))
+        self.configure()
+
+    def configure(self, **changes) -> None:
+        """Write config.yaml, with `changes` of both stages."""
+        stages = {stage: {**TRAINING, **changes} for stage in ("sft", "dpo")}
+        (self.folder / "config.yaml").write_text(yaml.safe_dump({**SETTINGS, **stages}))
+
+    def flags(self, *more: str) -> list[str]:
+        names = ["--dataset", "slake", "--model_version", self.run.model_version, "--mode", MODE]
+        return [*names, "--config", str(self.folder / "config.yaml"), *more]
+
+    def start(self, stage: str, processes: int, *more: str) -> subprocess.Popen:
+        several = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "--module"]
+        launcher = several if processes > 1 else []
+        command = [sys.executable, "-m", *launcher, f"workflow_scripts.{stage}", *self.flags(*more)]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def interrupted(self, stage: str, processes: int, step: int, number: int, *more: str) -> tuple[int, str]:
+        """Send signal `number` once `step` or a later one is done; the status and what was said."""
+        process = self.start(stage, processes, *more)
+        said = []
+        for line in process.stdout:
+            said.append(line)
+            done = re.search(r" step (\d+)/", line)
+            if done and int(done[1]) >= step:
+                break
+        else:
+            pytest.fail("".join(said))
+        family = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(number)
+        if number == signal.SIGKILL:
+            for child in family:
+                child.kill()
+        rest, _ = process.communicate(timeout=30)
+        return process.returncode, "".join(said) + rest
+
+    def finished(self, stage: str, processes: int, *more: str) -> str:
+        process = self.start(stage, processes, *more)
+        said, _ = process.communicate(timeout=300)
+        assert process.returncode == 0, said
+        return said
+
+    def kept(self, stage: str) -> list[int]:
+        """The steps of the checkpoints."""
+        folder = self.layout.checkpoints(stage, self.run)
+        return sorted(int(path.name.split("-")[1]) for path in folder.glob("checkpoint-*"))
+
+    def weights(self, stage: str) -> bytes:
+        (file,) = self.layout.trained(stage, self.run).glob("*.safetensors")
+        return file.read_bytes()
+
+
+@pytest.fixture
+def workplace(tmp_path):
+    return lambda version, name="work": Workplace(tmp_path / name, version)
+
+
+KILL, TERM, WARN = signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("stage", "version", "method", "processes", "signals"),
+    [
+        ("sft", "4.1v", "lora", 1, [KILL, WARN, KILL]),
+        ("sft", "4.5v", "full", 1, [KILL, TERM]),
+        ("dpo", "4.1v", "lora", 1, [TERM, KILL, KILL]),
+        ("sft", "4.1v", "lora", 2, [KILL, TERM]),
+        ("dpo", "4.5v", "lora", 2, [KILL, KILL]),
+    ],
+)
+def test_an_interrupted_training_ends_with_the_same_weights(
+    workplace, stage, version, method, processes, signals
+):
+    whole, broken = workplace(version, "whole"), workplace(version, "broken")
+    flags = ["--method", method]
+    if stage == "dpo":  # on an adapter, as in the chain: the reference is a second, frozen one
+        whole.finished("sft", 1, *flags)
+        shutil.copytree(whole.layout.root / "sft", broken.layout.root / "sft")
+    whole.finished(stage, processes, *flags)
+
+    steps = sorted(random.sample(range(1, STEPS - 3), len(signals)))
+    print("interrupted after the steps", steps)
+    for step, number in zip(steps, signals, strict=True):
+        status, said = broken.interrupted(stage, processes, step, number, *flags)
+        left = broken.kept(stage)
+        assert len(left) <= 3
+        if number == KILL:
+            assert status == -KILL
+        else:
+            name = signal.Signals(number).name
+            told = rf"error: stopped by {name} after step {left[-1]} of \d+, which is saved"
+            assert re.search(told, said), said
+            assert processes > 1 or status == 128 + number
+            assert "Traceback" not in said or processes > 1
+    assert "resuming from step" in broken.finished(stage, processes, *flags)
+    assert broken.weights(stage) == whole.weights(stage)
+    assert not broken.layout.checkpoints(stage, broken.run).exists()
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory) -> Workplace:
+    """A workplace whose SFT was killed after step 5, with checkpoints of the steps 2 and 4."""
+    work = Workplace(tmp_path_factory.mktemp("stopped") / "work", "4.1v")
+    assert work.interrupted("sft", 1, 5, KILL)[0] == -KILL
+    return work
+
+
+@pytest.fixture
+def go_on(stopped, tmp_path, monkeypatch, caplog):
+    """Start a copy of `stopped` again, in this process; returns what it says."""
+
+    def start(change) -> str:
+        folder = tmp_path / "work"
+        shutil.copytree(stopped.folder, folder)
+        monkeypatch.chdir(folder)
+        work = copy.copy(stopped)
+        work.folder, work.layout = folder, Layout(folder / "results")
+        work.data = work.layout.split(work.run, "train")
+        assert work.kept("sft") == [2, 4]
+        change(work)
+        with caplog.at_level(logging.INFO):
+            assert cli.run(sft.main, work.flags()) == 0
+        return caplog.text
+
+    return start
+
+
+def newest(work: Workplace) -> Path:
+    return work.layout.checkpoints("sft", work.run) / "checkpoint-4"
+
+
+def shorten(file: Path) -> None:
+    os.truncate(file, file.stat().st_size // 2)
+
+
+def spoil(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 255
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda work: shorten(newest(work) / "optimizer.pt"),
+        lambda work: spoil(newest(work) / "adapter_model.safetensors"),
+        lambda work: (newest(work) / "rng_state.pth").unlink(),
+        lambda work: shorten(newest(work) / checkpoints.MANIFEST),
+        lambda work: (newest(work) / checkpoints.MANIFEST).unlink(),
+    ],
+    ids=["shortened", "spoilt", "missing", "manifest shortened", "no manifest"],
+)
+def test_the_one_before_a_torn_checkpoint_is_resumed(go_on, damage):
+    said = go_on(damage)
+    assert "checkpoint-4 is not whole; removed" in said and "resuming from step 2" in said
+
+
+def test_without_damage_the_newest_is_resumed(go_on):
+    said = go_on(lambda work: None)
+    assert "resuming from step 4" in said and "afresh" not in said
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda work: work.configure(learning_rate=2e-3), "settings"),
+        (lambda work: files.write_jsonl(work.data, list(files.read_jsonl(work.data))[:-1]), "data"),
+        (lambda work: spoil(work.layout.model("4.1v", MODE) / "model.safetensors"), "base_model"),
+    ],
+    ids=["parameter", "dataset", "model"],
+)
+def test_what_changed_starts_afresh_and_says_so(go_on, change, named):
+    said = go_on(change)
+    assert f"starting afresh: {named} changed since the checkpoints in " in said and "resuming" not in said
+    assert "step 1/" in said
+
+
+def test_another_number_of_log_steps_goes_on(go_on):
+    assert "resuming from step 4" in go_on(lambda work: work.configure(log_steps=2))

@@ -1,0 +1,45 @@
+"""Stopping a training by a signal, after a checkpoint."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from transformers import TrainerCallback
+
+from workflow_scripts.errors import STOPPING, Terminated
+
+
+class StopOnSignal(TrainerCallback):
+    """Save a checkpoint and stop at the end of the step during which one of STOPPING came."""
+
+    def __init__(self) -> None:
+        self.received = 0
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Wait for signals; a Terminated that names the last step follows where one ended the training early."""
+        before = {number: signal.signal(number, self._receive) for number in STOPPING}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _receive(self, number: int, frame) -> None:
+        self.received = number
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if args.world_size > 1:  # all must stop after the same step, whenever each of them was told
+            latest = torch.tensor(self.received, device=args.device)
+            torch.distributed.all_reduce(latest, torch.distributed.ReduceOp.MAX)
+            self.received = int(latest)
+        if self.received:
+            control.should_save = control.should_training_stop = True
+
+    def on_train_end(self, args, state, control, **kwargs):
+        if self.received and state.global_step < state.max_steps:
+            raise Terminated(
+                self.received,
+                f" after step {state.global_step} of {state.max_steps}, which is saved; start again to go on",
+            )
