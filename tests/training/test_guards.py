@@ -8,7 +8,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from test_resume import MODE, Workplace
-from trl import SFTConfig
 
 from workflow_scripts import cli, config, files, sft
 from workflow_scripts.errors import UserError
@@ -31,12 +30,12 @@ def train(work, trainer: type, **changes) -> dict:
     work.configure(**changes)
 
     def build(inputs):
-        arguments = SFTConfig(**inputs.arguments, dataset_kwargs={"skip_prepare_dataset": True})
-        return trainer(args=arguments, data_collator=SftCollator(**inputs.collator), **inputs.shared)
+        return trainer(data_collator=SftCollator(**inputs.collator), **inputs.shared)
 
     settings = config.load([work.folder / "config.yaml"])
     base = work.layout.model(VERSION, MODE)
-    return stage.train_stage("sft", settings, work.layout, work.run, base, work.data, rows.sft_rows, build)
+    made = stage.Stage("sft", rows.sft_rows, sft._arguments, build)
+    return stage.train(stage.Task(made, settings, work.layout, work.run, base, work.data))
 
 
 def named_rows(message: str) -> set[str]:

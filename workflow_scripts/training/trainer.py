@@ -2,7 +2,6 @@
 
 import itertools
 import logging
-import math
 import os
 import shutil
 from collections.abc import Sequence
