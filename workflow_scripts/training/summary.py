@@ -8,7 +8,7 @@ from tqdm import tqdm
 from workflow_scripts.config import Training
 from workflow_scripts.models import loading
 from workflow_scripts.training import parts
-from workflow_scripts.training.trainer import Planned, part_rates, trains_vision
+from workflow_scripts.training.trainer import Planned, part_rates
 
 # What each strategy divides among the processes; offloading keeps the optimiser's state off the GPU.
 DIVIDED = {
@@ -128,10 +128,11 @@ def _bytes(parameter: torch.nn.Parameter) -> int:
 
 
 def _activations(model: torch.nn.Module, settings: Training, planned: Planned) -> float:
-    config = loading.backbone(model).config
+    backbone = loading.backbone(model)
+    config = backbone.config
     text, vision = config.text_config, config.vision_config
     stacks = [(planned.peak.tokens, text.hidden_size, text.num_hidden_layers)]
-    if trains_vision(settings):
+    if any(parameter.requires_grad for parameter in backbone.visual.parameters()):
         patches = planned.peak.image_tokens * vision.spatial_merge_size**2
         stacks.append((patches, vision.hidden_size, vision.depth))
     _, dtype = loading.device_and_dtype(settings.gpus, settings.precision)
