@@ -141,5 +141,7 @@ def test_a_killed_retry_keeps_its_budget_until_a_parameter_changes(work):
     settings = config.Sft(micro_batch_tokens=120, oom_retries=2)
     assert memory.halve(settings, folder) == 60
     assert memory.halve(settings, folder) == 60  # of another process that ran out in the same try
-    assert memory.within_budget(settings, folder).micro_batch_tokens == 60
+    same = files.read_json(folder / checkpoints.FINGERPRINT)
+    assert memory.within_budget(settings, folder, same).micro_batch_tokens == 60
+    assert memory.within_budget(settings, folder, same | {"data": "other"}).micro_batch_tokens == 120
     train(work, SmallMemory, oom_retries=0, micro_batch_tokens=120)
