@@ -10,11 +10,11 @@ from torch.utils.data import SequentialSampler
 from transformers import AutoModelForImageTextToText, set_seed
 
 from workflow_scripts import files
-from workflow_scripts.config import Lora
 from workflow_scripts.models import adapters, loading, standins
 from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.models.dialogue import Dialogue
 from workflow_scripts.models.pixels import Pixels
+from workflow_scripts.settings import Lora
 
 VERSION, MODE = "4.1v", "base"
 IMAGES = 6

@@ -11,18 +11,19 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workflow_scripts import config, files
-from workflow_scripts.config import Config, stage_settings
+from workflow_scripts import config, config_text, files
+from workflow_scripts.config import stage_settings
 from workflow_scripts.errors import UserError
+from workflow_scripts.settings import Config, Loss, micro_batches
 
 ROOT = Path(__file__).parents[1]
 
 
 def test_config_yaml_is_what_the_defaults_write():
-    assert (ROOT / "config.yaml").read_text() == config.to_yaml(Config()), (
+    assert (ROOT / "config.yaml").read_text() == config_text.to_yaml(Config()), (
         "run python -m workflow_scripts.config --write"
     )
-    assert (ROOT / "config.schema.json").read_text() == config.to_schema()
+    assert (ROOT / "config.schema.json").read_text() == config_text.to_schema()
 
 
 def test_config_yaml_reads_back_as_the_defaults():
@@ -179,7 +180,7 @@ def test_a_batch_is_split_evenly_or_refused(batch, micro, gpus, split):
     raw = {"sft": {"batch_size": batch, "micro_batch_size": micro, "gpus": gpus}}
     if split:
         config.validate(raw, "here")
-        assert config.micro_batches(batch, micro, max(1, gpus)) == split
+        assert micro_batches(batch, micro, max(1, gpus)) == split
     else:
         with pytest.raises(
             UserError, match=r"sft.micro_batch_size: 4: batch_size 12 is not micro_batch_size 4 x 2 GPU\(s\)"
@@ -209,7 +210,7 @@ def test_the_losses_are_those_that_trl_computes_without_label_smoothing():
     source = inspect.getsource(DPOTrainer)
     computed = set(re.findall(r'if loss_type == "(\w+)"', source))
     assert '"exo_pair" in self.loss_types and self.label_smoothing == 0.0' in source  # refused without it
-    assert set(get_args(config.Loss)) == computed - {"exo_pair"}
+    assert set(get_args(Loss)) == computed - {"exo_pair"}
 
 
 def test_how_a_combination_is_mixed_is_its_own_setting():

@@ -3,9 +3,10 @@
 import pytest
 
 from workflow_scripts import download, files
-from workflow_scripts.config import Config, validate
+from workflow_scripts.config import validate
 from workflow_scripts.errors import UserError
 from workflow_scripts.paths import Layout
+from workflow_scripts.settings import Config
 
 
 def settings(**datasets) -> Config:

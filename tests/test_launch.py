@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from workflow_scripts.config import Sft
 from workflow_scripts.errors import UserError
+from workflow_scripts.settings import Sft
 from workflow_scripts.training import launch
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -20,7 +20,7 @@ PARENT = """
 import sys, torch
 torch.cuda.device_count = lambda: 2
 from workflow_scripts import cli
-from workflow_scripts.config import Sft
+from workflow_scripts.settings import Sft
 from workflow_scripts.training.launch import launch_or_run
 settings = Sft(**eval(sys.argv[1]))
 sys.exit(cli.run(lambda arguments: launch_or_run("worker", ["--flag"], settings, None), []))

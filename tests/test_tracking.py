@@ -11,8 +11,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.util.tensor_util import make_ndarray
 
 from workflow_scripts import tracking
-from workflow_scripts.config import Config
 from workflow_scripts.paths import Layout, Run
+from workflow_scripts.settings import Config
 
 RUN = Run("slake", "4.1v", "thinking")
 
@@ -111,7 +111,7 @@ def test_a_failing_stage_fails_and_is_recorded_as_failed(layout):
 
 def test_several_processes_may_start_one_store(layout):
     code = (
-        "import sys; from pathlib import Path; from workflow_scripts import tracking; from workflow_scripts.config import Config;"
+        "import sys; from pathlib import Path; from workflow_scripts import tracking; from workflow_scripts.settings import Config;"
         "from workflow_scripts.paths import Layout; layout = Layout(Path(sys.argv[1]));"
         "print(tracking.prepare_store(tracking.tracking_uri(Config(), layout), layout))"
     )

@@ -14,7 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from workflow_scripts import cli, config, files, tracking
-from workflow_scripts.config import Source
 from workflow_scripts.datasets import mixing, readers, records, splits, terminology
 from workflow_scripts.datasets.records import IMAGE_PLACEHOLDER, SPLITS, Example
 from workflow_scripts.datasets.splits import Survey
@@ -23,6 +22,7 @@ from workflow_scripts.errors import UserError
 from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.models.formats import escape
 from workflow_scripts.paths import Layout, Run
+from workflow_scripts.settings import Source
 
 logger = logging.getLogger(__name__)
 

@@ -9,6 +9,7 @@ from workflow_scripts import cli, config, files
 from workflow_scripts.errors import UserError
 from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.paths import Layout
+from workflow_scripts.settings import Combination, Source
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +20,7 @@ MODEL_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
 def download_source(settings: config.Config, layout: Layout, name: str) -> None:
     """Put the raw files of one source under `raw/{name}/`, with a manifest."""
     source = settings.dataset(name)
-    if isinstance(source, config.Combination):
+    if isinstance(source, Combination):
         raise UserError(f"--dataset {name}: is combined from {', '.join(source.members)}; download these")
     from workflow_scripts.datasets.readers import custom
 
@@ -87,7 +88,7 @@ def _link(origin: Path, folder: Path, key: str) -> None:
             (target / name).symlink_to((Path(parent) / name).resolve())
 
 
-def _link_table(source: config.Source, folder: Path) -> None:
+def _link_table(source: Source, folder: Path) -> None:
     """Link a custom table and the images beside it that it names, and nothing else of its folder."""
     from workflow_scripts.datasets.readers import custom
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from workflow_scripts import cli, config
 from workflow_scripts.paths import Layout, Run
+from workflow_scripts.settings import Dpo
 
 
 def dpo(settings: config.Config, layout: Layout, run: Run, base_model: Path) -> dict:
@@ -18,7 +19,7 @@ def dpo(settings: config.Config, layout: Layout, run: Run, base_model: Path) -> 
     return stage.train(stage.Task(dpo, settings, layout, run, base_model, data))
 
 
-def _arguments(settings: config.Dpo, shared: dict):
+def _arguments(settings: Dpo, shared: dict):
     from trl import DPOConfig
 
     return DPOConfig(

@@ -1,5 +1,6 @@
 """The exceptions whose messages are meant for the person at the keyboard."""
 
+import difflib
 import signal
 
 STOPPING = (signal.SIGTERM, signal.SIGUSR1)
@@ -15,3 +16,10 @@ class Terminated(BaseException):
     def __init__(self, number: int, state: str = "") -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}{state}")
         self.status = 128 + number  # the exit status, as a shell has it
+
+
+def unknown(name: object, known) -> str:
+    """Say that `name` is not among `known`, list these, and suggest the nearest."""
+    near = difflib.get_close_matches(str(name), map(str, known), n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"{name!r} is unknown (known: {', '.join(map(str, known))}){hint}"

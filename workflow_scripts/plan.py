@@ -3,10 +3,10 @@
 import os
 from pathlib import Path
 
-from workflow_scripts import config
+from workflow_scripts import config, config_text
 from workflow_scripts.cli import CONFIG_VARIABLE
-from workflow_scripts.config import Combination, Training
 from workflow_scripts.paths import Layout, Run
+from workflow_scripts.settings import Combination, Training
 
 
 class Plan:
@@ -29,7 +29,7 @@ class Plan:
         # Jobs find the package wherever they run, and read their own copy of the configuration, named by its
         # content: a change made while one runs does not reach it.
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
-        os.environ[CONFIG_VARIABLE] = str(config.write_copy(self.config, self.layout))
+        os.environ[CONFIG_VARIABLE] = str(config_text.write_copy(self.config, self.layout))
 
     def settings(self, stage: str) -> dict:
         """The values whose change reruns `stage`."""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from workflow_scripts import cli, config
 from workflow_scripts.paths import Layout, Run
+from workflow_scripts.settings import Sft
 
 
 def sft(settings: config.Config, layout: Layout, run: Run, base_model: Path) -> dict:
@@ -16,7 +17,7 @@ def sft(settings: config.Config, layout: Layout, run: Run, base_model: Path) -> 
     return stage.train(stage.Task(sft, settings, layout, run, base_model, train, validation))
 
 
-def _arguments(settings: config.Sft, shared: dict):
+def _arguments(settings: Sft, shared: dict):
     from trl import SFTConfig
 
     # The rows are tokens already.

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from workflow_scripts import cli, config, credentials, files
+from workflow_scripts import cli, config, config_text, credentials, files
 from workflow_scripts.errors import UserError
 from workflow_scripts.paths import Layout, Run
 
@@ -129,7 +129,7 @@ class MlflowTracker:
                 self.client.log_artifact(self.run_id, str(manifest), f"manifests/{manifest.parent.name}")
                 fingerprint = files.read_json(manifest)["fingerprint"]
                 self.client.set_tag(self.run_id, f"manifest.{manifest.parent.name}", fingerprint)
-        self.client.log_text(self.run_id, config.to_yaml(settings), "config.yaml")
+        self.client.log_text(self.run_id, config_text.to_yaml(settings), "config.yaml")
         self.client.log_batch(parent, tags=[RunTag("git_commit", commit)])
 
     def _parent(self, experiment: str, run: Run, commit: str) -> str:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workflow_scripts.config import Dpo
+from workflow_scripts.settings import Dpo
 from workflow_scripts.training import plan, trainer
 from workflow_scripts.training.plan import Limits, Row
 

@@ -9,7 +9,7 @@ import pytest
 from conftest import MODE, WORDS, draw_images
 from safetensors.torch import load_file
 
-from workflow_scripts import config, files
+from workflow_scripts import config, config_text, files
 from workflow_scripts.models import standins
 from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.paths import Layout, Run
@@ -78,7 +78,7 @@ def train(folder: Path, strategy: str, version: str, processes: int, **settings)
     }  # fmt: skip
     files.write_text(
         folder / "config.yaml",
-        config.to_yaml(config.validate({"sft": common, "dpo": common, "tracking": []}, "")),
+        config_text.to_yaml(config.validate({"sft": common, "dpo": common, "tracking": []}, "")),
     )
     (folder / "worker.py").write_text(WORKER, encoding="utf-8")
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]

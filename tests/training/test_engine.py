@@ -10,9 +10,9 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 from trl.trainer.utils import add_fused_lm_head
 
-from workflow_scripts.config import Lora
 from workflow_scripts.models import adapters, standins
 from workflow_scripts.models.catalogue import VERSIONS
+from workflow_scripts.settings import Lora
 from workflow_scripts.training import engine
 from workflow_scripts.training.collators import PreferenceCollator, SftCollator
 from workflow_scripts.training.trainers import SharedPrefixDPOTrainer, SharedPrefixSFTTrainer

@@ -11,6 +11,7 @@ from test_resume import MODE, Workplace
 
 from workflow_scripts import cli, config, files, sft
 from workflow_scripts.errors import UserError
+from workflow_scripts.settings import Sft
 from workflow_scripts.training import checkpoints, memory, rows, stage
 from workflow_scripts.training.collators import SftCollator
 from workflow_scripts.training.trainers import SharedPrefixSFTTrainer
@@ -138,7 +139,7 @@ def test_a_killed_retry_keeps_its_budget_until_a_parameter_changes(work):
     folder = work.layout.checkpoints("sft", work.run)
     with pytest.raises(memory.OutOfMemory):
         train(work, SmallMemory, oom_retries=0, micro_batch_tokens=120)
-    settings = config.Sft(micro_batch_tokens=120, oom_retries=2)
+    settings = Sft(micro_batch_tokens=120, oom_retries=2)
     assert memory.halve(settings, folder) == 60
     assert memory.halve(settings, folder) == 60  # of another process that ran out in the same try
     same = files.read_json(folder / checkpoints.FINGERPRINT)

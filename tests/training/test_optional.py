@@ -4,10 +4,10 @@ import pytest
 import torch
 from transformers.quantizers.quantizers_utils import should_convert_module
 
-from workflow_scripts.config import Sft
 from workflow_scripts.errors import UserError
 from workflow_scripts.models import standins
 from workflow_scripts.models.catalogue import VERSIONS
+from workflow_scripts.settings import Sft
 from workflow_scripts.sft import sft
 from workflow_scripts.training import optional
 

@@ -4,10 +4,10 @@ import pytest
 from peft import get_peft_model
 from trl import SFTConfig
 
-from workflow_scripts.config import Lora, Sft
 from workflow_scripts.errors import UserError
 from workflow_scripts.models import adapters, standins
 from workflow_scripts.models.catalogue import VERSIONS
+from workflow_scripts.settings import Lora, Sft
 from workflow_scripts.training import trainer
 from workflow_scripts.training.collators import SftCollator
 from workflow_scripts.training.trainers import SharedPrefixSFTTrainer, parameter_groups

@@ -6,9 +6,9 @@ import pytest
 from peft import get_peft_model
 
 from workflow_scripts import files
-from workflow_scripts.config import Lora, Sft
 from workflow_scripts.models import adapters, standins
 from workflow_scripts.models.catalogue import VERSIONS
+from workflow_scripts.settings import Lora, Sft
 from workflow_scripts.sft import sft
 from workflow_scripts.training import summary, trainer
 from workflow_scripts.training.plan import Row

@@ -3,8 +3,8 @@
 import logging
 import re
 
-from workflow_scripts.config import Lora
 from workflow_scripts.errors import UserError
+from workflow_scripts.settings import Lora
 
 logger = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 
-from workflow_scripts.config import Training
 from workflow_scripts.errors import UserError
+from workflow_scripts.settings import Training
 
 logger = logging.getLogger(__name__)
 

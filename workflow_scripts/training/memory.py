@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from workflow_scripts import files
-from workflow_scripts.config import Training
 from workflow_scripts.errors import UserError
+from workflow_scripts.settings import Training
 from workflow_scripts.training import checkpoints
 from workflow_scripts.training.plan import Row, cost
 

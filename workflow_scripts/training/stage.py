@@ -11,13 +11,13 @@ from datasets import Dataset
 from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
 
 from workflow_scripts import config, files, tracking
-from workflow_scripts.config import Training
 from workflow_scripts.errors import UserError
 from workflow_scripts.models import loading, processors
 from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.models.dialogue import Dialogue
 from workflow_scripts.models.pixels import Pixels
 from workflow_scripts.paths import Layout, Run
+from workflow_scripts.settings import Training
 from workflow_scripts.training import (
     checkpoints,
     features,

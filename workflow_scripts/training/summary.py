@@ -5,8 +5,8 @@ from collections import Counter
 import torch
 from tqdm import tqdm
 
-from workflow_scripts.config import Training
 from workflow_scripts.models import loading
+from workflow_scripts.settings import Training
 from workflow_scripts.training import parts
 from workflow_scripts.training.trainer import Planned, part_rates
 

@@ -13,9 +13,9 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers import Trainer, set_seed
 
 from workflow_scripts import files
-from workflow_scripts.config import Training, micro_batches
 from workflow_scripts.errors import UserError
 from workflow_scripts.models import adapters, loading
+from workflow_scripts.settings import Training, micro_batches
 from workflow_scripts.training import optional, parts, plan, strategies, validation
 from workflow_scripts.training.interruption import StopOnSignal
 from workflow_scripts.training.progress import Progress, curve

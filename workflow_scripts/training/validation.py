@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from datasets import Dataset, concatenate_datasets
 from transformers import EarlyStoppingCallback, TrainerState
 
-from workflow_scripts.config import Training
 from workflow_scripts.errors import UserError
+from workflow_scripts.settings import Training
 
 LARGEST_SHARE = 0.1  # of the pairs
 
