@@ -81,7 +81,9 @@ def engine(case: common.Case, dataset: Dataset, method: str) -> tuple[DPOTrainer
         args=DPOConfig(**common.arguments(case, case.folder / "ours"), precompute_ref_log_probs=True),
         train_dataset=dataset,
         processing_class=case.processor,
-        data_collator=PreferenceCollator(case.processor, pixels, store, loading.use_tree_attention(model, model.device)),
+        data_collator=PreferenceCollator(
+            case.processor, pixels, store, loading.use_tree_attention(model, model.device)
+        ),
         peft_config=common.adapter(model, method),
         planned=common.in_order(case),
         reference=case.folder / "reference.safetensors",

@@ -74,7 +74,9 @@ def engine(case: common.Case, dataset: Dataset, method: str) -> tuple[SFTTrainer
         ),
         train_dataset=dataset,
         processing_class=case.processor,
-        data_collator=SftCollator(case.processor, pixels, store, loading.use_tree_attention(model, model.device)),
+        data_collator=SftCollator(
+            case.processor, pixels, store, loading.use_tree_attention(model, model.device)
+        ),
         peft_config=common.adapter(model, method),
         planned=common.in_order(case),
     )
