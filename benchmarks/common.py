@@ -15,6 +15,7 @@ from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.models.dialogue import Dialogue
 from workflow_scripts.models.pixels import Pixels
 from workflow_scripts.settings import Lora
+from workflow_scripts.training.features import FeatureStore, store_key
 
 VERSION, MODE = "4.1v", "base"
 IMAGES = 6
@@ -145,6 +146,13 @@ def model():
 def adapter(trained, method: str):
     """peft's configuration for `--method lora`, None for full training."""
     return adapters.lora_config(trained, Lora(dropout=0.0)) if method == "lora" else None
+
+
+def kept_features(case: Case, trained, pixels: Pixels, dataset) -> FeatureStore:
+    """The vision features of the case's images, as a training of ours keeps them."""
+    store = FeatureStore(case.folder / "features", store_key(trained.model, pixels))
+    store.fill(trained.model, pixels, [path for paths in dataset["image_paths"] for path in paths], 2**33)
+    return store
 
 
 class StockOrder:

@@ -10,7 +10,7 @@ from trl import DPOConfig, DPOTrainer
 from benchmarks import common, timing
 from workflow_scripts.models import loading
 from workflow_scripts.models.catalogue import VERSIONS
-from workflow_scripts.training import features, rows
+from workflow_scripts.training import rows
 from workflow_scripts.training.collators import PreferenceCollator
 from workflow_scripts.training.trainers import SharedPrefixDPOTrainer
 
@@ -73,9 +73,8 @@ def stock(case: common.Case, pairs: list[dict], method: str) -> DPOTrainer:
 def engine(case: common.Case, dataset: Dataset, method: str) -> tuple[DPOTrainer, float]:
     """Our trainer, and the seconds of the passes that it makes once: vision features and the reference."""
     model, pixels = common.model(), case.pixels()
-    store = features.FeatureStore(case.folder / "features", features.store_key(model.model, pixels))
     started = time.perf_counter()
-    store.fill(model.model, pixels, [path for paths in dataset["image_paths"] for path in paths], 2**33)
+    store = common.kept_features(case, model, pixels, dataset)
     trainer = SharedPrefixDPOTrainer(
         model,
         args=DPOConfig(**common.arguments(case, case.folder / "ours"), precompute_ref_log_probs=True),

@@ -10,7 +10,7 @@ from trl import SFTConfig, SFTTrainer
 from benchmarks import common, timing
 from workflow_scripts.models import loading
 from workflow_scripts.models.catalogue import VERSIONS
-from workflow_scripts.training import features, rows
+from workflow_scripts.training import rows
 from workflow_scripts.training.collators import SftCollator
 from workflow_scripts.training.trainers import SharedPrefixSFTTrainer
 
@@ -63,9 +63,8 @@ def stock(case: common.Case, method: str) -> SFTTrainer:
 def engine(case: common.Case, dataset: Dataset, method: str) -> tuple[SFTTrainer, float]:
     """Our trainer, and the seconds of the pass that it makes once: vision features."""
     model, pixels = common.model(), case.pixels()
-    store = features.FeatureStore(case.folder / "features", features.store_key(model.model, pixels))
     started = time.perf_counter()
-    store.fill(model.model, pixels, [path for paths in dataset["image_paths"] for path in paths], 2**33)
+    store = common.kept_features(case, model, pixels, dataset)
     once = time.perf_counter() - started
     trainer = SharedPrefixSFTTrainer(
         model,

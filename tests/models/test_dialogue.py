@@ -29,9 +29,7 @@ def test_the_trained_prompt_is_the_inference_prompt_token_for_token(dialogue, re
     Image.new("RGB", (160, 90), "gray").save(tmp_path / "a.png")
     (turn,) = dialogue.turns(record)
     trained = dialogue.tokens(turn.prompt) + dialogue.tokens(turn.completion)
-    inputs, _ = batch(
-        [(trained, [str(tmp_path / "a.png")])], processor, Pixels(processor.image_processor), "right"
-    )
+    inputs = batch([(trained, [str(tmp_path / "a.png")])], processor, Pixels(processor.image_processor))
 
     stock = processor.apply_chat_template(
         [

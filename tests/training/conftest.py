@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from benchmarks.common import WORDS
 from workflow_scripts import config, files
 from workflow_scripts.models import standins
 from workflow_scripts.models.catalogue import VERSIONS
@@ -17,21 +18,6 @@ from workflow_scripts.paths import Layout, Run
 from workflow_scripts.training import rows
 
 MODE = "thinking"
-WORDS = (
-    "is",
-    "there",
-    "a",
-    "nodule",
-    "left",
-    "lung",
-    "what",
-    "organ",
-    "shows",
-    "image",
-    "chest",
-    "head",
-    "kidney",
-)
 
 
 @dataclass

@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import MODE, WORDS, draw_images
+from conftest import MODE, draw_images
 from safetensors.torch import load_file
 
+from benchmarks.common import WORDS
 from workflow_scripts import config, config_text, files
 from workflow_scripts.models import standins
 from workflow_scripts.models.catalogue import VERSIONS

@@ -55,6 +55,13 @@ def test_what_is_there_is_not_computed_again(tmp_path, backbone, pixels, images,
     assert len(asked) == 1
 
 
+def test_runs_beside_each_other_keep_what_both_computed(tmp_path, backbone, pixels, images):
+    one, other = (FeatureStore(tmp_path / "f", "key") for _ in range(2))
+    one.fill(backbone, pixels, images[:2], 2**30)
+    other.fill(backbone, pixels, images[2:], 2**30)
+    assert FeatureStore(tmp_path / "f", "key").holds(images)
+
+
 def test_the_limit_bounds_the_disk(tmp_path, backbone, pixels, images):
     store = FeatureStore(tmp_path / "f", "key")
     one = (

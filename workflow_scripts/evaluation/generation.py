@@ -76,7 +76,7 @@ class Generator:
 
     @torch.inference_mode()
     def _generate(self, rows, pixels: Pixels, temperature: float | None, samples: int) -> list[Generation]:
-        inputs, _ = batch(rows, self.processor, pixels, "left")
+        inputs = batch(rows, self.processor, pixels)
         sampling = (
             {"do_sample": True, "temperature": temperature, "top_p": 1.0, "top_k": 0} if temperature else {}
         )

@@ -63,10 +63,8 @@ def picture(patches: torch.Tensor, grid: torch.Tensor, image_processor) -> Image
     return Image.fromarray((values * 255).round().clamp(0, 255).to(torch.uint8).numpy())
 
 
-def batch(
-    rows: list[tuple[list[int], list[str]]], processor, pixels: Pixels, padding_side: str
-) -> tuple[dict[str, torch.Tensor], list[list[int]]]:
-    """Model inputs for rows of (token ids with one placeholder an image, image paths), and the expanded ids.
+def batch(rows: list[tuple[list[int], list[str]]], processor, pixels: Pixels) -> dict[str, torch.Tensor]:
+    """What generation goes on from: rows of (token ids with one placeholder an image, image paths), padded on the left.
 
     input_ids, attention_mask and mm_token_type_ids are [rows, longest]; pixel_values and image_grid_thw hold the
     images in the order of the rows, and are absent when no row has one.
@@ -76,16 +74,16 @@ def batch(
         expand(ids, [pixels.tokens(grid) for _, grid in row_images], processor.image_token_id)
         for (ids, _), row_images in zip(rows, images, strict=True)
     ]
-    inputs = pad(expanded, processor, padding_side)
+    inputs = pad(expanded, processor, "left")
     flat = [entry for row_images in images for entry in row_images]
     if flat:
         inputs["pixel_values"] = torch.cat([patches for patches, _ in flat])
         inputs["image_grid_thw"] = torch.stack([grid for _, grid in flat])
-    return inputs, expanded
+    return inputs
 
 
 def pad(sequences: list[list[int]], processor, side: str) -> dict[str, torch.Tensor]:
-    """Token ids as tensors [rows, longest], padded on `side`."""
+    """input_ids, attention_mask and mm_token_type_ids [rows, longest] of token ids, padded on `side`."""
     longest = max(map(len, sequences))
     ids = torch.full((len(sequences), longest), processor.tokenizer.pad_token_id)
     mask = torch.zeros_like(ids)

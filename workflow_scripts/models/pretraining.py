@@ -18,6 +18,7 @@ from workflow_scripts import cli, files
 from workflow_scripts.datasets import phantoms
 from workflow_scripts.models import standins
 from workflow_scripts.models.catalogue import VERSIONS, Version
+from workflow_scripts.models.pixels import pad
 
 logger = logging.getLogger(__name__)
 
@@ -150,17 +151,11 @@ def _row(scene, words: list[str], processor, stop: str, draw: random.Random) -> 
 
 
 def _batch(rows: list[tuple[list[int], list[int]]], processor) -> dict[str, torch.Tensor]:
-    length = max(len(prompt) + len(completion) for prompt, completion in rows)
-    ids = torch.full((len(rows), length), processor.tokenizer.pad_token_id)
-    mask = torch.zeros_like(ids)
-    labels = torch.full_like(ids, -100)
+    inputs = pad([prompt + completion for prompt, completion in rows], processor, "right")
+    labels = torch.full_like(inputs["input_ids"], -100)
     for row, (prompt, completion) in enumerate(rows):
-        end = len(prompt) + len(completion)
-        ids[row, :end] = torch.tensor(prompt + completion)
-        mask[row, :end] = 1
-        labels[row, len(prompt) : end] = torch.tensor(completion)
-    kinds = torch.tensor(processor.create_mm_token_type_ids(ids.tolist()))
-    return {"input_ids": ids, "attention_mask": mask, "labels": labels, "mm_token_type_ids": kinds}
+        labels[row, len(prompt) : len(prompt) + len(completion)] = torch.tensor(completion)
+    return {**inputs, "labels": labels}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -15,6 +15,7 @@ from workflow_scripts.training import tree
 from workflow_scripts.training.features import FeatureStore
 
 IGNORED = -100
+REFERENCE_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")  # TRL's names
 FLEX_BLOCK = 128  # flex attention works in blocks of this many tokens
 
 
@@ -148,8 +149,6 @@ class PreferenceCollator(Collator):
         completion = inputs["attention_mask"].clone()
         completion[:, 0] = 0
         known = {
-            name: torch.tensor([row[name] for row in rows])
-            for name in ("ref_chosen_logps", "ref_rejected_logps")
-            if name in rows[0]
+            name: torch.tensor([row[name] for row in rows]) for name in REFERENCE_COLUMNS if name in rows[0]
         }
         return {**inputs, "completion_mask": completion, **known}

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -17,7 +17,6 @@ from workflow_scripts.models.pixels import Pixels
 logger = logging.getLogger(__name__)
 
 SHARD_BYTES = 2**29
-INDEX = "index.json"
 
 
 class FeatureStore:
@@ -31,18 +30,16 @@ class FeatureStore:
         self._digests: dict[str, str] = {}
         self._shards: dict[str, str] = {}
         self._opened: dict[str, object] = {}
-        if (self.folder / INDEX).is_file():
-            self._shards = files.read_json(self.folder / INDEX)
+        for shard in self.folder.glob("*.safetensors"):  # what other runs are writing has another name
+            with safe_open(shard, "pt") as opened:
+                self._note(shard.name, opened.keys())
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_opened": {}}
 
     def read(self, images: Sequence[str]) -> list[tuple[torch.Tensor, torch.Tensor]] | None:
         """(features [tokens, hidden size], patch grid [3]) of each image; None if one of them is not here."""
-        digests = [self._digest(image) for image in images]
-        if not self.holds(images):
-            return None
-        return [self._entry(digest) for digest in digests]
+        return [self._entry(self._digest(image)) for image in images] if self.holds(images) else None
 
     def holds(self, images: Sequence[str]) -> bool:
         """Whether the features of all `images` are here."""
@@ -92,8 +89,11 @@ class FeatureStore:
         name = f"{files.fingerprint(sorted(shard))}.safetensors"
         with files.replacing(self.folder / name) as temporary:
             save_file(shard, temporary)
-        self._shards |= {digest: name for digest in shard if not digest.endswith(".grid")}
-        files.write_json(self.folder / INDEX, self._shards)
+        self._note(name, shard)
+
+    def _note(self, shard: str, names: Iterable[str]) -> None:
+        """Remember which images' features lie in `shard`, by the names of its tensors."""
+        self._shards |= {name: shard for name in names if not name.endswith(".grid")}
 
 
 def store_key(backbone: torch.nn.Module, pixels: Pixels) -> str:

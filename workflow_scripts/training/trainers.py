@@ -22,9 +22,8 @@ from workflow_scripts import files
 from workflow_scripts.errors import STOPPING, UserError
 from workflow_scripts.models import loading
 from workflow_scripts.training import checkpoints, parts
+from workflow_scripts.training.collators import REFERENCE_COLUMNS
 from workflow_scripts.training.engine import share_prefixes
-
-REFERENCE_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")
 
 
 class PlannedBatches:
