@@ -10,11 +10,11 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 from trl.trainer.utils import add_fused_lm_head
 
-from workflow_scripts.models import adapters, standins
+from workflow_scripts.models import adapters, loading, standins
 from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.settings import Lora
 from workflow_scripts.training import engine
-from workflow_scripts.training.collators import PreferenceCollator, SftCollator
+from workflow_scripts.training.collators import IGNORED, PreferenceCollator, SftCollator
 from workflow_scripts.training.trainers import SharedPrefixDPOTrainer, SharedPrefixSFTTrainer
 
 STEPS, MICRO, ACCUMULATION = 20, 4, 2
@@ -172,6 +172,22 @@ def test_a_wrong_mask_is_noticed(corpus, tmp_path, monkeypatch):
     )
     mine, stock = sft_trainers(corpus, tmp_path)
     assert relative(gradients(mine), gradients(stock)) > 1e-2
+
+
+@torch.no_grad()
+def test_flex_attention_comes_to_the_same(corpus):
+    """As on a GPU, all trees in one sequence; on a CPU flex attention runs uncompiled and forward only."""
+
+    def hidden(device: str) -> torch.Tensor:
+        trained = model(corpus)
+        one_sequence = loading.use_tree_attention(trained, torch.device(device))
+        engine.share_prefixes(trained.model)
+        batch = SftCollator(**corpus.collator(), one_sequence=one_sequence)(list(corpus.sft()[0]))
+        labels = batch.pop("labels")
+        with torch.compiler.set_stance("force_eager"):
+            return trained.model(**batch).last_hidden_state[labels != IGNORED]
+
+    assert relative(hidden("cuda"), hidden("cpu")) < 1e-6
 
 
 def test_in_bf16_it_differs_from_stock_no_more_than_stock_from_itself(corpus):

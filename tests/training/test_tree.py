@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn.attention.flex_attention import create_block_mask
 
 from workflow_scripts.models import standins
 from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.training import tree
-from workflow_scripts.training.engine import attention_mask, tree_mask
+from workflow_scripts.training.engine import FLEX_BLOCK, attention_mask
 
 rows = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=7), min_size=1, max_size=6)
 
@@ -39,13 +40,34 @@ def test_a_token_sees_what_came_before_it_in_its_row_and_nothing_else(lists):
             assert sees[place].nonzero().flatten().tolist() == places[: depth + 1].tolist()
 
 
-@given(rows)
-def test_flex_attention_is_told_the_same(lists):
-    ends = torch.from_numpy(tree.grow([path(keys) for keys in lists]).ends)[None]
-    visible = tree_mask(ends)
-    places = torch.arange(ends.shape[1])
-    told = torch.stack([visible(0, 0, query, places) for query in places])
-    assert torch.equal(told, attention_mask(ends, "sdpa")[0, 0])
+long_rows = st.lists(
+    st.lists(st.tuples(st.integers(0, 1), st.integers(1, 150)), min_size=1, max_size=4),
+    min_size=1,
+    max_size=5,
+)
+
+
+@given(long_rows, st.integers(0, 1))
+@settings(max_examples=25)
+def test_flex_attention_is_told_the_same(lists, padding):
+    """Keys in runs, so that trees have long paths: blocks that no token sees, that some do and that all do."""
+    made = tree.grow([path([key for key, count in runs for _ in range(count)]) for runs in lists])
+    length = -(-len(made) // FLEX_BLOCK + -padding) * FLEX_BLOCK
+    ends = torch.arange(1, length + 1)
+    ends[: len(made)] = torch.from_numpy(made.ends)
+    sees = attention_mask(ends[None], "sdpa")[:, 0]
+    told = attention_mask(ends[None], "flex_attention")
+    places = torch.arange(length)
+    assert torch.equal(told.mask_mod(0, 0, places[:, None], places[None]), sees[0])
+    expected = create_block_mask(
+        lambda batch, head, query, key: sees[batch, query, key], 1, None, length, length, device="cpu"
+    )
+    for kind in ("", "full_"):
+        counts, blocks = (getattr(told, f"{kind}kv_{name}") for name in ("num_blocks", "indices"))
+        assert torch.equal(counts, getattr(expected, f"{kind}kv_num_blocks"))
+        for query, count in enumerate(counts[0, 0].tolist()):
+            chosen = getattr(expected, f"{kind}kv_indices")[0, 0, query, :count]
+            assert torch.equal(blocks[0, 0, query, :count], chosen)
 
 
 def test_only_the_tail_is_gathered():

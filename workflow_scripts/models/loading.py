@@ -101,6 +101,8 @@ def use_tree_attention(model, device: torch.device) -> bool:
     """
     on_gpu = device.type == "cuda"
     if on_gpu:
+        # Glm4v's text layers take any attention function, but transformers 5.23 declares it for Glm4vMoe alone.
+        backbone(model).language_model._supports_flex_attn = True
         model.set_attn_implementation({"text_config": "flex_attention"})
     return on_gpu
 

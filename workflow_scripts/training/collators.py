@@ -12,11 +12,11 @@ import torch
 
 from workflow_scripts.models.pixels import Pixels, expand
 from workflow_scripts.training import tree
+from workflow_scripts.training.engine import FLEX_BLOCK
 from workflow_scripts.training.features import FeatureStore
 
 IGNORED = -100
 REFERENCE_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")  # TRL's names
-FLEX_BLOCK = 128  # flex attention works in blocks of this many tokens
 
 
 @dataclass

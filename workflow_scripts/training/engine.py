@@ -5,7 +5,10 @@ the hidden states back to the rows' tails. TRL's trainers, losses and metrics se
 """
 
 import torch
+from torch.nn.attention.flex_attention import BlockMask
 from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+FLEX_BLOCK = 128  # flex attention works in blocks of this many tokens
 
 
 def share_prefixes(backbone: torch.nn.Module) -> None:
@@ -51,25 +54,37 @@ def share_prefixes(backbone: torch.nn.Module) -> None:
 def attention_mask(ends: torch.Tensor, implementation: str):
     """Which token sees which: q sees k where k <= q < ends[k]; `ends` is [sequences, length].
 
-    A boolean [sequences, 1, length, length] for sdpa, a BlockMask for flex attention.
+    A boolean [sequences, 1, length, length] for sdpa, a BlockMask for flex attention, which takes a length of whole
+    FLEX_BLOCKs.
     """
-    sequences, length = ends.shape
     if implementation == "flex_attention":
-        from torch.nn.attention.flex_attention import create_block_mask
-
-        return create_block_mask(tree_mask(ends), sequences, None, length, length, device=ends.device)
-    places = torch.arange(length, device=ends.device)
+        return _block_mask(ends)
+    places = torch.arange(ends.shape[1], device=ends.device)
     sees = (places[None, :] <= places[:, None]) & (places[None, :, None] < ends[:, None, :])
     return sees[:, None]
 
 
-def tree_mask(ends: torch.Tensor):
-    """The same as a `mask_mod` of flex attention."""
+def _block_mask(ends: torch.Tensor) -> BlockMask:
+    """Made from the ends within each block: PyTorch's `create_block_mask` asks for every pair of tokens."""
 
     def sees(batch, head, query, key):
         return (key <= query) & (query < ends[batch, key])
 
-    return sees
+    length = ends.shape[1]
+    first = torch.arange(0, length, FLEX_BLOCK, device=ends.device)  # tokens of the blocks
+    query, key = first[:, None], first[None, :]
+    blocks = ends.unflatten(1, (-1, FLEX_BLOCK))
+    some = (key <= query) & (query < blocks.amax(-1)[:, None])
+    every = (key < query) & (query + FLEX_BLOCK <= blocks.amin(-1)[:, None])
+    return BlockMask.from_kv_blocks(
+        *_indices(some & ~every), *_indices(every), FLEX_BLOCK, sees, seq_lengths=(length, length)
+    )
+
+
+def _indices(chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """How many blocks are chosen for each block of queries, and all, the chosen first: with an axis for the heads."""
+    order = torch.argsort(chosen.int(), dim=-1, descending=True, stable=True)
+    return chosen.sum(-1, dtype=torch.int32)[:, None], order.int()[:, None]
 
 
 def _embedded(module, tree: dict) -> tuple[dict, torch.Tensor | None]:
