@@ -18,12 +18,13 @@ ROOT = Path(__file__).resolve().parents[1]
 # Processes without a GPU: only the count of visible ones is feigned.
 PARENT = """
 import sys, torch
+from pathlib import Path
 torch.cuda.device_count = lambda: 2
 from workflow_scripts import cli
 from workflow_scripts.settings import Sft
 from workflow_scripts.training.launch import launch_or_run
 settings = Sft(**eval(sys.argv[1]))
-sys.exit(cli.run(lambda arguments: launch_or_run("worker", ["--flag"], settings, None), []))
+sys.exit(cli.run(lambda arguments: launch_or_run("worker", ["--flag"], settings, Path("kept"), None), []))
 """
 WORKER = """
 import os, sys, time
@@ -65,6 +66,24 @@ def start(folder: Path, worker: str, settings: dict, **variables: str) -> subpro
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+# Runs out of memory until its budget is below 40 tokens; the other process waits for it.
+LARGE = """
+import os, sys, time
+from pathlib import Path
+from workflow_scripts.settings import Sft
+from workflow_scripts.training import memory
+
+settings, kept = Sft(micro_batch_tokens=100, oom_retries=RETRIES), Path("kept")
+kept.mkdir(exist_ok=True)
+settings = memory.within_budget(settings, kept, {})
+if settings.micro_batch_tokens >= 40 and os.environ["RANK"] == "1":
+    memory.halve(settings, kept)
+    sys.exit(1)
+time.sleep(100 if settings.micro_batch_tokens >= 40 else 0)
+Path("rank." + os.environ["RANK"]).write_text(str(settings.micro_batch_tokens))
+"""
 
 
 def greetings(folder: Path) -> dict[str, str]:
@@ -110,7 +129,7 @@ def test_a_training_on_one_gpu_runs_here_and_sees_no_other(monkeypatch):
         seen.append(os.environ["CUDA_VISIBLE_DEVICES"])
         return {"steps": 1, "seconds": 1.0, "final_loss": 0.5}
 
-    assert launch.launch_or_run("none", [], Sft(), run) == 0
+    assert launch.launch_or_run("none", [], Sft(), Path("kept"), run) == 0
     assert seen == ["GPU-a"]
 
 
@@ -138,9 +157,10 @@ def test_in_an_allocation_srun_starts_torchrun_once_per_node(allocation, monkeyp
         "--overlap", "--nodes=2", "--ntasks=2", "--ntasks-per-node=1", "--gpus-per-node=4", "--kill-on-bad-exit=1",
     } <= set(command[:torchrun])  # fmt: skip
     assert command[torchrun:] == [
-        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=4", "--nnodes=2", "--rdzv-backend=c10d",
-        "--rdzv-id=workflow_scripts.sft", "--rdzv-endpoint=gpu07:23456", "--module", "workflow_scripts.sft",
-        "--mode", "base",
+        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=4",
+        "--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1", "--shutdown-timeout=180",
+        "--nnodes=2", "--rdzv-backend=c10d", "--rdzv-id=workflow_scripts.sft", "--rdzv-endpoint=gpu07:23456",
+        "--module", "workflow_scripts.sft", "--mode", "base",
     ]  # fmt: skip
     # What describes the step that this process is part of would limit the new one.
     assert [name for name in environment if name.startswith("SLURM_")] == ["SLURM_JOB_ID"]
@@ -172,7 +192,16 @@ def test_gpus_that_are_not_there_are_an_error(monkeypatch, settings, error):
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     with pytest.raises(UserError, match=error):
-        launch.launch_or_run("none", [], Sft(**settings), dict)
+        launch.launch_or_run("none", [], Sft(**settings), Path("kept"), dict)
+
+
+@pytest.mark.parametrize(("retries", "status", "budgets"), [(2, 0, ["25", "25"]), (1, 1, [])])
+def test_processes_that_ran_out_of_memory_start_again(tmp_path, retries, status, budgets):
+    parent = start(tmp_path, LARGE.replace("RETRIES", str(retries)), {"gpus": 2})
+    errors = parent.communicate(timeout=120)[1]
+    assert parent.returncode == status, errors
+    assert errors.count("starting all processes again") == retries
+    assert list(greetings(tmp_path).values()) == budgets
 
 
 def test_sigterm_reaches_the_processes_of_all_gpus(tmp_path):

@@ -52,6 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
         "workflow_scripts.dpo",
         arguments,
         options.settings.dpo,
+        options.layout.checkpoints("dpo", options.run),
         lambda: dpo(options.settings, options.layout, options.run, base_model),
     )
 

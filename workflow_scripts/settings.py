@@ -193,7 +193,7 @@ class Training(Section):
         50,
         description="features of a frozen vision tower kept in results/features; 0 computes them each time",
     )
-    warmup: Share = Field(0.05, description="share of the steps")
+    warmup: Annotated[float, Field(ge=0, lt=1)] = Field(0.05, description="share of the steps")
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     max_steps: int | None = Field(None, ge=1, description="stop after this many steps")
     freeze_vision: bool = Field(True, description="full training: leave the whole vision tower as it is")

@@ -43,6 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
         "workflow_scripts.sft",
         arguments,
         options.settings.sft,
+        options.layout.checkpoints("sft", options.run),
         lambda: sft(options.settings, options.layout, options.run, base_model),
     )
 

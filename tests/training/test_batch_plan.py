@@ -1,18 +1,26 @@
 """A plan shows every row once an epoch, keeps an image's rows together and stays within its limits."""
 
+import itertools
 from collections import Counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workflow_scripts.settings import Dpo
+from workflow_scripts.settings import Dpo, Sft
 from workflow_scripts.training import plan, trainer
 from workflow_scripts.training.plan import Limits, Row
 
-rows = st.lists(
-    st.builds(Row, st.sampled_from("abcdef"), st.just(20), st.integers(1, 15)), min_size=1, max_size=40
-)
+TOKENS = {"a": 20, "b": 10, "c": 20, "d": 5, "e": 20, "f": 15}
+
+
+def row(images: list[str], own: int) -> Row:
+    shown = tuple((image, TOKENS[image]) for image in images)
+    return Row(images[0] if images else f"no image, {own}", shown, own, own + sum(map(TOKENS.get, images)))
+
+
+images = st.lists(st.sampled_from(sorted(TOKENS)), max_size=3)
+rows = st.lists(st.builds(row, images, st.integers(1, 15)), min_size=1, max_size=40)
 limits = st.builds(Limits, st.integers(1, 9), st.integers(20, 120), st.integers(1, 5))
 
 
@@ -47,8 +55,15 @@ def test_the_plan_depends_on_its_arguments_alone_and_changes_from_epoch_to_epoch
     assert both[: len(first)] == first
 
 
+def test_rows_share_the_images_that_both_begin_with():
+    rows = [row(list(shown), 1) for shown in ("ab", "ab", "ad", "da", "a", "")]
+    assert plan.cost(rows, range(6)) == 20 + 10 + 5 + (5 + 20) + 6
+    run = plan.load(rows, range(6))
+    assert (run.images, run.image_tokens) == (3, 60)
+
+
 def test_images_stay_whole_and_ranks_get_like_costs():
-    rows = [Row(image, 100, 5, 105) for image in "abcdefgh" for _ in range(4)]
+    rows = [Row(image, ((image, 100),), 5, 105) for image in "abcdefgh" for _ in range(4)]
     limits = Limits(rows=8, tokens=1000, rows_per_image=4)
     (mine,) = plan.batches(rows, limits, 1, seed=0)
     assert len(mine) == 4 and all(plan.cost(rows, batch) == 2 * 100 + 8 * 5 for batch in mine)
@@ -58,20 +73,37 @@ def test_images_stay_whole_and_ranks_get_like_costs():
 
 @pytest.mark.parametrize(("cap", "images"), [(2, 4), (8, 1)])
 def test_the_cap_keeps_batches_diverse(cap, images):
-    rows = [Row(image, 10, 1, 11) for image in "abcd" for _ in range(8)]
+    rows = [Row(image, ((image, 10),), 1, 11) for image in "abcd" for _ in range(8)]
     for batch in plan.batches(rows, Limits(8, 1000, cap), 1, seed=1)[0]:
         assert len({rows[index].image for index in batch}) == images
 
 
 def test_a_part_of_an_epoch_is_a_part_of_its_batches():
-    rows = [Row(str(number), 10, 1, 11) for number in range(100)]
+    rows = [Row(str(number), ((str(number), 10),), 1, 11) for number in range(100)]
     (mine,) = plan.batches(rows, Limits(10, 1000, 1), 1.5, seed=0)
     assert len(mine) == 15
 
 
+@pytest.mark.parametrize("tokens", [60, 100, 16384])
+def test_a_step_has_batch_size_rows_on_average_whatever_fits_one_pass(tokens):
+    rows = [row([image], 5) for image in TOKENS for _ in range(40)]
+    settings = Sft(batch_size=16, micro_batch_size=16, micro_batch_tokens=tokens, gpus=0)
+    steps = trainer.planned(settings, rows, seed=1, equal=False).loads
+    assert sum(step.rows for step in steps) / len(steps) == pytest.approx(16, rel=0.25)
+
+
+@pytest.mark.parametrize("equal", [False, True])
+def test_a_validation_stays_within_the_token_budget(equal):
+    rows = [row([image], 5) for image in TOKENS for _ in range(4)] + [row(["a", "b", "c"], 15)] * 16
+    settings = Dpo(batch_size=16, micro_batch_size=16, micro_batch_tokens=150, gpus=0)
+    planned = trainer.planned(settings, rows, seed=1, equal=equal, held=range(24, 40))
+    assert plan.largest(rows, planned.validation) <= 150
+    assert sorted(itertools.chain(*planned.validation)) == [*range(24, 40)]
+
+
 def test_ranks_agree_on_smaller_batches_where_one_of_them_is_over_the_limit(monkeypatch):
     """Were each to look at its own batches only, one would accumulate over more of them than the other."""
-    rows = [Row(str(number), 10 if number < 2 else 100, 1, 11) for number in range(4)]
+    rows = [Row(str(number), ((str(number), 10 if number < 2 else 100),), 1, 11) for number in range(4)]
     settings = Dpo(batch_size=4, micro_batch_size=2, micro_batch_tokens=101, epochs=1, gpus=2)
     monkeypatch.setenv("WORLD_SIZE", "2")
     found = []

@@ -27,7 +27,7 @@ def work(tmp_path, monkeypatch):
 
 
 def train(work, trainer: type, **changes) -> dict:
-    """SFT in this process, by the class `trainer`."""
+    """SFT in this process, by the class `trainer`, and validated on its own rows where `changes` ask for that."""
     work.configure(**changes)
 
     def build(inputs):
@@ -36,7 +36,7 @@ def train(work, trainer: type, **changes) -> dict:
     settings = config.load([work.folder / "config.yaml"])
     base = work.layout.model(VERSION, MODE)
     made = stage.Stage("sft", rows.sft_rows, sft._arguments, build)
-    return stage.train(stage.Task(made, settings, work.layout, work.run, base, work.data))
+    return stage.train(stage.Task(made, settings, work.layout, work.run, base, work.data, work.data))
 
 
 def named_rows(message: str) -> set[str]:
@@ -95,8 +95,8 @@ def test_a_gradient_that_is_not_finite_never_reaches_a_checkpoint(work):
 class SmallMemory(SharedPrefixSFTTrainer):
     """No room for more than 80 tokens of a tree."""
 
-    def training_step(self, model, inputs, *args, **kwargs):
-        loss = super().training_step(model, inputs, *args, **kwargs)
+    def compute_loss(self, model, inputs, *args, **kwargs):
+        loss = super().compute_loss(model, inputs, *args, **kwargs)
         if inputs["tree"]["input_ids"].numel() > 80:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         return loss
@@ -126,9 +126,57 @@ def test_a_smaller_budget_is_tried_as_often_as_configured(work, caplog):
     assert metrics["micro_batch_tokens"] == 60 and metrics["steps"] > 0
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_memory_runs_out_elsewhere_too(work, training):
+    """In a validation, and before the first batch."""
+
+    class NoMemory(SharedPrefixSFTTrainer):
+        def compute_loss(self, model, *args, **kwargs):
+            if not model.training:
+                raise torch.OutOfMemoryError
+            return super().compute_loss(model, *args, **kwargs)
+
+        def create_optimizer(self, *args):
+            if training:
+                raise torch.OutOfMemoryError
+            return super().create_optimizer(*args)
+
+    said = "by the model alone" if training else "at step 1, in a batch of 2 rows and "
+    with pytest.raises(UserError, match=f"out of GPU memory {said}"):
+        train(work, NoMemory, validation_steps=1, validation_rows=2)
+
+
+def test_other_weights_by_the_same_settings_have_another_fingerprint(work):
+    changes = {"oom_retries": 2, "micro_batch_tokens": 120}
+    found = [
+        train(work, trainer, **changes)["fingerprint"]
+        for trainer in (SharedPrefixSFTTrainer, SharedPrefixSFTTrainer, SmallMemory)
+    ]
+    assert found[0] == found[1] != found[2]
+
+
+def test_old_checkpoints_go_once_the_new_one_is_whole(work, monkeypatch):
+    folder, seen = work.layout.checkpoints("sft", work.run), []
+    seal = checkpoints.seal
+
+    def watched(checkpoint):
+        seen.append(work.kept("sft"))
+        assert all(
+            map(
+                checkpoints.is_whole,
+                set(folder.glob("checkpoint-*")) - {checkpoint.absolute()} - {checkpoint},
+            )
+        )
+        seal(checkpoint)
+
+    monkeypatch.setattr(checkpoints, "seal", watched)
+    train(work, SharedPrefixSFTTrainer, save_steps=1)
+    assert seen[:4] == [[1], [1, 2], [1, 2, 3], [2, 3, 4]]
+
+
 def test_after_the_last_try_the_error_is_final(work):
     class NoMemory(SmallMemory):
-        def training_step(self, *args, **kwargs):
+        def compute_loss(self, *args, **kwargs):
             raise torch.OutOfMemoryError
 
     with pytest.raises(memory.OutOfMemory, match=r"sft.micro_batch_tokens \(30\)"):

@@ -15,12 +15,13 @@ import psutil
 import pytest
 import yaml
 from conftest import MODE, draw_images, some_records
+from PIL import Image
 
 from workflow_scripts import cli, files, sft
 from workflow_scripts.models import standins
 from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.paths import Layout, Run
-from workflow_scripts.training import checkpoints
+from workflow_scripts.training import checkpoints, launch
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 10  # at least
@@ -71,10 +72,11 @@ class Workplace:
         return [*names, "--config", str(self.folder / "config.yaml"), *more]
 
     def start(self, stage: str, processes: int, *more: str) -> subprocess.Popen:
-        several = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "--module"]
-        launcher = several if processes > 1 else []
-        command = [sys.executable, "-m", *launcher, f"workflow_scripts.{stage}", *self.flags(*more)]
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        module, flags = f"workflow_scripts.{stage}", self.flags(*more)
+        command = [sys.executable, "-m", module, *flags]
+        if processes > 1:
+            command, _ = launch.launcher(module, flags, processes, 1, environment)
         return subprocess.Popen(
             command,
             cwd=self.folder,
@@ -134,7 +136,7 @@ KILL, TERM, WARN = signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1
         ("sft", "4.1v", "lora", 1, [KILL, WARN, KILL]),
         ("sft", "4.5v", "full", 1, [KILL, TERM]),
         ("dpo", "4.1v", "lora", 1, [TERM, KILL, KILL]),
-        ("sft", "4.1v", "lora", 2, [KILL, TERM]),
+        ("sft", "4.1v", "lora", 2, [TERM, WARN]),
         ("dpo", "4.5v", "lora", 2, [KILL, KILL]),
     ],
 )
@@ -236,13 +238,22 @@ def test_without_damage_the_newest_is_resumed(go_on):
         (lambda work: work.configure(learning_rate=2e-3), "settings"),
         (lambda work: files.write_jsonl(work.data, list(files.read_jsonl(work.data))[:-1]), "data"),
         (lambda work: spoil(work.layout.model("4.1v", MODE) / "model.safetensors"), "base_model"),
+        (lambda work: Image.new("RGB", (112, 112)).save(work.data.parent / "0.png"), "images"),
     ],
-    ids=["parameter", "dataset", "model"],
+    ids=["parameter", "dataset", "model", "image"],
 )
 def test_what_changed_starts_afresh_and_says_so(go_on, change, named):
     said = go_on(change)
     assert f"starting afresh: {named} changed since the checkpoints in " in said and "resuming" not in said
     assert "step 1/" in said
+
+
+def test_a_setting_of_the_data_that_changes_no_row_goes_on(go_on):
+    def change(work):
+        with open(work.folder / "config.yaml", "a") as opened:
+            opened.write("data: {decode_images: false, max_tokens: 4000}\n")
+
+    assert "resuming from step 4" in go_on(change)
 
 
 def test_another_number_of_log_steps_goes_on(go_on):

@@ -15,7 +15,7 @@ def test_tokens_are_those_of_the_sequences(corpus):
     (cost,) = rows.costs(ours.select([ours["id"].index("0.png-0")]), corpus.dialogue, 4096)
     row = ours[ours["id"].index("0.png-0")]
     prompt, completion = len(row["prompt_ids"]) - 1, len(row["completion_ids"])
-    assert (cost.shared_tokens, cost.own_tokens) == (image, prompt + completion)
+    assert (cost.images, cost.own_tokens) == (((row["image_paths"][0], image),), prompt + completion)
     assert cost.total_tokens == image + prompt + completion
 
     pair = pairs[pairs["id"].index("0.png-0")]

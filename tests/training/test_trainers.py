@@ -1,5 +1,7 @@
 """Each part of the model trains at its own rate, and every trainable parameter exactly once."""
 
+from pathlib import Path
+
 import pytest
 from peft import get_peft_model
 from trl import SFTConfig
@@ -10,6 +12,7 @@ from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.settings import Lora, Sft
 from workflow_scripts.training import trainer
 from workflow_scripts.training.collators import SftCollator
+from workflow_scripts.training.engine import share_prefixes
 from workflow_scripts.training.trainers import SharedPrefixSFTTrainer, parameter_groups
 
 RATES = {"merger": 3e-4, "vision": 1e-5}
@@ -85,6 +88,35 @@ def test_training_moves_each_part_by_its_rate(corpus, tmp_path):
     assert moved == pytest.approx({"language model": 1e-3, **RATES}, rel=0.05)
 
 
+def test_the_best_model_is_loaded_whole(corpus, tmp_path):
+    mine = built(corpus, tmp_path, "full")
+    best = {name: value.clone() for name, value in mine.model.state_dict().items()}
+    mine.save_model(str(tmp_path / "best"))
+    mine.model.load_state_dict({name: value + 1 for name, value in best.items()})
+    mine.state.best_model_checkpoint = str(tmp_path / "best")
+    mine._load_best_model()
+    assert all(value.equal(best[name]) for name, value in mine.model.state_dict().items())
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_an_adapter_on_the_tower_gets_gradients_under_either_checkpointing(corpus, tmp_path, reentrant):
+    """TRL takes the reentrant one under ZeRO-3."""
+    standins.save(VERSIONS[corpus.version], "thinking", tmp_path)
+    settings = Sft(gpus=0, lora=Lora(rank=2, dropout=0.0, vision=True))
+    model, lora = trainer.trainable_model(tmp_path, settings)
+    adapted = get_peft_model(model, lora)
+    adapted.enable_input_require_grads()
+    model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+    share_prefixes(model.model)
+    batch = SftCollator(**corpus.collator())(list(corpus.sft()[0]))
+    batch.pop("labels")
+    model.train()
+    model.model(**batch).last_hidden_state.square().mean().backward()
+    trained = {name: value for name, value in adapted.named_parameters() if value.requires_grad}
+    assert any(".visual.blocks." in name for name in trained)
+    assert [name for name, value in trained.items() if value.grad is None] == []
+
+
 def test_groups_without_rates_are_those_of_trainer():
     model = get_peft_model(
         (base := standins.untrained_model(VERSIONS["4.1v"])), adapters.lora_config(base, Lora(rank=2))
@@ -104,4 +136,4 @@ def test_groups_without_rates_are_those_of_trainer():
 )
 def test_a_rate_of_a_frozen_part_is_refused(settings, key):
     with pytest.raises(UserError, match=f"frozen; set {key}"):
-        trainer.part_rates(Sft(**settings))
+        trainer.part_rates(Path("model"), Sft(**settings))

@@ -13,7 +13,7 @@ from workflow_scripts.sft import sft
 from workflow_scripts.training import summary, trainer
 from workflow_scripts.training.plan import Row
 
-ROWS = [Row(image, 16, 20, 36) for image in "abc" for _ in range(8)]
+ROWS = [Row(image, ((image, 16),), 20, 36) for image in "abc" for _ in range(8)]
 
 
 def planned(settings: Sft) -> trainer.Planned:

@@ -1,17 +1,20 @@
 """Validation while training: the model with the least loss is kept, and training stops when it falls no more."""
 
 import logging
+import os
 import shutil
+import signal
 
 import pytest
 from safetensors.torch import load_file
 
 from workflow_scripts import files
 from workflow_scripts.dpo import dpo
-from workflow_scripts.errors import UserError
+from workflow_scripts.errors import Terminated, UserError
 from workflow_scripts.sft import sft
-from workflow_scripts.training import validation
+from workflow_scripts.training import checkpoints, validation
 from workflow_scripts.training.progress import Progress
+from workflow_scripts.training.trainers import SharedPrefixSFTTrainer
 
 
 def trained(workplace, stage: str) -> tuple[dict, dict]:
@@ -72,6 +75,32 @@ def test_a_resumed_training_knows_the_best_model_of_before(workplace, monkeypatc
     for key in ("steps", "best_step", "validation_loss"):
         assert resumed[key] == whole[key]
     assert all(kept[name].equal(same[name]) for name in kept)
+
+
+def test_a_training_that_was_to_stop_early_stops_when_it_is_resumed(workplace, monkeypatch):
+    own = workplace.settings.sft
+    own.warmup, own.learning_rate, own.epochs, own.validation_steps, own.patience = 0.99, 0.15, 3, 1, 1
+    own.log_steps = 100
+    whole, kept = trained(workplace, "sft")
+
+    def kill(trainer):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(SharedPrefixSFTTrainer, "_load_best_model", kill)
+        trained(workplace, "sft")
+    resumed, same = trained(workplace, "sft")
+    for key in ("steps", "best_step", "validation_loss", "final_loss"):
+        assert resumed[key] == whole[key]
+    assert all(kept[name].equal(same[name]) for name in kept)
+
+
+def test_a_signal_during_a_validation_stops_the_training_after_it(workplace, monkeypatch):
+    workplace.settings.sft.validation_steps = 2
+    monkeypatch.setattr(Progress, "on_evaluate", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(Terminated, match="stopped by SIGTERM after step 2 of"):
+        trained(workplace, "sft")
+    assert checkpoints.newest(workplace.layout.checkpoints("sft", workplace.run)).name == "checkpoint-2"
 
 
 def test_sft_is_validated_on_other_rows_and_trains_on_all_of_its_own(corpus):

@@ -2,6 +2,9 @@
 
 import logging
 import re
+from pathlib import Path
+
+from safetensors import safe_open
 
 from workflow_scripts.errors import UserError
 from workflow_scripts.settings import Lora
@@ -26,6 +29,12 @@ def targets(names: list[str], vision: bool) -> list[str]:
             "no text projection matches the LoRA targets; this architecture is not in models/adapters.py"
         )
     return hit
+
+
+def adapts_vision(path: Path) -> bool:
+    """Whether the adapter in the folder `path` is on the vision tower too."""
+    with safe_open(path / "adapter_model.safetensors", "pt") as adapter:
+        return any(".visual." in name for name in adapter.keys())  # noqa: SIM118 - no dict
 
 
 def lora_config(model, settings: Lora):

@@ -13,6 +13,7 @@ logger = logging.getLogger(__name__)
 
 FINGERPRINT = "fingerprint.json"
 MANIFEST = "contents.json"  # the last file of a checkpoint
+KEPT = 2  # the newest ones; with validation, the best and the newest
 HASHED_BYTES = 2**26  # of larger files the manifest has the size alone: hashing would hold up the training
 
 

@@ -18,8 +18,11 @@ def share_prefixes(backbone: torch.nn.Module) -> None:
     tail length], places in the flattened sequences; pixel_values with image_grid_thw, or image_features
     [image tokens, hidden size], of the distinct images (without a grid there are none, and the tower rests);
     occurrences, which image each run of image tokens shows.
-    Batches without a tree, as in generation, pass unchanged.
+    Batches without a tree, as in generation, pass unchanged. A second call changes nothing.
     """
+    if getattr(backbone, "shares_prefixes", False):
+        return
+    backbone.shares_prefixes = True
     entered: list[tuple[torch.Tensor, torch.Tensor | None]] = []
 
     def before(module, args, kwargs):

@@ -11,7 +11,7 @@ from workflow_scripts.errors import STOPPING, Terminated
 
 
 class StopOnSignal(TrainerCallback):
-    """Save a checkpoint and stop at the end of the step during which one of STOPPING came."""
+    """Save a checkpoint and stop after the step during which one of STOPPING came; a validation comes to its end."""
 
     def __init__(self) -> None:
         self.received = 0
@@ -29,16 +29,19 @@ class StopOnSignal(TrainerCallback):
     def _receive(self, number: int, frame) -> None:
         self.received = number
 
-    def on_step_end(self, args, state, control, **kwargs):
+    def _told(self, args) -> bool:
         if args.world_size > 1:  # all must stop after the same step, whenever each of them was told
             latest = torch.tensor(self.received, device=args.device)
             torch.distributed.all_reduce(latest, torch.distributed.ReduceOp.MAX)
             self.received = int(latest)
-        if self.received:
-            control.should_save = control.should_training_stop = True
+        return bool(self.received)
 
-    def on_train_end(self, args, state, control, **kwargs):
-        if self.received and state.global_step < state.max_steps:
+    def on_step_end(self, args, state, control, **kwargs):
+        if self._told(args):
+            control.should_save = True
+
+    def on_save(self, args, state, control, **kwargs):
+        if self._told(args) and state.global_step < state.max_steps:
             raise Terminated(
                 self.received,
                 f" after step {state.global_step} of {state.max_steps}, which is saved; start again to go on",

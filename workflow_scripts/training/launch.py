@@ -2,18 +2,29 @@
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from workflow_scripts.errors import UserError
 from workflow_scripts.settings import Training
+from workflow_scripts.training import memory
 
 logger = logging.getLogger(__name__)
 
+# How long torchrun waits for processes that were told to stop: a checkpoint of full training is large, and where one
+# process has failed, the others may hang.
+SHUTDOWN_SECONDS = 180
 
-def launch_or_run(module: str, arguments: list[str], settings: Training, run: Callable[[], dict]) -> int:
+
+def launch_or_run(
+    module: str, arguments: list[str], settings: Training, checkpoints: Path, run: Callable[[], dict]
+) -> int:
     """Call `run` here, or run `python -m module` once per GPU; returns the exit status.
+
+    Several processes start again where they ran out of memory and left a smaller token budget in `checkpoints`.
 
     Comes before anything that touches CUDA, which looks at CUDA_VISIBLE_DEVICES once.
     """
@@ -24,7 +35,7 @@ def launch_or_run(module: str, arguments: list[str], settings: Training, run: Ca
         else:
             gpus = _gpus_here(settings)
             if gpus or settings.nodes > 1:
-                return _wait_for(launcher(module, arguments, gpus, settings.nodes, os.environ))
+                return _launched(launcher(module, arguments, gpus, settings.nodes, os.environ), checkpoints)
     metrics = run()
     logger.info("%d steps in %.0f s, loss %.4f", metrics["steps"], metrics["seconds"], metrics["final_loss"])
     return 0
@@ -43,7 +54,10 @@ def launcher(
     Of several nodes in a SLURM allocation, srun starts torchrun on each, unless this runs on each already.
     Elsewhere this command is started on every node by hand, with MASTER_ADDR (and MASTER_PORT) naming one of them.
     """
-    torchrun = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={max(1, gpus)}"]
+    torchrun = [
+        sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={max(1, gpus)}",
+        "--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1", f"--shutdown-timeout={SHUTDOWN_SECONDS}",
+    ]  # fmt: skip
     training = ["--module", module, *arguments]
     if nodes == 1:
         return [*torchrun, "--standalone", *training], dict(environment)
@@ -104,20 +118,34 @@ def _first_node(nodes: int, environment: Mapping[str, str]) -> str:
         raise UserError(
             f"nodes: {nodes} asked for, and the SLURM allocation has {allocated}; give sbatch --nodes={nodes}"
         )
-    listed = subprocess.run(
-        ["scontrol", "show", "hostnames", environment["SLURM_JOB_NODELIST"]],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    try:
+        listed = subprocess.run(
+            ["scontrol", "show", "hostnames", environment["SLURM_JOB_NODELIST"]],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise UserError(
+            f"nodes: {nodes}: scontrol does not tell the nodes of the allocation ({error}); check SLURM's commands here"
+        ) from error
     return f"{listed.stdout.split()[0]}:{20000 + int(environment['SLURM_JOB_ID']) % 10000}"
 
 
-def _wait_for(command: tuple[list[str], dict[str, str]]) -> int:
-    arguments, environment = command
+def _launched(command: tuple[list[str], dict[str, str]], checkpoints: Path) -> int:
+    while True:
+        retries = memory.retries(checkpoints)
+        status = _wait_for(*command)
+        if not status or memory.retries(checkpoints) == retries:
+            return status
+        logger.warning("starting all processes again")
+
+
+def _wait_for(arguments: list[str], environment: dict[str, str]) -> int:
     with subprocess.Popen(arguments, env=environment) as process:
         try:
             return process.wait()
         except BaseException:
-            process.terminate()  # it ends its workers, and is waited for
+            # It ends its workers, and is waited for. At SIGTERM, srun would kill them.
+            process.send_signal(signal.SIGUSR1)
             raise

@@ -1,40 +1,70 @@
 """When a training runs out of GPU memory: what to change, and a smaller budget for the next try."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import torch
 
 from workflow_scripts import files
 from workflow_scripts.errors import UserError
 from workflow_scripts.settings import Training
 from workflow_scripts.training import checkpoints
-from workflow_scripts.training.plan import Row, cost
+from workflow_scripts.training.plan import Row, load
 
 BUDGET = "token_budget.json"  # beside the checkpoints, and gone with them when a parameter changes
 
 
+class BatchTooLarge(Exception):
+    """The batch `rows` did not fit into memory at `step`; 0 is before the first."""
+
+    def __init__(self, rows: list[int], step: int) -> None:
+        super().__init__(rows, step)
+        self.rows, self.step = rows, step
+
+
+@contextmanager
+def of_batch(rows: list[int], step: int) -> Iterator[None]:
+    """Say of memory that runs out in the block that it was for these rows."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise BatchTooLarge(rows, step) from error
+
+
 class OutOfMemory(UserError):
-    """A batch did not fit: the message says which, and which settings make it smaller.
+    """A batch made by `settings` was too large; a smaller token budget may help."""
 
-    `batch` are row numbers of `costs`, and `settings` those that made it.
-    """
-
-    def __init__(
-        self, stage: str, settings: Training, step: int, batch: list[int], costs: list[Row], image_side: int
-    ) -> None:
+    def __init__(self, message: str, settings: Training) -> None:
+        super().__init__(message)
         self.settings = settings
-        tokens = cost(costs, batch)
-        images = sum({costs[row].image: costs[row].shared_tokens for row in batch}.values())
+
+
+@contextmanager
+def explained(stage: str, settings: Training, costs: list[Row], image_side: int) -> Iterator[None]:
+    """Say what to change where memory runs out in the block: of rows with these `costs`, an OutOfMemory."""
+    try:
+        yield
+    except BatchTooLarge as error:
+        run = load(costs, error.rows)
         ways = [
-            f"{stage}.micro_batch_tokens ({settings.micro_batch_tokens}) below {tokens}",
-            f"data.max_image_side ({image_side}) lower: {images} of these tokens are of images",
+            f"{stage}.micro_batch_tokens ({settings.micro_batch_tokens}) below {run.tokens}",
+            f"data.max_image_side ({image_side}) lower: {run.image_tokens} of these tokens are of images",
         ]
-        if not settings.gradient_checkpointing:
-            ways.append(f"{stage}.gradient_checkpointing: true")
-        if not settings.strategy.startswith("zero3"):
-            ways.append(f"{stage}.strategy: zero3 on more GPUs")
-        super().__init__(
-            f"out of GPU memory at step {step}, in a batch of {len(batch)} rows and {tokens} tokens; set one of: "
-            + "; ".join(ways)
-        )
+        what = f"at step {error.step}, in a batch of {run.rows} rows and {run.tokens} tokens"
+        raise OutOfMemory(_message(what, ways, stage, settings), settings) from error
+    except torch.OutOfMemoryError as error:
+        ways = [f"{stage}.method: lora"] if settings.method == "full" else []
+        raise UserError(_message("by the model alone", ways, stage, settings)) from error
+
+
+def _message(what: str, ways: list[str], stage: str, settings: Training) -> str:
+    if not settings.gradient_checkpointing:
+        ways = [*ways, f"{stage}.gradient_checkpointing: true"]
+    if not settings.strategy.startswith("zero3"):
+        ways = [*ways, f"{stage}.strategy: zero3 on more GPUs"]
+    ways = ways or [f"{stage}.gpus or {stage}.nodes higher"]
+    return f"out of GPU memory {what}; set one of: {'; '.join(ways)}"
 
 
 def within_budget(settings: Training, folder: Path, depends_on: dict) -> Training:
@@ -43,6 +73,12 @@ def within_budget(settings: Training, folder: Path, depends_on: dict) -> Trainin
     if not kept.is_file() or not checkpoints.belong(folder, depends_on):
         return settings
     return settings.model_copy(update={"micro_batch_tokens": files.read_json(kept)["micro_batch_tokens"]})
+
+
+def retries(folder: Path) -> int:
+    """How often the training whose checkpoints are in `folder` has started over with a smaller budget."""
+    kept = folder / BUDGET
+    return files.read_json(kept)["retries"] if kept.is_file() else 0
 
 
 def halve(settings: Training, folder: Path) -> int | None:
@@ -55,10 +91,10 @@ def halve(settings: Training, folder: Path) -> int | None:
     before = files.read_json(kept) if kept.is_file() else {}
     if before.get("micro_batch_tokens", settings.micro_batch_tokens) < settings.micro_batch_tokens:
         return before["micro_batch_tokens"]  # another process of the same try was faster
-    retries = 1 + before.get("retries", 0)
-    if retries > settings.oom_retries:
+    tries = 1 + before.get("retries", 0)
+    if tries > settings.oom_retries:
         return None
     checkpoints.discard(folder)
     smaller = max(1, settings.micro_batch_tokens // 2)
-    files.write_json(kept, {"micro_batch_tokens": smaller, "retries": retries})
+    files.write_json(kept, {"micro_batch_tokens": smaller, "retries": tries})
     return smaller

@@ -10,13 +10,14 @@ OPEN_BATCHES = 8  # how many unfinished batches a group may be placed in
 
 @dataclass(frozen=True)
 class Row:
-    """What planning needs of a row: what it shares with others of its `image`, and its own tokens.
+    """What planning needs of a row: its images, each with its tokens, and how many tokens are its own.
 
-    `total_tokens` is what its sequences (one, two of a pair) hold when each is run on its own.
+    Rows of the same `image`, the first of them, are planned together. `total_tokens` is what its sequences (one, two
+    of a pair) hold when each is run on its own.
     """
 
     image: str
-    shared_tokens: int
+    images: tuple[tuple[str, int], ...]
     own_tokens: int
     total_tokens: int
 
@@ -75,25 +76,31 @@ def batches(
 
 def cost(rows: Sequence[Row], batch: Sequence[int]) -> int:
     """Unique tokens of a batch: each image once, each row's own."""
-    shared = {rows[index].image: rows[index].shared_tokens for index in batch}
-    return sum(shared.values()) + sum(rows[index].own_tokens for index in batch)
+    return _image_tokens(rows, batch) + sum(rows[index].own_tokens for index in batch)
 
 
 def load(rows: Sequence[Row], batch: Sequence[int]) -> Load:
-    """What one batch is; a row of several images counts with its first."""
-    shared = {rows[index].image: rows[index].shared_tokens for index in batch}
+    """What one batch is."""
     return Load(
         rows=len(batch),
-        images=sum(tokens > 0 for tokens in shared.values()),
-        image_tokens=sum(shared.values()),
+        images=len({image for index in batch for image, _ in rows[index].images}),
+        image_tokens=_image_tokens(rows, batch),
         tokens=cost(rows, batch),
         total_tokens=sum(rows[index].total_tokens for index in batch),
     )
 
 
+def _image_tokens(rows: Sequence[Row], batch: Sequence[int]) -> int:
+    """Of several images, rows share those that both begin with."""
+    beginnings = {
+        rows[index].images[:end] for index in batch for end in range(1, len(rows[index].images) + 1)
+    }
+    return sum(images[-1][1] for images in beginnings)
+
+
 def largest(rows: Sequence[Row], batches: Sequence[Sequence[int]]) -> int:
-    """The cost of the most expensive batch."""
-    return max(cost(rows, batch) for batch in batches)
+    """The cost of the most expensive batch; 0 where there is none."""
+    return max((cost(rows, batch) for batch in batches), default=0)
 
 
 def _epoch(rows: Sequence[Row], limits: Limits, chance: random.Random) -> list[list[int]]:

@@ -53,7 +53,8 @@ def costs(dataset: Dataset, dialogue: Dialogue, max_tokens: int) -> list[Row]:
         for path in row["image_paths"]:
             if path not in known:
                 known[path] = dialogue.image_tokens(*image_size(Path(path)))
-        shared = sum(known[path] for path in row["image_paths"])
+        images = tuple((path, known[path]) for path in row["image_paths"])
+        shared = sum(tokens for _, tokens in images)
         prompt = len(row["prompt_ids"]) - len(row["image_paths"])
         completions = [
             len(row[name]) for name in ("completion_ids", "chosen_ids", "rejected_ids") if name in row
@@ -65,7 +66,7 @@ def costs(dataset: Dataset, dialogue: Dialogue, max_tokens: int) -> list[Row]:
             )
         first = row["image_paths"][0] if row["image_paths"] else f"no image, {row['id']}"
         total = sum(shared + prompt + completion for completion in completions)
-        found.append(Row(first, shared, prompt + sum(completions), total))
+        found.append(Row(first, images, prompt + sum(completions), total))
     return found
 
 

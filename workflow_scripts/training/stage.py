@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
+from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
 
@@ -86,11 +86,15 @@ class Task:
         """Where unfinished training is kept."""
         return self.layout.checkpoints(self.stage.name, self.run)
 
-    def depends_on(self) -> dict:
-        """Everything that the result depends on."""
+    def depends_on(self, images: set[str]) -> dict:
+        """Everything that the result depends on; `images` are the files that the rows show."""
+        stage_settings = config.stage_settings(self.settings, self.stage.name)
+        # What else stands there about the data acts through them.
+        stage_settings["data"] = {"max_image_side": stage_settings["data"]["max_image_side"]}
         found = {
-            "settings": config.stage_settings(self.settings, self.stage.name),
+            "settings": stage_settings,
             "data": files.sha256(self.data),
+            "images": files.fingerprint([files.sha256(Path(image)) for image in sorted(images)]),
             "base_model": [str(self.base_model), loading.fingerprint(self.base_model)],
         }
         if self.own.validation_steps and self.validation_data:
@@ -123,28 +127,31 @@ def _processes() -> int:
 
 
 def _try_once(task: Task) -> dict:
-    settings, folder, depends_on = task.settings, task.folder, task.depends_on()
-    rates = trainer.part_rates(task.own)
-    # Another number of processes or strategy comes to the same result, by other steps.
-    of_checkpoints = depends_on | {"processes": [task.own.strategy, _processes()]}
-    own = memory.within_budget(task.own, folder, of_checkpoints)
-    processor = processors.load(
-        task.base_model, VERSIONS[task.run.model_version], settings.data.max_image_side
-    )
+    settings, folder = task.settings, task.folder
+    rates = trainer.part_rates(task.base_model, task.own)
+    image_side = settings.data.max_image_side
+    processor = processors.load(task.base_model, VERSIONS[task.run.model_version], image_side)
     dataset, costs, held = _rows(task, Dialogue(processor, task.run.model_version, task.run.mode))
+    depends_on = task.depends_on({path for paths in dataset["image_paths"] for path in paths})
+    # Another number of processes, strategy or precision comes to the same result, by other steps.
+    _, dtype = loading.device_and_dtype(task.own.gpus, task.own.precision)
+    of_checkpoints = depends_on | {"processes": [task.own.strategy, _processes(), str(dtype)]}
+    own = memory.within_budget(task.own, folder, of_checkpoints)
     planned = trainer.planned(own, costs, settings.seed, equal=task.stage.name == "dpo", held=held)
     # Before the model: they say how it is to be loaded.
     arguments = task.stage.configure(own, trainer.arguments(own, folder, settings.seed, planned))
-    with arguments.main_process_first(local=False):
-        resume_from = checkpoints.prepare(folder, of_checkpoints)
-    model, lora = trainer.trainable_model(task.base_model, own)
-    pixels = Pixels(processor.image_processor)
-    collator = {"processor": processor, "pixels": pixels}
-    if own.vision_cache_gb and not trainer.trains_vision(model, lora, own):
-        collator["features"] = _vision_features(own, task.layout, arguments, model, pixels, dataset)
-    collator["one_sequence"] = loading.use_tree_attention(model, arguments.device)
-    progress = Progress(planned.loads, folder)
-    with tracking.stage(settings, task.layout, task.run, task.stage.name, depends_on["settings"]) as record:
+    resume_from = _prepared(folder, of_checkpoints, arguments)
+    with (
+        memory.explained(task.stage.name, own, costs, image_side),
+        tracking.stage(settings, task.layout, task.run, task.stage.name, depends_on["settings"]) as record,
+    ):
+        model, lora = trainer.trainable_model(task.base_model, own)
+        pixels = Pixels(processor.image_processor)
+        collator = {"processor": processor, "pixels": pixels}
+        if own.vision_cache_gb and not trainer.trains_vision(task.base_model, own):
+            collator["features"] = _vision_features(own, task.layout, arguments, model, pixels, dataset)
+        collator["one_sequence"] = loading.use_tree_attention(model, arguments.device)
+        progress = Progress(planned.loads, folder)
         shared = {
             "model": model,
             "args": arguments,
@@ -157,20 +164,16 @@ def _try_once(task: Task) -> dict:
             "validation": planned.validation,
             "part_rates": rates,
         }
-        precision = [str(model.dtype), own.lora.quantize]
-        key = files.fingerprint([depends_on["data"], depends_on["base_model"], pixels.settings(), precision])
+        of_rows = [depends_on[name] for name in ("data", "images", "base_model")]
+        key = files.fingerprint([*of_rows, pixels.settings(), str(model.dtype), own.lora.quantize])
         set_seed(settings.seed)  # a new adapter is the same, however the model was loaded
         runner = task.stage.build(Inputs(collator, shared, planned.single_pass, key))
         runner.remove_callback(PrinterCallback)  # Progress says it
         if runner.is_world_process_zero():
             device = str(runner.args.device)
-            for line in summary.lines(runner.model, own, planned, device, runner.args.world_size):
+            for line in summary.lines(runner.model, own, planned, rates, device, runner.args.world_size):
                 logger.info(line)
-        try:
-            outcome = trainer.train(runner, resume_from, progress)
-        except torch.OutOfMemoryError as error:
-            step, side = runner.state.global_step + 1, settings.data.max_image_side
-            raise memory.OutOfMemory(task.stage.name, own, step, runner.batch, costs, side) from error
+        outcome = trainer.train(runner, resume_from, progress)
         metrics = {
             "stage": task.stage.name,
             "run": str(task.run),
@@ -186,6 +189,12 @@ def _try_once(task: Task) -> dict:
         record.metrics({key: value for key, value in metrics.items() if key != "curve"})
         record.artifact(trained / "metrics.json")
     return metrics
+
+
+def _prepared(folder: Path, depends_on: dict, arguments: TrainingArguments) -> Path | None:
+    """The checkpoint to resume from, if any: one process looks, and all take what it has found."""
+    found = [checkpoints.prepare(folder, depends_on) if arguments.process_index == 0 else None]
+    return broadcast_object_list(found)[0]
 
 
 def _rows(task: Task, dialogue: Dialogue) -> tuple[Dataset, list[Row], list[int]]:

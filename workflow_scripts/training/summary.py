@@ -1,6 +1,7 @@
 """What is about to be trained, in a few lines: parameters, adapters, batches, tokens and an estimate of the memory."""
 
 from collections import Counter
+from collections.abc import Mapping
 
 import torch
 from tqdm import tqdm
@@ -8,9 +9,9 @@ from tqdm import tqdm
 from workflow_scripts.models import loading
 from workflow_scripts.settings import Training
 from workflow_scripts.training import parts
-from workflow_scripts.training.trainer import Planned, part_rates
+from workflow_scripts.training.trainer import Planned
 
-# What each strategy divides among the processes; offloading keeps the optimiser's state off the GPU.
+# What each strategy divides among the processes; offloading keeps weights and the optimiser's state off the GPU.
 DIVIDED = {
     "ddp": (),
     "zero1": ("optimiser",),
@@ -22,14 +23,19 @@ DIVIDED = {
 
 
 def lines(
-    model: torch.nn.Module, settings: Training, planned: Planned, device: str, processes: int
+    model: torch.nn.Module,
+    settings: Training,
+    planned: Planned,
+    rates: Mapping[str, float],
+    device: str,
+    processes: int,
 ) -> list[str]:
-    """The summary of a training of `model`, aligned in two columns."""
+    """The summary of a training of `model`, aligned in two columns; `rates` are those of parts with one of their own."""
     found = [
         ("device", f"{device}, {_precision(model, settings)}, {settings.strategy}, {processes} process(es)"),
         *[("parameters" if not number else "", text) for number, text in enumerate(_parameters(model))],
         *_adapters(model),
-        ("rates", _rates(settings)),
+        ("rates", _rates(settings, rates)),
         *_batches(planned, settings, processes),
         ("memory", _memory_line(memory(model, settings, planned, processes))),
     ]
@@ -76,8 +82,8 @@ def _adapters(model: torch.nn.Module) -> list[tuple[str, str]]:
     ]
 
 
-def _rates(settings: Training) -> str:
-    rates = {"": settings.learning_rate, **part_rates(settings)}
+def _rates(settings: Training, rates: Mapping[str, float]) -> str:
+    rates = {"": settings.learning_rate, **rates}
     return ", ".join(f"{part} {rate:.1e}".strip() for part, rate in rates.items())
 
 
@@ -103,7 +109,8 @@ def _batches(planned: Planned, settings: Training, processes: int) -> list[tuple
 def memory(model: torch.nn.Module, settings: Training, planned: Planned, processes: int) -> dict[str, float]:
     """Bytes that a process needs, by kind: an estimate, to which CUDA's own and fragmentation come.
 
-    Gradients are as large as what trains, AdamW's two moments twice that. Activations are those of the largest batch
+    Gradients are as large as what trains, AdamW's two moments twice that; DeepSpeed trains in 16 bits, with a copy of
+    what trains and the moments in 32 (Rajbhandari et al. 2020, arXiv 1910.02054). Activations are those of the largest batch
     after Korthikanti et al. 2022 (arXiv 2205.05198), without attention scores, which are never whole: in 16 bits a
     layer keeps 34 bytes per token and hidden unit, under gradient checkpointing 2, and 34 for the layer at work.
     """
@@ -114,10 +121,15 @@ def memory(model: torch.nn.Module, settings: Training, planned: Planned, process
         "gradients": gradients,
         "optimiser": 2 * gradients,
     }
+    _, dtype = loading.device_and_dtype(settings.gpus, settings.precision)
+    if settings.strategy.startswith("zero") and dtype == torch.bfloat16:
+        numbers = sum(map(parts.size, trained))
+        whole = sum(map(parts.size, model.parameters()))
+        needed = {"weights": 2 * whole, "gradients": 2 * numbers, "optimiser": 12 * numbers}
     for kind in DIVIDED[settings.strategy]:
         needed[kind] /= processes
     if settings.strategy == "zero3_offload":
-        needed["optimiser"] = 0
+        needed |= {"weights": 0, "optimiser": 0}
     return {**needed, "activations": _activations(model, settings, planned)}
 
 

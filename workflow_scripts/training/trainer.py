@@ -5,7 +5,7 @@ import logging
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -49,31 +49,34 @@ def planned(
 ) -> Planned:
     """Batches of up to `micro_batch_size` rows; `equal` ones for DPO, whose metrics want as many on each rank.
 
-    The rows `held` are validated on and not trained on.
+    A step takes as many batches as hold `batch_size` rows, of unequal ones on average. The rows `held` are validated
+    on and not trained on.
     """
     ranks, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
     try:
-        rows, _ = micro_batches(settings.batch_size, settings.micro_batch_size, ranks)
+        most, _ = micro_batches(settings.batch_size, settings.micro_batch_size, ranks)
     except ValueError as error:
         raise UserError(str(error)) from None
-    limits = plan.Limits(rows, settings.micro_batch_tokens, settings.rows_per_image)
 
-    everything = range(len(costs))
-    trained = sorted(set(everything) - set(held))
-
-    def batches(rows: Sequence[int], epochs: float, equal: bool = equal) -> list[list[list[int]]]:
+    def batches(rows: Sequence[int], epochs: float, equal: bool = equal) -> tuple[list, float]:
+        """The batches of each rank, and how many rows each of them holds, or does on average."""
         chosen = [costs[row] for row in rows]
-        made = plan.batches(chosen, limits, epochs, seed, ranks, equal)
-        return [[[rows[place] for place in batch] for batch in mine] for mine in made]
+        # Batches of equal size cannot be filled to the token limit one by one: all of them are made smaller.
+        sizes = [size for size in range(most, 0, -1) if settings.batch_size % (size * ranks) == 0]
+        for size in sizes if equal else [most]:
+            limits = plan.Limits(size, settings.micro_batch_tokens, settings.rows_per_image)
+            made = plan.batches(chosen, limits, epochs, seed, ranks, equal)
+            together = [*itertools.chain(*made)]
+            if plan.largest(chosen, together) <= limits.tokens:
+                break
+        mean = sum(map(len, together)) / max(1, len(together))
+        return [
+            [[rows[place] for place in batch] for batch in mine] for mine in made
+        ], size if equal else mean
 
-    # Batches of equal size cannot be filled to the token limit one by one: all of them are made smaller.
-    while equal and limits.rows > 1:
-        if plan.largest(costs, [*itertools.chain(*batches(trained, settings.epochs))]) <= limits.tokens:
-            break
-        smaller = [size for size in range(1, limits.rows) if settings.batch_size % (size * ranks) == 0]
-        limits = replace(limits, rows=max(smaller))
-    accumulation = settings.batch_size // (limits.rows * ranks)
-    training = batches(trained, settings.epochs)
+    trained = sorted(set(range(len(costs))) - set(held))
+    training, rows_each = batches(trained, settings.epochs)
+    accumulation = max(1, round(settings.batch_size / (rows_each * ranks)))
     if settings.max_steps:
         training = [mine[: settings.max_steps * accumulation] for mine in training]
     loads = [[plan.load(costs, batch) for batch in mine] for mine in training]
@@ -81,8 +84,8 @@ def planned(
         len(trained),
         training[rank],
         accumulation,
-        batches(everything, 1)[rank],
-        batches(held, 1, equal=True)[rank],
+        batches(range(len(costs)), 1)[0][rank],
+        batches(held, 1, equal=True)[0][rank],
         _steps(loads, accumulation),
         max(itertools.chain(*loads), key=lambda load: load.tokens),
     )
@@ -111,8 +114,8 @@ def arguments(settings: Training, folder: Path, seed: int, planned: Planned) -> 
         "weight_decay": settings.weight_decay,
         "seed": seed,
         "logging_steps": min(settings.log_steps, planned.steps),
+        "logging_first_step": True,
         "save_steps": settings.save_steps,
-        "save_total_limit": 2,
         **validation.arguments(settings),
         **optional.liger(settings, device),
         "logging_nan_inf_filter": False,  # the trainers refuse such a loss
@@ -139,6 +142,18 @@ def trainable_model(path: Path, settings: Training):
     A GPU trains LoRA on bf16 weights and full weights in fp32 under bf16 autocast. DeepSpeed and FSDP place the
     weights themselves; the trainer's arguments must exist before.
     """
+    model, lora = _trainable_model(path, settings)
+    if settings.method == "lora" and trains_vision(path, settings):
+        # Reentrant checkpointing, which TRL takes under ZeRO-3, gives no gradient to a block whose input wants none.
+        loading.backbone(model).visual.patch_embed.register_forward_hook(_wants_gradient)
+    return model, lora
+
+
+def _wants_gradient(module, inputs, output: torch.Tensor) -> torch.Tensor:
+    return output.requires_grad_(torch.is_grad_enabled())
+
+
+def _trainable_model(path: Path, settings: Training):
     device, dtype = loading.device_and_dtype(settings.gpus, settings.precision)
     placed = settings.strategy == "ddp"
     if settings.method == "full":
@@ -158,12 +173,14 @@ def trainable_model(path: Path, settings: Training):
     return model, adapters.lora_config(model, settings.lora)
 
 
-def part_rates(settings: Training) -> dict[str, float]:
-    """Learning rates of the parts that have one of their own; a UserError where the part does not train."""
+def part_rates(path: Path, settings: Training) -> dict[str, float]:
+    """Learning rates of the parts of the model at `path` with one of their own; a UserError where it does not train."""
     rates = {"merger": settings.merger_learning_rate, "vision": settings.vision_learning_rate}
     rates = {part: rate for part, rate in rates.items() if rate is not None}
-    if rates and not _adapts_vision(settings):
-        key = "lora.vision: true" if settings.method == "lora" else "freeze_vision: false"
+    if rates and not trains_vision(path, settings):
+        key = "freeze_vision: false"
+        if settings.method == "lora":
+            key = "sft.lora.vision: true" if loading.is_adapter(path) else "lora.vision: true"
         raise UserError(
             f"{', '.join(f'{part}_learning_rate' for part in rates)}: the vision tower, which the merger is part of, "
             f"is frozen; set {key}, or leave the rate empty"
@@ -171,15 +188,11 @@ def part_rates(settings: Training) -> dict[str, float]:
     return rates
 
 
-def _adapts_vision(settings: Training) -> bool:
-    return settings.lora.vision if settings.method == "lora" else not settings.freeze_vision
-
-
-def trains_vision(model, lora, settings: Training) -> bool:
-    """Whether the vision tower of a `trainable_model` changes: with a new adapter `lora`, an old one, or itself."""
-    if lora:
-        return settings.lora.vision
-    return any(parameter.requires_grad for parameter in loading.backbone(model).visual.parameters())
+def trains_vision(path: Path, settings: Training) -> bool:
+    """Whether the vision tower of the model at `path` changes: itself, or an adapter that is there or a new one."""
+    if settings.method == "full":
+        return not settings.freeze_vision
+    return adapters.adapts_vision(path) if loading.is_adapter(path) else settings.lora.vision
 
 
 def train(trainer: Trainer, resume_from: Path | None, progress: Progress) -> dict:
@@ -218,8 +231,11 @@ def save(trainer: Trainer, processor, folder: Path, checkpoints: Path, metrics: 
     for leftover in ("training_args.bin", "README.md"):
         (final / leftover).unlink(missing_ok=True)
     processor.save_pretrained(final)
+    # Other GPUs come to other weights by the same settings.
+    weights = [files.sha256(file) for file in sorted(final.glob("*.safetensors"))]
+    metrics["fingerprint"] = files.fingerprint([metrics["fingerprint"], weights])
     files.write_json(final / "metrics.json", metrics)
     with files.replacing_folder(folder) as temporary:
         temporary.rmdir()
-        os.rename(final, temporary)
+        shutil.move(final, temporary)  # checkpoints may lie on another disk
     shutil.rmtree(checkpoints)

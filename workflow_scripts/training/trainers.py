@@ -15,13 +15,14 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader
 from tqdm import tqdm
+from transformers.trainer_utils import rotate_checkpoints
 from trl import DPOTrainer, SFTTrainer
 from trl.models import prepare_deepspeed
 
 from workflow_scripts import files
 from workflow_scripts.errors import STOPPING, UserError
 from workflow_scripts.models import loading
-from workflow_scripts.training import checkpoints, parts
+from workflow_scripts.training import checkpoints, memory, parts
 from workflow_scripts.training.collators import REFERENCE_COLUMNS
 from workflow_scripts.training.engine import share_prefixes
 
@@ -29,17 +30,17 @@ from workflow_scripts.training.engine import share_prefixes
 class PlannedBatches:
     """A trainer whose batches are planned beforehand: this process's lists of row numbers, for the whole run.
 
-    `validation` are those of a validation. It stops at a loss that is not finite, and its checkpoints are known to be
-    whole. `batch` is the one that runs.
+    `validation` are those of a validation. It stops at a loss that is not finite, names the batch that did not fit
+    into memory, and its checkpoints are known to be whole.
     """
 
     def __init__(
         self, *args, planned: list[list[int]], validation: Sequence[list[int]] = (), **kwargs
     ) -> None:
         self.planned, self.validation = planned, validation
-        self.batch: list[int] = []
         self._of_step: list[list[int]] = []
         super().__init__(*args, **kwargs)
+        share_prefixes(loading.backbone(self.model))
 
     def get_train_dataloader(self) -> DataLoader:
         """The planned batches in their order; skipping some on resumption decodes nothing."""
@@ -47,6 +48,7 @@ class PlannedBatches:
 
     def get_eval_dataloader(self, eval_dataset: Dataset | None = None) -> DataLoader:
         """The batches of a validation, whose rows lie in the same dataset as those that are trained on."""
+        self._to_validate = iter(self.validation)
         return self.loader(self.train_dataset, self.validation)
 
     def loader(self, dataset: Dataset, batches: Sequence[list[int]]) -> DataLoader:
@@ -68,14 +70,20 @@ class PlannedBatches:
 
     def training_step(self, *args, **kwargs) -> torch.Tensor:
         """One forward and backward pass; a loss that is not finite is a UserError before it reaches the weights."""
-        self.batch = next(self._to_come)
-        loss = super().training_step(*args, **kwargs)
+        batch, step = next(self._to_come), self.state.global_step + 1
+        with memory.of_batch(batch, step):
+            loss = super().training_step(*args, **kwargs)
         if not torch.isfinite(loss):
-            raise self._not_finite(f"the loss is {float(loss)}", self.state.global_step + 1, self.batch)
+            raise self._not_finite(f"the loss is {float(loss)}", step, batch)
         return loss
 
+    def prediction_step(self, *args, **kwargs) -> tuple:
+        """One forward pass of a validation."""
+        with memory.of_batch(next(self._to_validate), self.state.global_step):
+            return super().prediction_step(*args, **kwargs)
+
     def _get_grad_norm(self, model, grad_norm=None):
-        """The last look before the optimiser's step: a finite loss may have a gradient that is not."""
+        """A finite loss may have a gradient that is not; the optimiser's step comes after, or a checkpoint at least."""
         norm = super()._get_grad_norm(model, grad_norm)
         if norm is not None and not math.isfinite(norm):
             rows = list(chain(*self._of_step))
@@ -83,6 +91,7 @@ class PlannedBatches:
         return norm
 
     def _save_checkpoint(self, model, trial) -> None:
+        """Save and seal a checkpoint, and only then remove those that it takes the place of."""
         trained = (parameter for parameter in self.model.parameters() if parameter.requires_grad)
         if not all(parameter.isfinite().all() for parameter in trained):
             rows = list(chain(*self._of_step))
@@ -91,6 +100,8 @@ class PlannedBatches:
         self.accelerator.wait_for_everyone()  # every process has written its random state
         if self.args.should_save:
             checkpoints.seal(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
+            rotate_checkpoints(self.args.output_dir, checkpoints.KEPT, self.state.best_model_checkpoint)
+        self.accelerator.wait_for_everyone()
 
     def _not_finite(self, what: str, step: int, rows: list[int]) -> UserError:
         kept = checkpoints.newest(Path(self.args.output_dir))
@@ -100,11 +111,27 @@ class PlannedBatches:
         )
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
-        if isinstance(self.model, PeftModel) or self.is_fsdp_enabled:
-            return super()._load_from_checkpoint(resume_from_checkpoint, model)
-        # transformers 5.23 saves whole models in the hub's layout but loads them as if it were the model's own: the
-        # experts of an MoE would stay as they were before training.
-        kept = type(self.model).from_pretrained(resume_from_checkpoint, dtype=self.model.dtype)
+        if self._is_whole_model:
+            self._load_whole(resume_from_checkpoint)
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_best_model(self) -> None:
+        if self._is_whole_model:
+            self._load_whole(self.state.best_model_checkpoint)
+        else:
+            super()._load_best_model()
+
+    @property
+    def _is_whole_model(self) -> bool:
+        return not (isinstance(self.model, PeftModel) or self.is_fsdp_enabled or self.is_deepspeed_enabled)
+
+    def _load_whole(self, checkpoint: str) -> None:
+        """transformers 5.23 saves whole models in the hub's layout but loads them as if it were the model's own.
+
+        The experts of an MoE would stay as they were.
+        """
+        kept = type(self.model).from_pretrained(checkpoint, dtype=self.model.dtype)
         self.model.load_state_dict(kept.state_dict())
 
 
@@ -161,7 +188,6 @@ class SharedPrefixSFTTrainer(PlannedBatches, PartRates, SFTTrainer):
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        share_prefixes(loading.backbone(self.model))
         # Glm4v declares that its own loss cannot count tokens over accumulation steps; TRL's, which is used, can.
         self.model_accepts_loss_kwargs = True
 
@@ -201,7 +227,8 @@ class SharedPrefixDPOTrainer(PlannedBatches, PartRates, DPOTrainer):
         found = []
         bar = tqdm(self.passes, unit="batch", desc="reference", disable=None, leave=False)
         for rows, batch in zip(bar, self.loader(dataset, self.passes), strict=True):
-            sides = self.compute_ref_log_probs(model, self._prepare_inputs(batch))
+            with memory.of_batch(rows, step=0):
+                sides = self.compute_ref_log_probs(model, self._prepare_inputs(batch))
             found += zip(rows, *(side.tolist() for side in sides), strict=True)
         found = gather_object(found)
         if self.accelerator.is_main_process:

@@ -59,11 +59,21 @@ def arguments(settings: Training) -> dict:
     }
 
 
-def callbacks(settings: Training) -> list[EarlyStoppingCallback]:
+class EarlyStopping(EarlyStoppingCallback):
+    """Also where a training is resumed from the checkpoint that was to be its last: after a step that counts for nothing."""
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if self.early_stopping_patience_counter >= self.early_stopping_patience:
+            control.should_training_stop = True
+            control.should_log = control.should_evaluate = control.should_save = False
+            state.global_step -= 1
+
+
+def callbacks(settings: Training) -> list[EarlyStopping]:
     """Early stopping where it is asked for."""
     if not (settings.validation_steps and settings.patience):
         return []
-    return [EarlyStoppingCallback(settings.patience)]
+    return [EarlyStopping(settings.patience)]
 
 
 def outcome(state: TrainerState) -> dict:
