@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -120,7 +121,7 @@ def case(folder: Path, questions: int, side: int) -> Case:
 def model():
     """A model with random weights, the same every time; the vision tower is frozen.
 
-    On a GPU it has the shapes of GLM-4.1V-9B, with as many text layers as half of the free memory holds in bf16.
+    On a GPU it has the shapes of GLM-4.1V-9B, with as many text layers as a quarter of the free memory holds in bf16.
     """
     on_gpu = torch.cuda.is_available()
     config = standins.model_config(VERSIONS[VERSION])
@@ -128,8 +129,7 @@ def model():
     config.vision_config.update(LARGE_VISION if on_gpu else SMALL_VISION)
     text, vision = config.text_config, config.vision_config
     if on_gpu:
-        free, _ = torch.cuda.mem_get_info()
-        text.num_hidden_layers = max(2, min(text.num_hidden_layers, free // 2 // LARGE_LAYER_BYTES))
+        text.num_hidden_layers = max(2, min(text.num_hidden_layers, _layers_that_fit()))
     text.head_dim = text.hidden_size // text.num_attention_heads
     half = text.head_dim // 4  # of the rotated dimensions, which are half of a head's
     text.rope_parameters["mrope_section"] = [half - 2 * (half * 3 // 8), half * 3 // 8, half * 3 // 8]
@@ -141,6 +141,12 @@ def model():
     for parameter in made.model.visual.parameters():
         parameter.requires_grad_(False)
     return made
+
+
+@cache  # both trainings have the same model
+def _layers_that_fit() -> int:
+    free, _ = torch.cuda.mem_get_info()
+    return free // 4 // LARGE_LAYER_BYTES
 
 
 def adapter(trained, method: str):
@@ -191,6 +197,7 @@ def in_order(case: Case) -> list[list[int]]:
 
 
 def unique_tokens(case: Case, collator, dataset) -> int:
-    """Tokens that the language model runs over in an epoch, padding included."""
+    """Tokens of an epoch's trees, padding apart."""
     batches = (collator([dataset[index] for index in batch]) for batch in in_order(case))
-    return sum(batch["tree"]["input_ids"].numel() for batch in batches)
+    padding = case.processor.tokenizer.pad_token_id
+    return sum(int((batch["tree"]["input_ids"] != padding).sum()) for batch in batches)

@@ -12,9 +12,11 @@ from trl.trainer.utils import add_fused_lm_head
 
 from workflow_scripts.models import adapters, loading, standins
 from workflow_scripts.models.catalogue import VERSIONS
+from workflow_scripts.models.pixels import Pixels
 from workflow_scripts.settings import Lora
 from workflow_scripts.training import engine
 from workflow_scripts.training.collators import IGNORED, PreferenceCollator, SftCollator
+from workflow_scripts.training.features import FeatureStore, store_key
 from workflow_scripts.training.trainers import SharedPrefixDPOTrainer, SharedPrefixSFTTrainer
 
 STEPS, MICRO, ACCUMULATION = 20, 4, 2
@@ -75,8 +77,17 @@ def model(corpus):
     return standins.pretrained_model(VERSIONS[corpus.version])
 
 
-def sft_trainers(corpus, folder, method="full", **changes):
+def features(corpus, folder, dataset) -> FeatureStore:
+    """The vision features of all images, kept in `folder`."""
+    backbone, pixels = model(corpus).model, Pixels(corpus.processor.image_processor)
+    store = FeatureStore(folder / "features", store_key(backbone, pixels))
+    store.fill(backbone, pixels, [path for paths in dataset["image_paths"] for path in paths], 2**30)
+    return store
+
+
+def sft_trainers(corpus, folder, method="full", cached=False, **changes):
     ours, stock_rows = corpus.sft()
+    kept = features(corpus, folder, ours) if cached else None
     stock = StockSFT(
         model(corpus),
         args=SFTConfig(**arguments(folder / "stock", **changes)),
@@ -92,15 +103,16 @@ def sft_trainers(corpus, folder, method="full", **changes):
         ),
         train_dataset=ours,
         processing_class=corpus.processor,
-        data_collator=SftCollator(**corpus.collator()),
+        data_collator=SftCollator(**corpus.collator(), features=kept),
         peft_config=lora(corpus) if method == "lora" else None,
         planned=in_order(len(ours), STEPS * ACCUMULATION),
     )
     return mine, stock
 
 
-def dpo_trainers(corpus, folder, method="full"):
+def dpo_trainers(corpus, folder, method="full", cached=False):
     ours, stock_rows = corpus.pairs()
+    kept = features(corpus, folder, ours) if cached else None
     common = {"beta": 0.1, "loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.5]}
     stock = StockDPO(
         model(corpus),
@@ -116,7 +128,7 @@ def dpo_trainers(corpus, folder, method="full"):
         args=DPOConfig(**arguments(folder / "mine"), **common, precompute_ref_log_probs=True),
         train_dataset=ours,
         processing_class=corpus.processor,
-        data_collator=PreferenceCollator(**corpus.collator()),
+        data_collator=PreferenceCollator(**corpus.collator(), features=kept),
         peft_config=lora(corpus) if method == "lora" else None,
         planned=planned,
         reference=folder / "reference.safetensors",
@@ -145,6 +157,7 @@ def relative(left: torch.Tensor, right: torch.Tensor) -> float:
         ("lora", {}),
         ("lora", {"gradient_checkpointing": True}),
         ("full", {"gradient_checkpointing": True}),
+        ("lora", {"cached": True}),
     ],
 )
 def test_sft_losses_equal_stock(corpus, tmp_path, method, changes):
@@ -152,9 +165,9 @@ def test_sft_losses_equal_stock(corpus, tmp_path, method, changes):
     assert losses(mine) == pytest.approx(losses(stock), abs=1e-5)
 
 
-@pytest.mark.parametrize("method", ["full", "lora"])
-def test_dpo_losses_equal_stock(corpus, tmp_path, method):
-    mine, stock = dpo_trainers(corpus, tmp_path, method)
+@pytest.mark.parametrize(("method", "cached"), [("full", False), ("lora", False), ("lora", True)])
+def test_dpo_losses_equal_stock(corpus, tmp_path, method, cached):
+    mine, stock = dpo_trainers(corpus, tmp_path, method, cached)
     assert losses(mine) == pytest.approx(losses(stock), abs=1e-5)
 
 
@@ -175,6 +188,31 @@ def test_a_wrong_mask_is_noticed(corpus, tmp_path, monkeypatch):
 
 
 @torch.no_grad()
+def test_a_batch_comes_to_what_its_rows_come_to_alone(corpus):
+    """Without an image, with one twice, with two in either order, with an answer of one token."""
+    first, second, *_ = (str(corpus.folder / f"{number}.png") for number in range(3))
+    question = corpus.dialogue.tokens("is there a nodule")
+    image = corpus.processor.image_token_id
+    rows = [
+        {"prompt_ids": [image] * len(shown) + question, "completion_ids": answer, "image_paths": shown}
+        for shown in ([], [first], [first, first], [first, second], [second, first])
+        for answer in ([question[-1]], question)
+    ]
+    collate, trained = SftCollator(**corpus.collator()), model(corpus)
+    engine.share_prefixes(trained.model)
+
+    def hidden(*batch: dict) -> list[torch.Tensor]:
+        inputs = collate(list(batch))
+        labels = inputs.pop("labels")
+        states = trained.model(**inputs).last_hidden_state
+        # A token is predicted where the one before it stands.
+        return [row[:-1][kept[1:]] for row, kept in zip(states, labels != IGNORED, strict=True)]
+
+    for row, together in zip(rows, hidden(*rows), strict=True):
+        assert relative(together, *hidden(row)) < 1e-5
+
+
+@torch.no_grad()
 def test_flex_attention_comes_to_the_same(corpus):
     """As on a GPU, all trees in one sequence; on a CPU flex attention runs uncompiled and forward only."""
 
@@ -183,9 +221,9 @@ def test_flex_attention_comes_to_the_same(corpus):
         one_sequence = loading.use_tree_attention(trained, torch.device(device))
         engine.share_prefixes(trained.model)
         batch = SftCollator(**corpus.collator(), one_sequence=one_sequence)(list(corpus.sft()[0]))
-        labels = batch.pop("labels")
+        predicted = batch.pop("labels")[:, 1:] != IGNORED
         with torch.compiler.set_stance("force_eager"):
-            return trained.model(**batch).last_hidden_state[labels != IGNORED]
+            return trained.model(**batch).last_hidden_state[:, :-1][predicted]
 
     assert relative(hidden("cuda"), hidden("cpu")) < 1e-6
 

@@ -65,25 +65,34 @@ class FeatureStore:
         held = sum(file.stat().st_size for file in self.folder.parent.rglob("*.safetensors"))
         shard: dict[str, torch.Tensor] = {}
         size = 0
-        for digest, image in tqdm(missing.items(), unit="image", desc="vision", disable=None, leave=False):
-            patches, grid = pixels(image)
-            device = backbone.visual.device
-            output = backbone.get_image_features(patches.to(device), grid[None].to(device))
-            features = output.pooler_output[0].cpu().contiguous()
-            if held + size + features.nbytes > limit:
-                logger.info(
-                    "%s is full: the features of other images are computed in every epoch; delete what is old there "
-                    "or raise the limit",
-                    self.folder.parent,
-                )
-                break
-            shard |= {digest: features, f"{digest}.grid": grid.clone()}
-            size += features.nbytes
-            if size >= SHARD_BYTES:
+        bar = tqdm(missing.items(), unit="image", desc="vision", disable=None, leave=False)
+        try:
+            for done, (digest, image) in enumerate(bar):
+                patches, grid = pixels(image)
+                device = backbone.visual.device
+                output = backbone.get_image_features(patches.to(device), grid[None].to(device))
+                features = output.pooler_output[0].cpu().contiguous()
+                if held + size + features.nbytes > limit:
+                    self._warn_full(len(missing) - done, limit)
+                    break
+                shard |= {digest: features, f"{digest}.grid": grid.clone()}
+                size += features.nbytes
+                if size >= SHARD_BYTES:
+                    self._write(shard)
+                    held, size, shard = held + size, 0, {}
+        finally:  # what a signal interrupts is not lost
+            if shard:
                 self._write(shard)
-                held, size, shard = held + size, 0, {}
-        if shard:
-            self._write(shard)
+
+    def _warn_full(self, left: int, limit: int) -> None:
+        others = sorted(folder.name for folder in self.folder.parent.glob("*") if folder != self.folder)
+        logger.warning(
+            "%s is full at %g GiB: the features of %d images are computed in every epoch; raise vision_cache_gb%s",
+            self.folder.parent,
+            limit / 2**30,
+            left,
+            f", or delete what no run uses any more of {', '.join(others)} there" if others else "",
+        )
 
     def _write(self, shard: dict[str, torch.Tensor]) -> None:
         name = f"{files.fingerprint(sorted(shard))}.safetensors"
@@ -97,8 +106,9 @@ class FeatureStore:
 
 
 def store_key(backbone: torch.nn.Module, pixels: Pixels) -> str:
-    """What features depend on besides the image: the tower's weights and their type, and how pixels are made."""
-    digest = hashlib.sha256(json.dumps(pixels.settings(), sort_keys=True, default=str).encode())
+    """What features depend on besides the image: the tower and its weights with their type, and how pixels are made."""
+    made = {"pixels": pixels.settings(), "tower": backbone.visual.config.to_dict()}
+    digest = hashlib.sha256(json.dumps(made, sort_keys=True, default=str).encode())
     for name, parameter in sorted(backbone.visual.state_dict().items()):
         digest.update(f"{name} {parameter.dtype}".encode())
         digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
