@@ -175,7 +175,9 @@ class Training(Section):
     )
     gpus: int = Field(1, ge=0, description="GPUs of one job, on each of its nodes; 0 trains on the CPU")
     nodes: Count = Field(1, description="machines of one job")
-    batch_size: Count = Field(16, description="rows (dpo: pairs) per optimiser step, over all GPUs")
+    batch_size: Count = Field(
+        16, description="rows (dpo: pairs) per optimiser step, over all GPUs; sft: on average"
+    )
     micro_batch_size: Count = Field(
         16, description="rows (dpo: pairs) per forward pass on one GPU, at most; those of one image share it"
     )

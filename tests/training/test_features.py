@@ -62,6 +62,18 @@ def test_runs_beside_each_other_keep_what_both_computed(tmp_path, backbone, pixe
     assert FeatureStore(tmp_path / "f", "key").holds(images)
 
 
+def test_what_was_computed_before_a_signal_is_kept(tmp_path, backbone, pixels, images):
+    def interrupted(image):
+        if image == images[2]:
+            raise KeyboardInterrupt
+        return pixels(image)
+
+    with pytest.raises(KeyboardInterrupt):
+        FeatureStore(tmp_path / "f", "key").fill(backbone, interrupted, images, 2**30)
+    store = FeatureStore(tmp_path / "f", "key")
+    assert store.holds(images[:2]) and not store.holds(images[2:3])
+
+
 def test_the_limit_bounds_the_disk(tmp_path, backbone, pixels, images):
     store = FeatureStore(tmp_path / "f", "key")
     one = (
