@@ -135,15 +135,16 @@ def test_a_training_on_one_gpu_runs_here_and_sees_no_other(monkeypatch):
 
 @pytest.fixture
 def allocation(tmp_path) -> dict[str, str]:
-    """The environment of a task in an allocation of two nodes, where `scontrol` names them."""
-    scontrol = tmp_path / "scontrol"
-    scontrol.write_text('#!/bin/sh\n[ "$*" = "show hostnames gpu[07-08]" ] && printf "gpu07\\ngpu08\\n"\n')
-    scontrol.chmod(0o755)
+    """The environment of a task in an allocation of two nodes, where `squeue` and `scontrol` name them."""
+    for command, asked, told in (
+        ("squeue", "--noheader --jobs=123456 --format=%N", "gpu[07-08]"),
+        ("scontrol", "show hostnames gpu[07-08]", "gpu07\\ngpu08"),
+    ):
+        (tmp_path / command).write_text(f'#!/bin/sh\n[ "$*" = "{asked}" ] && printf "{told}\\n"\n')
+        (tmp_path / command).chmod(0o755)
     return {
         "PATH": f"{tmp_path}:{os.environ['PATH']}",
         "SLURM_JOB_ID": "123456",
-        "SLURM_JOB_NUM_NODES": "2",
-        "SLURM_JOB_NODELIST": "gpu[07-08]",
         "SLURM_STEP_NUM_NODES": "1",
         "SLURM_CPUS_PER_TASK": "1",
     }

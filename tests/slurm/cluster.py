@@ -1,4 +1,4 @@
-"""A SLURM cluster of one node with simulated GPUs, on the loopback of this machine.
+"""A SLURM cluster of two nodes with simulated GPUs, on the loopback of this machine.
 
 `python tests/slurm/cluster.py COMMAND …` runs a command in such a cluster. It takes root and Debian's packages,
 which are installed where they are missing. A machine that belongs to a real cluster is left alone.
@@ -32,9 +32,9 @@ SlurmUser=root
 AuthType=auth/munge
 AuthInfo=socket={folder}/munge.socket
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
+SlurmdSpoolDir={folder}/spool/%n
 SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
+SlurmdPidFile={folder}/slurmd.%n.pid
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 MpiDefault=none
@@ -50,9 +50,9 @@ JobAcctGatherParams=OverMemoryKill
 KillWait=5
 ReturnToService=2
 GresTypes=gpu
-# The node claims more than this machine has, so that the profile's real requests fit.
+# The nodes claim more than this machine has, so that the profile's real requests fit.
 SlurmdParameters=config_overrides
-NodeName=node NodeHostname={host} NodeAddr=127.0.0.1 Port={node_port} CPUs=64 RealMemory=1000000 Gres=gpu:{gpus}
+NodeName=DEFAULT CPUs=64 RealMemory=1000000 Gres=gpu:{gpus}
 """
 
 
@@ -76,8 +76,9 @@ def cluster(partitions: list[str], gpus: int = 4) -> Iterator[None]:
         _start(stack, folder, f"{munge} --pid-file={folder}/munge.pid --seed-file={folder}/munge.seed")
         _wait(folder, "munged", lambda: (folder / "munge.socket").exists())
         _start(stack, folder, "slurmctld -D")
-        _start(stack, folder, "slurmd -D -N node")
-        _wait(folder, "the node", lambda: _answer("sinfo", "--noheader", "--format=%T").split() == ["idle"])
+        for node in _nodes():
+            _start(stack, folder, f"slurmd -D -N {node}")
+        _wait(folder, "the nodes", lambda: _answer("sinfo", "--noheader", "--format=%T").split() == ["idle"])
         stack.callback(_end_jobs)
         yield
 
@@ -85,7 +86,14 @@ def cluster(partitions: list[str], gpus: int = 4) -> Iterator[None]:
 def jobs() -> list[dict[str, str]]:
     """Every job so far, as `scontrol show job` describes it."""
     lines = _answer("scontrol", "--oneliner", "show", "job").splitlines()
-    return [dict(item.partition("=")[::2] for item in line.split() if "=" in item) for line in lines if line]
+    described = (line for line in lines if line.startswith("JobId="))  # and not "No jobs in the system"
+    return [dict(item.partition("=")[::2] for item in line.split() if "=" in item) for line in described]
+
+
+def _nodes() -> list[str]:
+    """The first is this machine's name, which processes that are to meet there can look up."""
+    host = socket.gethostname().partition(".")[0]
+    return [host, f"{host}2"]
 
 
 def _end_jobs() -> None:
@@ -127,7 +135,8 @@ def _install() -> None:
 
 def _configure(stack: ExitStack, folder: Path, partitions: list[str], gpus: int) -> None:
     (folder / "state").mkdir()
-    (folder / "spool").mkdir()
+    for node in _nodes():
+        (folder / "spool" / node).mkdir(parents=True)
     key = folder / "munge.key"
     key.write_bytes(os.urandom(128))
     key.chmod(0o600)
@@ -138,29 +147,39 @@ def _configure(stack: ExitStack, folder: Path, partitions: list[str], gpus: int)
         except PermissionError as error:
             raise Unavailable(f"no devices can be made here to stand for GPUs ({error})") from error
 
-    with socket.socket() as first, socket.socket() as second:
-        first.bind(("127.0.0.1", 0))
-        second.bind(("127.0.0.1", 0))
-        ports = {"controller_port": first.getsockname()[1], "node_port": second.getsockname()[1]}
-    host = socket.gethostname().partition(".")[0]
-    text = SLURM_CONF.format(mark=MARK, host=host, folder=folder, gpus=gpus, **ports)
-    text += "".join(f"PartitionName={name} Nodes=node MaxTime=INFINITE State=UP\n" for name in partitions)
+    nodes = _nodes()
+    controller, *ports = _free_ports(1 + len(nodes))
+    text = SLURM_CONF.format(mark=MARK, host=nodes[0], folder=folder, gpus=gpus, controller_port=controller)
+    for node, port in zip(nodes, ports, strict=True):
+        text += f"NodeName={node} NodeHostname={node} NodeAddr=127.0.0.1 Port={port}\n"
+    members = ",".join(nodes)
+    text += "".join(
+        f"PartitionName={name} Nodes={members} MaxTime=INFINITE State=UP\n" for name in partitions
+    )
     CONFIGURATION.mkdir(exist_ok=True)
     for name, content in (
         ("slurm.conf", text),
         (
             "gres.conf",
             f"{MARK}\n"
-            + "".join(f"NodeName=node Name=gpu File={device} Flags=no_gpu_env\n" for device in devices),
+            + "".join(f"NodeName={members} Name=gpu File={device} Flags=no_gpu_env\n" for device in devices),
         ),
     ):
         (CONFIGURATION / name).write_text(content, encoding="utf-8")
         stack.callback((CONFIGURATION / name).unlink)
 
 
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as opened:
+        sockets = [opened.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
 def _start(stack: ExitStack, folder: Path, command: str) -> None:
     """Start a daemon in the foreground; it ends with the block, and also when this process is killed."""
-    log = stack.enter_context((folder / f"{command.split()[0]}.log").open("wb"))
+    log = stack.enter_context((folder / f"{command.split()[0]}.log").open("ab"))
     # In a session of its own: Ctrl-C at the terminal must not stop the node before its jobs.
     daemon = subprocess.Popen(
         ["setpriv", "--pdeathsig=TERM", *command.split()], stdout=log, stderr=log, start_new_session=True

@@ -37,6 +37,15 @@ SETTINGS = {
 }
 
 
+# DeepSpeed on a CPU looks for another library than gloo by itself.
+WITH_GLOO = """
+import runpy, sys
+import deepspeed
+deepspeed.init_distributed("gloo")
+runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
+"""
+
+
 class Workplace:
     """A folder in which sft and dpo find all that they read."""
 
@@ -64,6 +73,7 @@ class Workplace:
 
     def configure(self, **changes) -> None:
         """Write config.yaml, with `changes` of both stages."""
+        self.strategy = changes.get("strategy", "ddp")
         stages = {stage: {**TRAINING, **changes} for stage in ("sft", "dpo")}
         (self.folder / "config.yaml").write_text(yaml.safe_dump({**SETTINGS, **stages}))
 
@@ -75,6 +85,10 @@ class Workplace:
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
         module, flags = f"workflow_scripts.{stage}", self.flags(*more)
         command = [sys.executable, "-m", module, *flags]
+        if self.strategy.startswith("zero"):
+            (self.folder / "with_gloo.py").write_text(WITH_GLOO)
+            environment |= {"PYTHONPATH": f"{ROOT}:{self.folder}", "DS_ACCELERATOR": "cpu"}
+            module, flags = "with_gloo", [module, *flags]
         if processes > 1:
             command, _ = launch.launcher(module, flags, processes, 1, environment)
         return subprocess.Popen(
@@ -167,6 +181,20 @@ def test_an_interrupted_training_ends_with_the_same_weights(
     assert "resuming from step" in broken.finished(stage, processes, *flags)
     assert broken.weights(stage) == whole.weights(stage)
     assert not broken.layout.checkpoints(stage, broken.run).exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("strategy", "version", "method"), [("zero3", "4.5v", "full"), ("fsdp", "4.1v", "lora")]
+)
+def test_a_model_that_processes_share_is_resumed_whole(workplace, strategy, version, method):
+    whole, broken = workplace(version, "whole"), workplace(version, "broken")
+    for work in (whole, broken):
+        work.configure(strategy=strategy, method=method)
+    whole.finished("sft", 2)
+    assert broken.interrupted("sft", 2, 4, KILL)[0] == -KILL
+    assert "resuming from step" in broken.finished("sft", 2)
+    assert broken.weights("sft") == whole.weights("sft")
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,6 @@ def launch_or_run(
     """Call `run` here, or run `python -m module` once per GPU; returns the exit status.
 
     Several processes start again where they ran out of memory and left a smaller token budget in `checkpoints`.
-
     Comes before anything that touches CUDA, which looks at CUDA_VISIBLE_DEVICES once.
     """
     if "LOCAL_RANK" not in os.environ:  # this process is none of torchrun's
@@ -113,23 +112,25 @@ def _master(nodes: int, environment: Mapping[str, str]) -> str:
 
 def _first_node(nodes: int, environment: Mapping[str, str]) -> str:
     """host:port on the first node of the allocation; jobs that share a node meet at different ports."""
-    allocated = int(environment["SLURM_JOB_NUM_NODES"])
-    if allocated != nodes:
+    job = environment[
+        "SLURM_JOB_ID"
+    ]  # Snakemake's executor leaves nothing else of what SLURM says in the environment
+    names = _told_by("squeue", "--noheader", f"--jobs={job}", "--format=%N", environment=environment)
+    hosts = _told_by("scontrol", "show", "hostnames", *names, environment=environment)
+    if len(hosts) != nodes:
         raise UserError(
-            f"nodes: {nodes} asked for, and the SLURM allocation has {allocated}; give sbatch --nodes={nodes}"
+            f"nodes: {nodes} asked for, and the SLURM allocation has {len(hosts)}; give sbatch --nodes={nodes}"
         )
+    return f"{hosts[0]}:{20000 + int(job) % 10000}"
+
+
+def _told_by(*command: str, environment: Mapping[str, str]) -> list[str]:
+    """The words that a command of SLURM prints."""
     try:
-        listed = subprocess.run(
-            ["scontrol", "show", "hostnames", environment["SLURM_JOB_NODELIST"]],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        raise UserError(
-            f"nodes: {nodes}: scontrol does not tell the nodes of the allocation ({error}); check SLURM's commands here"
-        ) from error
-    return f"{listed.stdout.split()[0]}:{20000 + int(environment['SLURM_JOB_ID']) % 10000}"
+        raise UserError(f"{command[0]} does not tell the nodes of the allocation ({error})") from error
+    return done.stdout.split()
 
 
 def _launched(command: tuple[list[str], dict[str, str]], checkpoints: Path) -> int:
