@@ -12,7 +12,7 @@ import pytest
 
 from workflow_scripts.errors import UserError
 from workflow_scripts.settings import Sft
-from workflow_scripts.training import launch
+from workflow_scripts.training import launch, memory
 
 ROOT = Path(__file__).resolve().parents[1]
 # Processes without a GPU: only the count of visible ones is feigned.
@@ -52,22 +52,6 @@ Path("rank." + os.environ["RANK"]).write_text(os.environ["WORLD_SIZE"] + sys.arg
 """
 
 
-def start(folder: Path, worker: str, settings: dict, **variables: str) -> subprocess.Popen:
-    (folder / "worker.py").write_text(worker)
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("SLURM_")},
-        "PYTHONPATH": f"{ROOT}:{folder}",
-        **variables,
-    }
-    return subprocess.Popen(
-        [sys.executable, "-c", PARENT, repr(settings)],
-        cwd=folder,
-        env=environment,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 # Runs out of memory until its budget is below 40 tokens; the other process waits for it.
 LARGE = """
 import os, sys, time
@@ -84,6 +68,22 @@ if settings.micro_batch_tokens >= 40 and os.environ["RANK"] == "1":
 time.sleep(100 if settings.micro_batch_tokens >= 40 else 0)
 Path("rank." + os.environ["RANK"]).write_text(str(settings.micro_batch_tokens))
 """
+
+
+def start(folder: Path, worker: str, settings: dict, **variables: str) -> subprocess.Popen:
+    (folder / "worker.py").write_text(worker)
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("SLURM_")},
+        "PYTHONPATH": f"{ROOT}:{folder}",
+        **variables,
+    }
+    return subprocess.Popen(
+        [sys.executable, "-c", PARENT, repr(settings)],
+        cwd=folder,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def greetings(folder: Path) -> dict[str, str]:
@@ -203,6 +203,15 @@ def test_processes_that_ran_out_of_memory_start_again(tmp_path, retries, status,
     assert parent.returncode == status, errors
     assert errors.count("starting all processes again") == retries
     assert list(greetings(tmp_path).values()) == budgets
+
+
+def test_a_failure_is_not_taken_for_memory(tmp_path):
+    """Where a budget of before has gone, because a parameter changed."""
+    memory.halve(Sft(oom_retries=1), tmp_path / "kept")
+    worker = "import shutil, sys; shutil.rmtree('kept'); sys.exit(1)"
+    parent = start(tmp_path, worker, {"gpus": 1, "strategy": "zero2"})
+    errors = parent.communicate(timeout=60)[1]
+    assert parent.returncode == 1 and "starting all processes again" not in errors
 
 
 def test_sigterm_reaches_the_processes_of_all_gpus(tmp_path):

@@ -175,7 +175,7 @@ STAGE_SECTIONS = {
 def stage_settings(settings: Config, stage: str) -> dict:
     """The plain values that the result of a stage depends on.
 
-    Snakemake reruns a stage when they change, checkpoints of other values are not resumed, and MLflow shows them.
+    Snakemake reruns a stage when they change, and MLflow shows them.
     What changes how a stage runs but not what comes out is left out.
     """
     values: dict[str, Any] = {"seed": settings.seed}

@@ -11,7 +11,7 @@ from workflow_scripts.errors import STOPPING, Terminated
 
 
 class StopOnSignal(TrainerCallback):
-    """Save a checkpoint and stop after the step during which one of STOPPING came; a validation comes to its end."""
+    """Save a checkpoint and stop after the step during which one of STOPPING came, and a validation that is due then."""
 
     def __init__(self) -> None:
         self.received = 0

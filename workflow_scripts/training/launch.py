@@ -14,8 +14,7 @@ from workflow_scripts.training import memory
 
 logger = logging.getLogger(__name__)
 
-# How long torchrun waits for processes that were told to stop: a checkpoint of full training is large, and where one
-# process has failed, the others may hang.
+# How long torchrun waits, after a signal, for processes to save: a checkpoint of full training is large.
 SHUTDOWN_SECONDS = 180
 
 
@@ -112,10 +111,10 @@ def _master(nodes: int, environment: Mapping[str, str]) -> str:
 
 def _first_node(nodes: int, environment: Mapping[str, str]) -> str:
     """host:port on the first node of the allocation; jobs that share a node meet at different ports."""
-    job = environment[
-        "SLURM_JOB_ID"
-    ]  # Snakemake's executor leaves nothing else of what SLURM says in the environment
-    names = _told_by("squeue", "--noheader", f"--jobs={job}", "--format=%N", environment=environment)
+    job = environment["SLURM_JOB_ID"]
+    names = environment.get("SLURM_JOB_NODELIST", "").split()
+    if not names:  # Snakemake's executor takes it out of the environment
+        names = _told_by("squeue", "--noheader", f"--jobs={job}", "--format=%N", environment=environment)
     hosts = _told_by("scontrol", "show", "hostnames", *names, environment=environment)
     if len(hosts) != nodes:
         raise UserError(
@@ -135,9 +134,9 @@ def _told_by(*command: str, environment: Mapping[str, str]) -> list[str]:
 
 def _launched(command: tuple[list[str], dict[str, str]], checkpoints: Path) -> int:
     while True:
-        retries = memory.retries(checkpoints)
+        before = memory.budget_written(checkpoints)
         status = _wait_for(*command)
-        if not status or memory.retries(checkpoints) == retries:
+        if not status or memory.budget_written(checkpoints) in (None, before):
             return status
         logger.warning("starting all processes again")
 

@@ -55,7 +55,9 @@ def explained(stage: str, settings: Training, costs: list[Row], image_side: int)
         raise OutOfMemory(_message(what, ways, stage, settings), settings) from error
     except torch.OutOfMemoryError as error:
         ways = [f"{stage}.method: lora"] if settings.method == "full" else []
-        raise UserError(_message("by the model alone", ways, stage, settings)) from error
+        raise UserError(
+            _message("beside the batches, by weights, optimiser or one image", ways, stage, settings)
+        ) from error
 
 
 def _message(what: str, ways: list[str], stage: str, settings: Training) -> str:
@@ -75,10 +77,10 @@ def within_budget(settings: Training, folder: Path, depends_on: dict) -> Trainin
     return settings.model_copy(update={"micro_batch_tokens": files.read_json(kept)["micro_batch_tokens"]})
 
 
-def retries(folder: Path) -> int:
-    """How often the training whose checkpoints are in `folder` has started over with a smaller budget."""
+def budget_written(folder: Path) -> int | None:
+    """When a smaller budget for the next try was left in `folder`, in nanoseconds; None where there is none."""
     kept = folder / BUDGET
-    return files.read_json(kept)["retries"] if kept.is_file() else 0
+    return kept.stat().st_mtime_ns if kept.is_file() else None
 
 
 def halve(settings: Training, folder: Path) -> int | None:
@@ -91,10 +93,10 @@ def halve(settings: Training, folder: Path) -> int | None:
     before = files.read_json(kept) if kept.is_file() else {}
     if before.get("micro_batch_tokens", settings.micro_batch_tokens) < settings.micro_batch_tokens:
         return before["micro_batch_tokens"]  # another process of the same try was faster
-    tries = 1 + before.get("retries", 0)
-    if tries > settings.oom_retries:
+    retries = 1 + before.get("retries", 0)
+    if retries > settings.oom_retries:
         return None
     checkpoints.discard(folder)
     smaller = max(1, settings.micro_batch_tokens // 2)
-    files.write_json(kept, {"micro_batch_tokens": smaller, "retries": tries})
+    files.write_json(kept, {"micro_batch_tokens": smaller, "retries": retries})
     return smaller

@@ -1,7 +1,7 @@
 """Which rows make up each batch of a whole training: rows of one image lie together."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 from itertools import cycle, islice
 
@@ -91,14 +91,14 @@ def load(rows: Sequence[Row], batch: Sequence[int]) -> Load:
 
 
 def _image_tokens(rows: Sequence[Row], batch: Sequence[int]) -> int:
-    """Of several images, rows share those that both begin with."""
+    """Tokens of the batch's images; of several images, rows share those that both begin with."""
     beginnings = {
         rows[index].images[:end] for index in batch for end in range(1, len(rows[index].images) + 1)
     }
     return sum(images[-1][1] for images in beginnings)
 
 
-def largest(rows: Sequence[Row], batches: Sequence[Sequence[int]]) -> int:
+def largest(rows: Sequence[Row], batches: Iterable[Sequence[int]]) -> int:
     """The cost of the most expensive batch; 0 where there is none."""
     return max((cost(rows, batch) for batch in batches), default=0)
 

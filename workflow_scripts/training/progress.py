@@ -57,7 +57,8 @@ class Progress(TrainerCallback):
         if self.bar is not None:
             self.bar.update()
 
-    def on_train_end(self, args, state, control, **kwargs):
+    def close(self) -> None:
+        """Leave the bar as it is."""
         if self.bar is not None:
             self.bar.close()
 

@@ -86,15 +86,14 @@ class Task:
         """Where unfinished training is kept."""
         return self.layout.checkpoints(self.stage.name, self.run)
 
-    def depends_on(self, images: set[str]) -> dict:
-        """Everything that the result depends on; `images` are the files that the rows show."""
+    def depends_on(self) -> dict:
+        """Everything that the result depends on, but for the images that the rows show."""
         stage_settings = config.stage_settings(self.settings, self.stage.name)
         # What else stands there about the data acts through them.
         stage_settings["data"] = {"max_image_side": stage_settings["data"]["max_image_side"]}
         found = {
             "settings": stage_settings,
             "data": files.sha256(self.data),
-            "images": files.fingerprint([files.sha256(Path(image)) for image in sorted(images)]),
             "base_model": [str(self.base_model), loading.fingerprint(self.base_model)],
         }
         if self.own.validation_steps and self.validation_data:
@@ -127,12 +126,13 @@ def _processes() -> int:
 
 
 def _try_once(task: Task) -> dict:
-    settings, folder = task.settings, task.folder
+    settings, folder, depends_on = task.settings, task.folder, task.depends_on()
+    parameters = config.stage_settings(settings, task.stage.name)
     rates = trainer.part_rates(task.base_model, task.own)
     image_side = settings.data.max_image_side
     processor = processors.load(task.base_model, VERSIONS[task.run.model_version], image_side)
     dataset, costs, held = _rows(task, Dialogue(processor, task.run.model_version, task.run.mode))
-    depends_on = task.depends_on({path for paths in dataset["image_paths"] for path in paths})
+    depends_on["images"] = _fingerprint(dataset)
     # Another number of processes, strategy or precision comes to the same result, by other steps.
     _, dtype = loading.device_and_dtype(task.own.gpus, task.own.precision)
     of_checkpoints = depends_on | {"processes": [task.own.strategy, _processes(), str(dtype)]}
@@ -143,7 +143,7 @@ def _try_once(task: Task) -> dict:
     resume_from = _prepared(folder, of_checkpoints, arguments)
     with (
         memory.explained(task.stage.name, own, costs, image_side),
-        tracking.stage(settings, task.layout, task.run, task.stage.name, depends_on["settings"]) as record,
+        tracking.stage(settings, task.layout, task.run, task.stage.name, parameters) as record,
     ):
         model, lora = trainer.trainable_model(task.base_model, own)
         pixels = Pixels(processor.image_processor)
@@ -191,6 +191,12 @@ def _try_once(task: Task) -> dict:
     return metrics
 
 
+def _fingerprint(dataset: Dataset) -> str:
+    """Of the content of all images."""
+    images = sorted({path for paths in dataset["image_paths"] for path in paths})
+    return files.fingerprint([files.sha256(Path(image)) for image in images])
+
+
 def _prepared(folder: Path, depends_on: dict, arguments: TrainingArguments) -> Path | None:
     """The checkpoint to resume from, if any: one process looks, and all take what it has found."""
     found = [checkpoints.prepare(folder, depends_on) if arguments.process_index == 0 else None]
@@ -220,7 +226,8 @@ def _vision_features(
     # All processes put the tower together, one of them uses it.
     with strategies.whole(backbone.visual, arguments.device), arguments.main_process_first(local=False):
         store = features.FeatureStore(layout.root / "features", features.store_key(backbone, pixels))
-        store.fill(backbone, pixels, images, int(settings.vision_cache_gb * 2**30))
+        if arguments.process_index == 0:
+            store.fill(backbone, pixels, images, int(settings.vision_cache_gb * 2**30))
     if settings.strategy in strategies.SHARDS_WEIGHTS and not store.holds(images):
         logger.info(
             "vision features are computed each time: %s divides the tower, and some are missing",

@@ -124,8 +124,11 @@ def memory(model: torch.nn.Module, settings: Training, planned: Planned, process
     _, dtype = loading.device_and_dtype(settings.gpus, settings.precision)
     if settings.strategy.startswith("zero") and dtype == torch.bfloat16:
         numbers = sum(map(parts.size, trained))
-        whole = sum(map(parts.size, model.parameters()))
-        needed = {"weights": 2 * whole, "gradients": 2 * numbers, "optimiser": 12 * numbers}
+        needed = {
+            "weights": sum(min(_bytes(value), 2 * parts.size(value)) for value in model.parameters()),
+            "gradients": 2 * numbers,
+            "optimiser": 12 * numbers,
+        }
     for kind in DIVIDED[settings.strategy]:
         needed[kind] /= processes
     if settings.strategy == "zero3_offload":

@@ -4,7 +4,9 @@ import itertools
 import logging
 import os
 import shutil
+import statistics
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,25 +60,23 @@ def planned(
     except ValueError as error:
         raise UserError(str(error)) from None
 
-    def batches(rows: Sequence[int], epochs: float, equal: bool = equal) -> tuple[list, float]:
-        """The batches of each rank, and how many rows each of them holds, or does on average."""
+    # Batches of equal size cannot be filled to the token limit one by one: all of them are made smaller.
+    sizes = [size for size in range(most, 0, -1) if settings.batch_size % (size * ranks) == 0]
+
+    def batches(rows: Sequence[int], epochs: float, equal: bool) -> tuple[int, list[list[list[int]]]]:
+        """How many rows a batch has at most, and the batches of each rank."""
         chosen = [costs[row] for row in rows]
-        # Batches of equal size cannot be filled to the token limit one by one: all of them are made smaller.
-        sizes = [size for size in range(most, 0, -1) if settings.batch_size % (size * ranks) == 0]
-        for size in sizes if equal else [most]:
+        for size in sizes:
             limits = plan.Limits(size, settings.micro_batch_tokens, settings.rows_per_image)
             made = plan.batches(chosen, limits, epochs, seed, ranks, equal)
-            together = [*itertools.chain(*made)]
-            if plan.largest(chosen, together) <= limits.tokens:
+            if not equal or plan.largest(chosen, itertools.chain(*made)) <= limits.tokens:
                 break
-        mean = sum(map(len, together)) / max(1, len(together))
-        return [
-            [[rows[place] for place in batch] for batch in mine] for mine in made
-        ], size if equal else mean
+        return size, [[[rows[place] for place in batch] for batch in mine] for mine in made]
 
     trained = sorted(set(range(len(costs))) - set(held))
-    training, rows_each = batches(trained, settings.epochs)
-    accumulation = max(1, round(settings.batch_size / (rows_each * ranks)))
+    size, training = batches(trained, settings.epochs, equal)
+    on_average = size if equal else statistics.mean(map(len, itertools.chain(*training)))
+    accumulation = max(1, round(settings.batch_size / (on_average * ranks)))
     if settings.max_steps:
         training = [mine[: settings.max_steps * accumulation] for mine in training]
     loads = [[plan.load(costs, batch) for batch in mine] for mine in training]
@@ -84,8 +84,8 @@ def planned(
         len(trained),
         training[rank],
         accumulation,
-        batches(range(len(costs)), 1)[0][rank],
-        batches(held, 1, equal=True)[0][rank],
+        batches(range(len(costs)), 1, equal)[1][rank],
+        batches(held, 1, equal=True)[1][rank],
         _steps(loads, accumulation),
         max(itertools.chain(*loads), key=lambda load: load.tokens),
     )
@@ -200,7 +200,7 @@ def train(trainer: Trainer, resume_from: Path | None, progress: Progress) -> dic
     set_seed(trainer.args.seed)  # dropout must not depend on what was computed, or read from a cache, before
     stop = StopOnSignal()
     trainer.add_callback(stop)
-    with logging_redirect_tqdm(), stop.listening():
+    with logging_redirect_tqdm(), closing(progress), stop.listening():
         trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
     points = curve(trainer.state.log_history)
     seconds, done = progress.seconds, progress.done(trainer.state.global_step)
@@ -221,7 +221,10 @@ def train(trainer: Trainer, resume_from: Path | None, progress: Progress) -> dic
 
 
 def save(trainer: Trainer, processor, folder: Path, checkpoints: Path, metrics: dict) -> None:
-    """Put the trained model, its processor and metrics.json into `folder`, then remove the checkpoints."""
+    """Put the trained model, its processor and metrics.json into `folder`, then remove the checkpoints.
+
+    What was written goes into the fingerprint of `metrics`: other GPUs come to other weights by the same settings.
+    """
     final = checkpoints / "final"
     trainer.save_model(str(final))
     if not trainer.is_world_process_zero():
@@ -231,7 +234,6 @@ def save(trainer: Trainer, processor, folder: Path, checkpoints: Path, metrics: 
     for leftover in ("training_args.bin", "README.md"):
         (final / leftover).unlink(missing_ok=True)
     processor.save_pretrained(final)
-    # Other GPUs come to other weights by the same settings.
     weights = [files.sha256(file) for file in sorted(final.glob("*.safetensors"))]
     metrics["fingerprint"] = files.fingerprint([metrics["fingerprint"], weights])
     files.write_json(final / "metrics.json", metrics)

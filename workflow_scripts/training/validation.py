@@ -60,7 +60,10 @@ def arguments(settings: Training) -> dict:
 
 
 class EarlyStopping(EarlyStoppingCallback):
-    """Also where a training is resumed from the checkpoint that was to be its last: after a step that counts for nothing."""
+    """Also where a training is resumed from the checkpoint that was to be its last.
+
+    The trainer has forgotten that it was to stop, and takes a step more, which must not count.
+    """
 
     def on_step_end(self, args, state, control, **kwargs):
         if self.early_stopping_patience_counter >= self.early_stopping_patience:
