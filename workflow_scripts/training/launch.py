@@ -112,9 +112,8 @@ def _master(nodes: int, environment: Mapping[str, str]) -> str:
 def _first_node(nodes: int, environment: Mapping[str, str]) -> str:
     """host:port on the first node of the allocation; jobs that share a node meet at different ports."""
     job = environment["SLURM_JOB_ID"]
-    names = environment.get("SLURM_JOB_NODELIST", "").split()
-    if not names:  # Snakemake's executor takes it out of the environment
-        names = _told_by("squeue", "--noheader", f"--jobs={job}", "--format=%N", environment=environment)
+    # Below Snakemake's executor, what the environment says of the job is of its step on one node.
+    names = _told_by("squeue", "--noheader", f"--jobs={job}", "--format=%N", environment=environment)
     hosts = _told_by("scontrol", "show", "hostnames", *names, environment=environment)
     if len(hosts) != nodes:
         raise UserError(
