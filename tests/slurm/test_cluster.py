@@ -2,6 +2,7 @@
 
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -88,6 +89,10 @@ def test_one_run_from_download_to_report(workdir, flags, profile, tmp_path):
 
 def test_a_training_on_two_nodes_is_saved_at_its_time_limit(workdir, flags, tmp_path):
     """Its processes meet over both nodes; at the limit, SLURM sends SIGTERM."""
+    try:
+        socket.gethostbyname(socket.gethostname().partition(".")[0])
+    except OSError as error:
+        pytest.skip(f"processes find no node by this machine's name ({error})")
     settings = yaml.safe_load((workdir / "settings.yaml").read_text(encoding="utf-8"))
     settings["sft"] |= {"gpus": 1, "nodes": 2, "max_steps": None, "epochs": 1000, "micro_batch_size": 2}
     settings["sft"]["save_steps"] = 100_000
