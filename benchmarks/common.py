@@ -154,9 +154,9 @@ def adapter(trained, method: str):
     return adapters.lora_config(trained, Lora(dropout=0.0)) if method == "lora" else None
 
 
-def kept_features(case: Case, trained, pixels: Pixels, dataset) -> FeatureStore:
-    """The vision features of the case's images, as a training of ours keeps them."""
-    store = FeatureStore(case.folder / "features", store_key(trained.model, pixels))
+def kept_features(folder: Path, trained, pixels: Pixels, dataset) -> FeatureStore:
+    """The vision features of the images of `dataset`, as a training of ours keeps them."""
+    store = FeatureStore(folder / "features", store_key(trained.model, pixels))
     store.fill(trained.model, pixels, [path for paths in dataset["image_paths"] for path in paths], 2**33)
     return store
 

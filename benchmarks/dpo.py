@@ -74,7 +74,7 @@ def engine(case: common.Case, dataset: Dataset, method: str) -> tuple[DPOTrainer
     """Our trainer, and the seconds of the passes that it makes once: vision features and the reference."""
     model, pixels = common.model(), case.pixels()
     started = time.perf_counter()
-    store = common.kept_features(case, model, pixels, dataset)
+    store = common.kept_features(case.folder, model, pixels, dataset)
     trainer = SharedPrefixDPOTrainer(
         model,
         args=DPOConfig(**common.arguments(case, case.folder / "ours"), precompute_ref_log_probs=True),

@@ -64,7 +64,7 @@ def engine(case: common.Case, dataset: Dataset, method: str) -> tuple[SFTTrainer
     """Our trainer, and the seconds of the pass that it makes once: vision features."""
     model, pixels = common.model(), case.pixels()
     started = time.perf_counter()
-    store = common.kept_features(case, model, pixels, dataset)
+    store = common.kept_features(case.folder, model, pixels, dataset)
     once = time.perf_counter() - started
     trainer = SharedPrefixSFTTrainer(
         model,

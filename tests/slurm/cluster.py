@@ -76,7 +76,7 @@ def cluster(partitions: list[str], gpus: int = 4) -> Iterator[None]:
         _start(stack, folder, f"{munge} --pid-file={folder}/munge.pid --seed-file={folder}/munge.seed")
         _wait(folder, "munged", lambda: (folder / "munge.socket").exists())
         _start(stack, folder, "slurmctld -D")
-        for node in _nodes():
+        for node in nodes():
             _start(stack, folder, f"slurmd -D -N {node}")
         _wait(folder, "the nodes", lambda: _answer("sinfo", "--noheader", "--format=%T").split() == ["idle"])
         stack.callback(_end_jobs)
@@ -90,7 +90,7 @@ def jobs() -> list[dict[str, str]]:
     return [dict(item.partition("=")[::2] for item in line.split() if "=" in item) for line in described]
 
 
-def _nodes() -> list[str]:
+def nodes() -> list[str]:
     """The first is this machine's name, which processes that are to meet there can look up."""
     host = socket.gethostname().partition(".")[0]
     return [host, f"{host}2"]
@@ -135,7 +135,7 @@ def _install() -> None:
 
 def _configure(stack: ExitStack, folder: Path, partitions: list[str], gpus: int) -> None:
     (folder / "state").mkdir()
-    for node in _nodes():
+    for node in nodes():
         (folder / "spool" / node).mkdir(parents=True)
     key = folder / "munge.key"
     key.write_bytes(os.urandom(128))
@@ -147,12 +147,12 @@ def _configure(stack: ExitStack, folder: Path, partitions: list[str], gpus: int)
         except PermissionError as error:
             raise Unavailable(f"no devices can be made here to stand for GPUs ({error})") from error
 
-    nodes = _nodes()
-    controller, *ports = _free_ports(1 + len(nodes))
-    text = SLURM_CONF.format(mark=MARK, host=nodes[0], folder=folder, gpus=gpus, controller_port=controller)
-    for node, port in zip(nodes, ports, strict=True):
+    names = nodes()
+    controller, *ports = _free_ports(1 + len(names))
+    text = SLURM_CONF.format(mark=MARK, host=names[0], folder=folder, gpus=gpus, controller_port=controller)
+    for node, port in zip(names, ports, strict=True):
         text += f"NodeName={node} NodeHostname={node} NodeAddr=127.0.0.1 Port={port}\n"
-    members = ",".join(nodes)
+    members = ",".join(names)
     text += "".join(
         f"PartitionName={name} Nodes={members} MaxTime=INFINITE State=UP\n" for name in partitions
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from cluster import Unavailable, cluster, jobs
+from cluster import Unavailable, cluster, jobs, nodes
 
 from workflow_scripts.training import checkpoints
 
@@ -90,7 +90,7 @@ def test_one_run_from_download_to_report(workdir, flags, profile, tmp_path):
 def test_a_training_on_two_nodes_is_saved_at_its_time_limit(workdir, flags, tmp_path):
     """Its processes meet over both nodes; at the limit, SLURM sends SIGTERM."""
     try:
-        socket.gethostbyname(socket.gethostname().partition(".")[0])
+        socket.gethostbyname(nodes()[0])
     except OSError as error:
         pytest.skip(f"processes find no node by this machine's name ({error})")
     settings = yaml.safe_load((workdir / "settings.yaml").read_text(encoding="utf-8"))

@@ -5,28 +5,19 @@ from copy import deepcopy
 import pytest
 import torch
 from datasets import Dataset
-from torch.utils.data import SequentialSampler
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 from trl.trainer.utils import add_fused_lm_head
 
+from benchmarks.common import StockOrder, kept_features
 from workflow_scripts.models import adapters, loading, standins
 from workflow_scripts.models.catalogue import VERSIONS
-from workflow_scripts.models.pixels import Pixels
 from workflow_scripts.settings import Lora
 from workflow_scripts.training import engine
 from workflow_scripts.training.collators import IGNORED, PreferenceCollator, SftCollator
-from workflow_scripts.training.features import FeatureStore, store_key
 from workflow_scripts.training.trainers import SharedPrefixDPOTrainer, SharedPrefixSFTTrainer
 
 STEPS, MICRO, ACCUMULATION = 20, 4, 2
-
-
-class StockOrder:
-    """Rows in the order of the dataset, instead of at random."""
-
-    def _get_train_sampler(self, dataset=None):
-        return SequentialSampler(self.train_dataset)
 
 
 class StockSFT(StockOrder, SFTTrainer):
@@ -77,12 +68,8 @@ def model(corpus):
     return standins.pretrained_model(VERSIONS[corpus.version])
 
 
-def features(corpus, folder, dataset) -> FeatureStore:
-    """The vision features of all images, kept in `folder`."""
-    backbone, pixels = model(corpus).model, Pixels(corpus.processor.image_processor)
-    store = FeatureStore(folder / "features", store_key(backbone, pixels))
-    store.fill(backbone, pixels, [path for paths in dataset["image_paths"] for path in paths], 2**30)
-    return store
+def features(corpus, folder, dataset):
+    return kept_features(folder, model(corpus), corpus.collator()["pixels"], dataset)
 
 
 def sft_trainers(corpus, folder, method="full", cached=False, **changes):

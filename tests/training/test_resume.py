@@ -150,7 +150,7 @@ KILL, TERM, WARN = signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1
         ("sft", "4.1v", "lora", 1, [KILL, WARN, KILL]),
         ("sft", "4.5v", "full", 1, [KILL, TERM]),
         ("dpo", "4.1v", "lora", 1, [TERM, KILL, KILL]),
-        ("sft", "4.1v", "lora", 2, [TERM, WARN]),
+        ("sft", "4.1v", "lora", 2, [KILL, TERM, WARN]),
         ("dpo", "4.5v", "lora", 2, [KILL, KILL]),
     ],
 )

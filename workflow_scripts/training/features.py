@@ -3,8 +3,9 @@
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from safetensors import safe_open
@@ -22,12 +23,13 @@ SHARD_BYTES = 2**29
 class FeatureStore:
     """The features of images for one tower and one way of processing, in `folder`/{key}/*.safetensors.
 
-    An image is known by its content. Each process reads for itself, so that batches can be made in workers.
+    An image is known by its content; `digests` are those that are known already. Each process reads for itself, so
+    that batches can be made in workers.
     """
 
-    def __init__(self, folder: Path, key: str) -> None:
+    def __init__(self, folder: Path, key: str, digests: Mapping[str, str] = MappingProxyType({})) -> None:
         self.folder = folder / key
-        self._digests: dict[str, str] = {}
+        self._digests = dict(digests)
         self._shards: dict[str, str] = {}
         self._opened: dict[str, object] = {}
         for shard in self.folder.glob("*.safetensors"):  # what other runs are writing has another name

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,11 +88,10 @@ class Task:
 
     def depends_on(self) -> dict:
         """Everything that the result depends on, but for the images that the rows show."""
-        stage_settings = config.stage_settings(self.settings, self.stage.name)
-        # What else stands there about the data acts through them.
-        stage_settings["data"] = {"max_image_side": stage_settings["data"]["max_image_side"]}
+        # What else is set about the data acts through them.
+        of_data = {"data": {"max_image_side": self.settings.data.max_image_side}}
         found = {
-            "settings": stage_settings,
+            "settings": config.stage_settings(self.settings, self.stage.name) | of_data,
             "data": files.sha256(self.data),
             "base_model": [str(self.base_model), loading.fingerprint(self.base_model)],
         }
@@ -132,7 +131,9 @@ def _try_once(task: Task) -> dict:
     image_side = settings.data.max_image_side
     processor = processors.load(task.base_model, VERSIONS[task.run.model_version], image_side)
     dataset, costs, held = _rows(task, Dialogue(processor, task.run.model_version, task.run.mode))
-    depends_on["images"] = _fingerprint(dataset)
+    images = dict.fromkeys(path for paths in dataset["image_paths"] for path in paths)
+    digests = {image: files.sha256(Path(image)) for image in images}
+    depends_on["images"] = files.fingerprint([digests[image] for image in sorted(digests)])
     # Another number of processes, strategy or precision comes to the same result, by other steps.
     _, dtype = loading.device_and_dtype(task.own.gpus, task.own.precision)
     of_checkpoints = depends_on | {"processes": [task.own.strategy, _processes(), str(dtype)]}
@@ -149,7 +150,7 @@ def _try_once(task: Task) -> dict:
         pixels = Pixels(processor.image_processor)
         collator = {"processor": processor, "pixels": pixels}
         if own.vision_cache_gb and not trainer.trains_vision(task.base_model, own):
-            collator["features"] = _vision_features(own, task.layout, arguments, model, pixels, dataset)
+            collator["features"] = _vision_features(own, task.layout, arguments, model, pixels, digests)
         collator["one_sequence"] = loading.use_tree_attention(model, arguments.device)
         progress = Progress(planned.loads, folder)
         shared = {
@@ -191,12 +192,6 @@ def _try_once(task: Task) -> dict:
     return metrics
 
 
-def _fingerprint(dataset: Dataset) -> str:
-    """Of the content of all images."""
-    images = sorted({path for paths in dataset["image_paths"] for path in paths})
-    return files.fingerprint([files.sha256(Path(image)) for image in images])
-
-
 def _prepared(folder: Path, depends_on: dict, arguments: TrainingArguments) -> Path | None:
     """The checkpoint to resume from, if any: one process looks, and all take what it has found."""
     found = [checkpoints.prepare(folder, depends_on) if arguments.process_index == 0 else None]
@@ -218,17 +213,22 @@ def _rows(task: Task, dialogue: Dialogue) -> tuple[Dataset, list[Row], list[int]
 
 
 def _vision_features(
-    settings: Training, layout: Layout, arguments: TrainingArguments, model, pixels: Pixels, dataset: Dataset
+    settings: Training,
+    layout: Layout,
+    arguments: TrainingArguments,
+    model,
+    pixels: Pixels,
+    digests: Mapping[str, str],
 ) -> features.FeatureStore | None:
-    """The features of the images of `dataset`, made where they are missing; None where they cannot be used."""
+    """The features of the images that `digests` names, made where they are missing; None where they cannot be used."""
     backbone = loading.backbone(model)
-    images = [path for row_paths in dataset["image_paths"] for path in row_paths]
     # All processes put the tower together, one of them uses it.
     with strategies.whole(backbone.visual, arguments.device), arguments.main_process_first(local=False):
-        store = features.FeatureStore(layout.root / "features", features.store_key(backbone, pixels))
+        key = features.store_key(backbone, pixels)
+        store = features.FeatureStore(layout.root / "features", key, digests)
         if arguments.process_index == 0:
-            store.fill(backbone, pixels, images, int(settings.vision_cache_gb * 2**30))
-    if settings.strategy in strategies.SHARDS_WEIGHTS and not store.holds(images):
+            store.fill(backbone, pixels, list(digests), int(settings.vision_cache_gb * 2**30))
+    if settings.strategy in strategies.SHARDS_WEIGHTS and not store.holds(list(digests)):
         logger.info(
             "vision features are computed each time: %s divides the tower, and some are missing",
             settings.strategy,

@@ -40,7 +40,6 @@ class PlannedBatches:
         self.planned, self.validation = planned, validation
         self._of_step: list[list[int]] = []
         super().__init__(*args, **kwargs)
-        share_prefixes(loading.backbone(self.model))
 
     def get_train_dataloader(self) -> DataLoader:
         """The planned batches in their order; skipping some on resumption decodes nothing."""
@@ -188,6 +187,7 @@ class SharedPrefixSFTTrainer(PlannedBatches, PartRates, SFTTrainer):
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
+        share_prefixes(loading.backbone(self.model))
         # Glm4v declares that its own loss cannot count tokens over accumulation steps; TRL's, which is used, can.
         self.model_accepts_loss_kwargs = True
 
