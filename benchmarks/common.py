@@ -10,13 +10,13 @@ from PIL import Image
 from torch.utils.data import SequentialSampler
 from transformers import AutoModelForImageTextToText, set_seed
 
-from workflow_scripts import files
+from workflow_scripts.base import files
+from workflow_scripts.configuration.settings import Lora
 from workflow_scripts.models import adapters, loading, standins
 from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.models.dialogue import Dialogue
 from workflow_scripts.models.pixels import Pixels
-from workflow_scripts.settings import Lora
-from workflow_scripts.training.features import FeatureStore, store_key
+from workflow_scripts.training.data.features import FeatureStore, store_key
 
 VERSION, MODE = "4.1v", "base"
 IMAGES = 6

@@ -18,8 +18,8 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-from workflow_scripts import files
-from workflow_scripts.paths import Layout, Run
+from workflow_scripts.base import files
+from workflow_scripts.base.paths import Layout, Run
 
 RUN = Run("combined", "4.1v", "thinking")
 FLAGS = ("--dataset", RUN.dataset, "--model_version", RUN.model_version, "--mode", RUN.mode)

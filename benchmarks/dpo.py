@@ -10,9 +10,9 @@ from trl import DPOConfig, DPOTrainer
 from benchmarks import common, timing
 from workflow_scripts.models import loading
 from workflow_scripts.models.catalogue import VERSIONS
-from workflow_scripts.training import rows
-from workflow_scripts.training.collators import PreferenceCollator
-from workflow_scripts.training.trainers import SharedPrefixDPOTrainer
+from workflow_scripts.training.data import rows
+from workflow_scripts.training.data.collators import PreferenceCollator
+from workflow_scripts.training.trainers.dpo import SharedPrefixDPOTrainer
 
 
 class StockTrainer(common.StockOrder, DPOTrainer):

@@ -10,9 +10,9 @@ from trl import SFTConfig, SFTTrainer
 from benchmarks import common, timing
 from workflow_scripts.models import loading
 from workflow_scripts.models.catalogue import VERSIONS
-from workflow_scripts.training import rows
-from workflow_scripts.training.collators import SftCollator
-from workflow_scripts.training.trainers import SharedPrefixSFTTrainer
+from workflow_scripts.training.data import rows
+from workflow_scripts.training.data.collators import SftCollator
+from workflow_scripts.training.trainers.sft import SharedPrefixSFTTrainer
 
 
 class StockTrainer(common.StockOrder, SFTTrainer):

@@ -1,8 +1,8 @@
-# What every rule shares. The logic is in workflow_scripts/plan.py.
+# What every rule shares. The logic is in workflow_scripts/configuration/plan.py.
 from snakemake.exceptions import WorkflowError
 
-from workflow_scripts.errors import UserError
-from workflow_scripts.plan import Plan
+from workflow_scripts.base.errors import UserError
+from workflow_scripts.configuration.plan import Plan
 
 try:
     plan = Plan(config, where=workflow.configfiles, root=workflow.basedir)

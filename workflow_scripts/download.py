@@ -1,176 +1,30 @@
 """Fetch what a run starts from: a data set's raw files or a model, from the hub, a local copy, or embedded."""
 
-import logging
-import os
 import sys
-from pathlib import Path
 
-from workflow_scripts import cli, config, files
-from workflow_scripts.errors import UserError
-from workflow_scripts.models.catalogue import VERSIONS
-from workflow_scripts.paths import Layout
-from workflow_scripts.settings import Combination, Source
-
-logger = logging.getLogger(__name__)
-
-MANIFEST = "manifest.json"
-MODEL_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
-
-
-def download_source(settings: config.Config, layout: Layout, name: str) -> None:
-    """Put the raw files of one source under `raw/{name}/`, with a manifest."""
-    source = settings.dataset(name)
-    if isinstance(source, Combination):
-        raise UserError(f"--dataset {name}: is combined from {', '.join(source.members)}; download these")
-    from workflow_scripts.datasets.readers import custom
-
-    digests: dict[str, str] = {}
-    with files.replacing_folder(layout.raw(name)) as folder:
-        if source.embedded:
-            from workflow_scripts.datasets import layouts
-
-            layouts.WRITERS[source.reader](folder, source.embedded, settings.seed)
-            origin = {"embedded": source.embedded, "seed": settings.seed}
-        elif source.path:
-            if source.reader == "custom" and source.path.is_file():
-                _link_table(source, folder)
-            else:
-                _link(source.path, folder, f"datasets.{name}.path")
-            origin = {"path": str(source.path)}
-        else:
-            from workflow_scripts.datasets import hub
-
-            origin, digests = hub.fetch(
-                source.repository, source.revision, folder, source.files or None, kind="dataset"
-            )
-        if source.images:
-            if (folder / custom.IMAGES).exists():
-                raise UserError(
-                    f"datasets.{name}.images: the set has a folder {custom.IMAGES}/ already; leave it out"
-                )
-            _link(source.images, folder / custom.IMAGES, f"datasets.{name}.images")
-        _unpack(folder, source.columns.get("image", "image"))
-        if source.reader == "custom":
-            custom.render_dicom(folder, source.columns)
-        _write_manifest(folder, {**origin, "licence": source.licence}, digests)
-
-
-def download_model(settings: config.Config, layout: Layout, version: str, mode: str) -> None:
-    """Put a checkpoint under `models/{version}_{mode}/`, with a manifest."""
-    checkpoint = settings.checkpoint(version, mode)
-    digests = {}
-    with files.replacing_folder(layout.model(version, mode)) as folder:
-        if checkpoint.embedded:
-            from workflow_scripts.models import standins
-
-            standins.save(VERSIONS[version], mode, folder)
-            origin = {"embedded": True}
-        elif checkpoint.path:
-            _link(checkpoint.path, folder, f"models.{version}.{mode}.path")
-            origin = {"path": str(checkpoint.path)}
-        else:
-            from workflow_scripts.datasets import hub
-
-            origin, digests = hub.fetch(
-                checkpoint.repository, checkpoint.revision, folder, MODEL_FILES, kind="model"
-            )
-        _write_manifest(folder, origin, digests)
-
-
-def _link(origin: Path, folder: Path, key: str) -> None:
-    """Link every file below `origin` into `folder`, in the same layout."""
-    if not origin.is_dir():
-        raise UserError(f"{key}: {origin} is not a folder")
-    for parent, _, names in os.walk(origin, followlinks=True):
-        target = folder / Path(parent).relative_to(origin)
-        target.mkdir(parents=True, exist_ok=True)
-        for name in names:
-            (target / name).symlink_to((Path(parent) / name).resolve())
-
-
-def _link_table(source: Source, folder: Path) -> None:
-    """Link a custom table and the images beside it that it names, and nothing else of its folder."""
-    from workflow_scripts.datasets.readers import custom
-
-    (folder / source.path.name).symlink_to(source.path.resolve())
-    for image in custom.images(folder, source.columns):
-        beside = source.path.parent / image
-        if not Path(image).is_absolute() and beside.is_file():
-            (folder / image).parent.mkdir(parents=True, exist_ok=True)
-            (folder / image).symlink_to(beside.resolve())
-
-
-def _unpack(folder: Path, image_column: str) -> None:
-    """Lay open what the hub packs: image archives, and the images inside parquet files."""
-    for archive in sorted(folder.rglob("*.zip")):
-        from workflow_scripts.datasets import archives
-
-        archives.unpack(archive, archive.parent)
-    for table in sorted(folder.rglob("*.parquet")):
-        from workflow_scripts.datasets.readers import parquet
-
-        parquet.unpack_images(table, folder / "images", image_column)
-
-
-def _write_manifest(folder: Path, origin: dict, digests: dict[str, str]) -> None:
-    """List every file with its size and SHA-256, which `digests` has of those that the hub just checked."""
-    paths = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-    names = sorted(str(path.relative_to(folder)) for path in paths)
-    entries = {
-        name: {
-            "bytes": (folder / name).stat().st_size,
-            "sha256": digests.get(name) or files.sha256(folder / name),
-        }
-        for name in names
-        if name != MANIFEST
-    }
-    fingerprint = files.fingerprint({name: entry["sha256"] for name, entry in entries.items()})
-    files.write_json(folder / MANIFEST, {"origin": origin, "fingerprint": fingerprint, "files": entries})
-
-
-def verify(folder: Path) -> None:
-    """Compare each file that the manifest of `folder` lists with its size and SHA-256 there."""
-    listed = files.read_json(folder / MANIFEST)["files"]
-    wrong = [name for name, entry in listed.items() if not _is_as_listed(folder / name, entry)]
-    if wrong:
-        raise UserError(
-            f"{folder}: {len(wrong)} of {len(listed)} files are missing or not what {MANIFEST} says: "
-            f"{', '.join(wrong[:20])}; run the same command without --verify to put them right"
-        )
-    logger.info("%s: all %d files are what %s says", folder, len(listed), MANIFEST)
-
-
-def _is_as_listed(path: Path, entry: dict) -> bool:
-    return path.is_file() and path.stat().st_size == entry["bytes"] and files.sha256(path) == entry["sha256"]
+from workflow_scripts.base import cli
+from workflow_scripts.base.errors import UserError
+from workflow_scripts.configuration import flags
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = cli.stage_parser(__doc__)
-    cli.add_run_flags(parser, required=False)
+    parser = flags.stage_parser(__doc__)
+    flags.add_run_flags(parser, required=False)
     parser.add_argument(
         "--verify",
         action="store_true",
         help="fetch nothing; compare the files that are there with the manifest",
     )
     options = parser.parse_args(arguments)
-    settings, layout = config.load(options.config), Layout(options.results)
+    settings, layout = flags.settings_and_layout(options)
     chosen = vars(options)
-    if "dataset" in chosen:
-        for name in settings.sources(options.dataset):
-            if options.verify:
-                verify(layout.raw(name))
-            else:
-                download_source(settings, layout, name)
-                logger.info("%s: in %s", name, layout.raw(name))
-    if "model_version" in chosen and "mode" in chosen:
-        version, mode = options.model_version, options.mode
-        if options.verify:
-            verify(layout.model(version, mode))
-        else:
-            download_model(settings, layout, version, mode)
-            logger.info("model %s %s: in %s", version, mode, layout.model(version, mode))
-    elif "dataset" not in chosen:
+    model = (options.model_version, options.mode) if {"model_version", "mode"} <= chosen.keys() else None
+    if not model and "dataset" not in chosen:
         raise UserError("say what to download: --dataset, or --model_version with --mode")
+    from workflow_scripts.stages import download
+
+    act = download.verify if options.verify else download.fetch
+    act(settings, layout, chosen.get("dataset"), model)
     return 0
 
 

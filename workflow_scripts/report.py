@@ -1,95 +1,24 @@
 """Bring the results of all runs together on one page, `results/report/index.html`, or print those of one run."""
 
-import logging
-import os
 import sys
-from pathlib import Path
 
-from workflow_scripts import cli, config, credentials, files, pages, tracking
-from workflow_scripts.errors import UserError
-from workflow_scripts.evaluation import summary
-from workflow_scripts.paths import Layout, Run
-
-logger = logging.getLogger(__name__)
-
-_SCHEMA = Path(__file__).parent / "evaluation" / "schema.json"
-
-
-def report(layout: Layout) -> list[dict]:
-    """Write the page about every run that has an evaluation, and return what it shows of each."""
-    evaluations = sorted((layout.root / "eval").glob("*.json"))
-    if not evaluations:
-        raise UserError(
-            f"{layout.root / 'eval'}: no results yet; run `make demo`, or "
-            "`snakemake results/eval/{dataset}_{model_version}_{mode}.json`"
-        )
-    runs = [_run(layout, _evaluation(path)) for path in evaluations]
-    pages.report_page(layout.report(), runs)
-    return runs
-
-
-def _evaluation(path: Path) -> dict:
-    """The evaluation in `path`; a file that is none is a UserError that names it."""
-    evaluation = files.read_json(path)
-    required = files.read_json(_SCHEMA)["required"]
-    if not isinstance(evaluation, dict) or not evaluation.keys() >= set(required):
-        raise UserError(
-            f"{path}: not an evaluation (these have {', '.join(required)}); move it to another folder"
-        )
-    return evaluation
-
-
-def _run(layout: Layout, evaluation: dict) -> dict:
-    run = Run(*evaluation["run"].split("_"))
-    linked = {
-        "predictions": layout.gallery(run),
-        "data": layout.data(run) / "validation.html",
-        "numbers": layout.evaluation(run),
-    }
-    # The page says in one line what the model is; the linked numbers have the rest.
-    model = {key: value for key, value in evaluation["model"].items() if not isinstance(value, dict)}
-    return {
-        "run": str(run),
-        "evaluation": {**evaluation, "model": model},
-        "sft": _read_if_there(layout.trained("sft", run) / "metrics.json"),
-        "dpo": _read_if_there(layout.trained("dpo", run) / "metrics.json"),
-        "validation": _read_if_there(layout.data(run) / "validation.json"),
-        "links": {
-            title: os.path.relpath(path, layout.report().parent)
-            for title, path in linked.items()
-            if path.is_file()
-        },
-    }
-
-
-def _read_if_there(path: Path) -> dict | None:
-    return files.read_json(path) if path.is_file() else None
-
-
-def printed(settings: config.Config, layout: Layout, run: str) -> str:
-    """The scores of `run` as a table, and how to see more."""
-    path = layout.root / "eval" / f"{run}.json"
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; `snakemake {path}` makes it")
-    lines = [summary.table(_evaluation(path)), "", f"Report: xdg-open {layout.report()}"]
-    if "mlflow" in settings.tracking:
-        uri = credentials.without(tracking.tracking_uri(settings, layout))
-        start = "" if uri.startswith("http") else "mlflow ui --host 127.0.0.1 --backend-store-uri "
-        lines.append(f"MLflow: {start}{uri}")
-    return "\n".join(lines)
+from workflow_scripts.base import cli
+from workflow_scripts.configuration import flags
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = cli.stage_parser(__doc__)
+    parser = flags.stage_parser(__doc__)
     parser.add_argument(
         "--print", metavar="RUN", help="print the scores of this run instead of writing the page"
     )
     options = parser.parse_args(arguments)
-    layout, settings = Layout(options.results), config.load(options.config)
+    settings, layout = flags.settings_and_layout(options)
+    from workflow_scripts.stages import report
+
     if options.print:
-        print(printed(settings, layout, options.print))
+        print(report.printed(settings, layout, options.print))
     else:
-        logger.info("%s: %d run(s)", layout.report(), len(report(layout)))
+        report.stage(layout)
     return 0
 
 

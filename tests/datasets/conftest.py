@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from workflow_scripts.datasets.layouts import WRITERS
+from workflow_scripts.datasets.phantoms.layouts import WRITERS
 from workflow_scripts.datasets.readers import READERS
 from workflow_scripts.datasets.readers.parquet import unpack_images
 from workflow_scripts.datasets.records import Example

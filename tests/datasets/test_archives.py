@@ -14,8 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from workflow_scripts.datasets import archives
-from workflow_scripts.errors import UserError
+from workflow_scripts.base.errors import UserError
+from workflow_scripts.datasets.acquire import archives
 
 
 def write_zip(path: Path, name: str, mode: int = 0o644, method: int = zipfile.ZIP_STORED) -> None:

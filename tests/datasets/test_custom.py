@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydicom.data import get_testdata_file
 
-from workflow_scripts.datasets.images import open_image
+from workflow_scripts.base.errors import UserError
+from workflow_scripts.datasets.pictures.images import open_image
 from workflow_scripts.datasets.readers import custom
 from workflow_scripts.datasets.readers.parquet import unpack_images
-from workflow_scripts.errors import UserError
 
 ROW = {"image": "a.png", "question": "Is it a CT?", "answer": "Yes"}
 

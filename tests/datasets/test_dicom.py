@@ -10,9 +10,9 @@ from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
-from workflow_scripts.datasets import dicom, images
-from workflow_scripts.datasets.images import image_size, open_image, write_png
-from workflow_scripts.errors import UserError
+from workflow_scripts.base.errors import UserError
+from workflow_scripts.datasets.pictures import dicom, images
+from workflow_scripts.datasets.pictures.images import image_size, open_image, write_png
 
 
 def dataset(levels: np.ndarray, bits: int = 16, **tags: object) -> Dataset:

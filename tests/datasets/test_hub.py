@@ -15,8 +15,8 @@ from huggingface_hub.utils import close_session
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from workflow_scripts.datasets import hub, transfer
-from workflow_scripts.errors import UserError
+from workflow_scripts.base.errors import UserError
+from workflow_scripts.datasets.acquire import hub, transfer
 
 NAME = "group/scans"
 BIG = "imgs.zip"

@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 from hub_server import Fault, HubServer
 
-from workflow_scripts import download, files
-from workflow_scripts.datasets.layouts import write_rad, write_slake
+from workflow_scripts.base import files
+from workflow_scripts.base.errors import UserError
+from workflow_scripts.datasets.phantoms.layouts import write_rad, write_slake
 from workflow_scripts.datasets.readers import READERS
-from workflow_scripts.errors import UserError
 from workflow_scripts.models import standins
 from workflow_scripts.models.catalogue import VERSIONS
+from workflow_scripts.stages import download
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "hf_secretsecretsecret"

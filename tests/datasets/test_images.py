@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from workflow_scripts.datasets import images
-from workflow_scripts.datasets.images import image_size, open_image
-from workflow_scripts.errors import UserError
+from workflow_scripts.base.errors import UserError
+from workflow_scripts.datasets.pictures import images
+from workflow_scripts.datasets.pictures.images import image_size, open_image
 
 ORIENTATION = 0x0112
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from workflow_scripts.datasets.layouts import write_pathvqa, write_rad, write_slake
+from workflow_scripts.base.errors import UserError
+from workflow_scripts.base.files import read_json, sha256
+from workflow_scripts.datasets.phantoms.layouts import write_pathvqa, write_rad, write_slake
 from workflow_scripts.datasets.records import Example
-from workflow_scripts.errors import UserError
-from workflow_scripts.files import read_json, sha256
 
 WRITERS = {"slake": write_slake, "rad": write_rad, "pathvqa": write_pathvqa}
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workflow_scripts.datasets.leaks import Ledger
+from workflow_scripts.datasets.checks.leaks import Ledger
 from workflow_scripts.datasets.readers import READERS
 
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from workflow_scripts.base.errors import UserError
 from workflow_scripts.datasets import mixing
-from workflow_scripts.errors import UserError
 
 rows = st.dictionaries(st.sampled_from("abcd"), st.integers(1, 5000), min_size=2)
 positive = st.floats(0.01, 1000)

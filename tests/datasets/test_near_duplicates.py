@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
-from workflow_scripts.datasets import near_duplicates
-from workflow_scripts.datasets.near_duplicates import MOST_BITS, difference_hash, pairs
+from workflow_scripts.datasets.pictures import near_duplicates
+from workflow_scripts.datasets.pictures.near_duplicates import MOST_BITS, difference_hash, pairs
 
 
 def noise(seed, size=(200, 160)):

@@ -1,6 +1,7 @@
 import pytest
 
-from workflow_scripts.datasets import polarity, preferences
+from workflow_scripts.datasets import polarity
+from workflow_scripts.datasets.pairs import rules
 from workflow_scripts.evaluation import scoring
 
 
@@ -15,7 +16,7 @@ def test_anything_more_is_not(answer):
 
 
 def test_preferences_and_scoring_know_the_same_words():
-    assert set(preferences._POLARITY) <= set(polarity.YES + polarity.NO)
+    assert set(rules._POLARITY) <= set(polarity.YES + polarity.NO)
     assert not set(polarity.YES) & set(polarity.NO)
     assert {scoring.polarity(word) for word in polarity.YES} == {"yes"}
     assert {scoring.polarity(word) for word in polarity.NO} == {"no"}

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workflow_scripts.datasets import preferences
-from workflow_scripts.datasets.preferences import OWN_ANSWER, Answers, Pair, rule_pairs, select
+from workflow_scripts.datasets.pairs import rules
+from workflow_scripts.datasets.pairs.rules import OWN_ANSWER, Answers, Pair, rule_pairs, select
 from workflow_scripts.datasets.records import to_record
 from workflow_scripts.evaluation import scoring
-from workflow_scripts.preferences import agree
+from workflow_scripts.stages.preferences import agree
 
 RULES = ["polarity", "swap", "other_image"]
 
@@ -218,7 +218,7 @@ def test_the_choice_depends_on_the_seed():
 def test_the_record_leaves_the_last_turn_out(phantom_examples):
     example = phantom_examples["slake"][0]
     source = to_record(example, ["a.png"], [("<image>Q", "<answer>A</answer>")])
-    made = preferences.to_record(Pair(source, "B", "swap"), "<answer>A</answer>", "<answer>B</answer>")
+    made = rules.to_record(Pair(source, "B", "swap"), "<answer>A</answer>", "<answer>B</answer>")
     assert made["messages"] == [{"role": "user", "content": "<image>Q"}]
     assert (made["prompt"], made["history"]) == ("<image>Q", [])
     assert (made["chosen"], made["rejected"]) == ("<answer>A</answer>", "<answer>B</answer>")

@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from workflow_scripts.base.errors import UserError
 from workflow_scripts.datasets import readers
-from workflow_scripts.datasets.layouts import WRITERS
+from workflow_scripts.datasets.phantoms.layouts import WRITERS
 from workflow_scripts.datasets.readers import READERS, sheets
 from workflow_scripts.datasets.readers.parquet import rows, unpack_images
 from workflow_scripts.datasets.readers.pathvqa import load_plain_pickle
-from workflow_scripts.errors import UserError
 
 SLAKE_ROW = {
     "qid": 7, "img_id": 1, "img_name": "xmlab1/source.jpg", "question": "Q?", "answer": "None",

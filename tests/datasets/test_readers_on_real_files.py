@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from workflow_scripts.base.errors import UserError
+from workflow_scripts.base.files import read_json
 from workflow_scripts.datasets import readers
-from workflow_scripts.datasets.images import image_size, open_image
+from workflow_scripts.datasets.pictures.images import image_size, open_image
 from workflow_scripts.datasets.readers import READERS
 from workflow_scripts.datasets.readers.rad import QUESTION_TYPES
-from workflow_scripts.errors import UserError
-from workflow_scripts.files import read_json
 
 RAD_FACTS = (
     "qid_linked_id", "phrase_type", "question_rephrase", "question_relation", "question_frame", "evaluation",

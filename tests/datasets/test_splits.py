@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from workflow_scripts.base.errors import UserError
 from workflow_scripts.datasets.splits import (
     IN_A_TEST_SET,
     LIKE_A_TEST_IMAGE,
@@ -14,7 +15,6 @@ from workflow_scripts.datasets.splits import (
     leaking_images,
     validation_groups,
 )
-from workflow_scripts.errors import UserError
 
 images = st.sets(st.integers(0, 12).map(str))
 

@@ -8,9 +8,9 @@ import yaml
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from workflow_scripts.base.errors import UserError
 from workflow_scripts.datasets.terminology import BUILT_IN, PLACED, load
 from workflow_scripts.datasets.tokens import tokens
-from workflow_scripts.errors import UserError
 
 TERMS = load()
 FILES = {path.stem: yaml.safe_load(path.read_text("utf-8")) for path in BUILT_IN}

@@ -5,9 +5,9 @@ import json
 import pytest
 from PIL import Image
 
-from workflow_scripts import files
-from workflow_scripts.datasets import user_pairs
-from workflow_scripts.errors import UserError
+from workflow_scripts.base import files
+from workflow_scripts.base.errors import UserError
+from workflow_scripts.datasets.pairs import user_pairs
 from workflow_scripts.evaluation.scoring import same_answer
 
 USER = {

@@ -5,11 +5,11 @@ import re
 import pytest
 from peft import get_peft_model
 
-from workflow_scripts.errors import UserError
+from workflow_scripts.base.errors import UserError
+from workflow_scripts.configuration.settings import Lora
 from workflow_scripts.models import standins
 from workflow_scripts.models.adapters import lora_config, targets
 from workflow_scripts.models.catalogue import VERSIONS
-from workflow_scripts.settings import Lora
 
 ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
 EXPECTED = {

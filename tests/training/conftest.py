@@ -9,13 +9,14 @@ import pytest
 from PIL import Image
 
 from benchmarks.common import WORDS
-from workflow_scripts import config, files
+from workflow_scripts.base import files
+from workflow_scripts.base.paths import Layout, Run
+from workflow_scripts.configuration.settings import Config
 from workflow_scripts.models import standins
 from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.models.dialogue import Dialogue
 from workflow_scripts.models.pixels import Pixels
-from workflow_scripts.paths import Layout, Run
-from workflow_scripts.training import rows
+from workflow_scripts.training.data import rows
 
 MODE = "thinking"
 
@@ -138,7 +139,7 @@ class Workplace:
 
     layout: Layout
     run: Run
-    settings: config.Config
+    settings: Config
 
     @property
     def model(self) -> Path:
@@ -182,7 +183,7 @@ def workplace(tmp_path) -> Workplace:
         "micro_batch_size": 4,
         "epochs": 2,
     }
-    settings = config.Config.model_validate({"sft": common, "dpo": common, "tracking": []})
+    settings = Config.model_validate({"sft": common, "dpo": common, "tracking": []})
     place = Workplace(layout, run, settings)
     images = draw_images(layout.data(run))
     for seed, split in enumerate(("train", "validation")):

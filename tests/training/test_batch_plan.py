@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workflow_scripts.settings import Dpo, Sft
-from workflow_scripts.training import plan, trainer
-from workflow_scripts.training.plan import Limits, Row
+from workflow_scripts.configuration.settings import Dpo, Sft
+from workflow_scripts.training import running
+from workflow_scripts.training.data import batching
+from workflow_scripts.training.data.batching import Limits, Row
 
 TOKENS = {"a": 20, "b": 10, "c": 20, "d": 5, "e": 20, "f": 15}
 
@@ -26,20 +27,20 @@ limits = st.builds(Limits, st.integers(1, 9), st.integers(20, 120), st.integers(
 
 @given(rows, limits, st.integers(1, 3), st.integers(0, 9))
 def test_each_row_stands_in_each_epoch_once(rows, limits, epochs, seed):
-    (mine,) = plan.batches(rows, limits, epochs, seed)
+    (mine,) = batching.batches(rows, limits, epochs, seed)
     assert Counter(index for batch in mine for index in batch) == dict.fromkeys(range(len(rows)), epochs)
 
 
 @given(rows, limits, st.integers(0, 9))
 def test_no_batch_is_over_its_limits_but_for_a_single_row(rows, limits, seed):
-    for batch in plan.batches(rows, limits, 1, seed)[0]:
-        assert len(batch) == 1 or plan.cost(rows, batch) <= limits.tokens
+    for batch in batching.batches(rows, limits, 1, seed)[0]:
+        assert len(batch) == 1 or batching.cost(rows, batch) <= limits.tokens
         assert len(batch) <= limits.rows
 
 
 @given(rows, limits, st.sampled_from([1, 1.3]), st.integers(2, 4), st.integers(0, 9), st.booleans())
 def test_ranks_have_as_many_batches_and_miss_no_row(rows, limits, epochs, ranks, seed, equal):
-    mine = plan.batches(rows, limits, epochs, seed, ranks, equal)
+    mine = batching.batches(rows, limits, epochs, seed, ranks, equal)
     assert len({len(batches) for batches in mine}) == 1
     seen = Counter(index for batches in mine for batch in batches for index in batch)
     assert set(seen) == set(range(len(rows)))
@@ -49,38 +50,38 @@ def test_ranks_have_as_many_batches_and_miss_no_row(rows, limits, epochs, ranks,
 
 @given(rows, limits, st.integers(0, 9))
 def test_the_plan_depends_on_its_arguments_alone_and_changes_from_epoch_to_epoch(rows, limits, seed):
-    assert plan.batches(rows, limits, 2, seed) == plan.batches(rows, limits, 2, seed)
-    (both,) = plan.batches(rows, limits, 2, seed)
-    (first,) = plan.batches(rows, limits, 1, seed)
+    assert batching.batches(rows, limits, 2, seed) == batching.batches(rows, limits, 2, seed)
+    (both,) = batching.batches(rows, limits, 2, seed)
+    (first,) = batching.batches(rows, limits, 1, seed)
     assert both[: len(first)] == first
 
 
 def test_rows_share_the_images_that_both_begin_with():
     rows = [row(list(shown), 1) for shown in ("ab", "ab", "ad", "da", "a", "")]
-    assert plan.cost(rows, range(6)) == 20 + 10 + 5 + (5 + 20) + 6
-    run = plan.load(rows, range(6))
+    assert batching.cost(rows, range(6)) == 20 + 10 + 5 + (5 + 20) + 6
+    run = batching.load(rows, range(6))
     assert (run.images, run.image_tokens) == (3, 60)
 
 
 def test_images_stay_whole_and_ranks_get_like_costs():
     rows = [Row(image, ((image, 100),), 5, 105) for image in "abcdefgh" for _ in range(4)]
     limits = Limits(rows=8, tokens=1000, rows_per_image=4)
-    (mine,) = plan.batches(rows, limits, 1, seed=0)
-    assert len(mine) == 4 and all(plan.cost(rows, batch) == 2 * 100 + 8 * 5 for batch in mine)
-    for step in zip(*plan.batches(rows, limits, 1, seed=0, ranks=2), strict=True):
-        assert len({plan.cost(rows, batch) for batch in step}) == 1
+    (mine,) = batching.batches(rows, limits, 1, seed=0)
+    assert len(mine) == 4 and all(batching.cost(rows, batch) == 2 * 100 + 8 * 5 for batch in mine)
+    for step in zip(*batching.batches(rows, limits, 1, seed=0, ranks=2), strict=True):
+        assert len({batching.cost(rows, batch) for batch in step}) == 1
 
 
 @pytest.mark.parametrize(("cap", "images"), [(2, 4), (8, 1)])
 def test_the_cap_keeps_batches_diverse(cap, images):
     rows = [Row(image, ((image, 10),), 1, 11) for image in "abcd" for _ in range(8)]
-    for batch in plan.batches(rows, Limits(8, 1000, cap), 1, seed=1)[0]:
+    for batch in batching.batches(rows, Limits(8, 1000, cap), 1, seed=1)[0]:
         assert len({rows[index].image for index in batch}) == images
 
 
 def test_a_part_of_an_epoch_is_a_part_of_its_batches():
     rows = [Row(str(number), ((str(number), 10),), 1, 11) for number in range(100)]
-    (mine,) = plan.batches(rows, Limits(10, 1000, 1), 1.5, seed=0)
+    (mine,) = batching.batches(rows, Limits(10, 1000, 1), 1.5, seed=0)
     assert len(mine) == 15
 
 
@@ -88,7 +89,7 @@ def test_a_part_of_an_epoch_is_a_part_of_its_batches():
 def test_a_step_has_batch_size_rows_on_average_whatever_fits_one_pass(tokens):
     rows = [row([image], 5) for image in TOKENS for _ in range(40)]
     settings = Sft(batch_size=16, micro_batch_size=16, micro_batch_tokens=tokens, gpus=0)
-    steps = trainer.planned(settings, rows, seed=1, equal=False).loads
+    steps = running.planned(settings, rows, seed=1, equal=False).loads
     assert sum(step.rows for step in steps) / len(steps) == pytest.approx(16, rel=0.25)
 
 
@@ -96,8 +97,8 @@ def test_a_step_has_batch_size_rows_on_average_whatever_fits_one_pass(tokens):
 def test_a_validation_stays_within_the_token_budget(equal):
     rows = [row([image], 5) for image in TOKENS for _ in range(4)] + [row(["a", "b", "c"], 15)] * 16
     settings = Dpo(batch_size=16, micro_batch_size=16, micro_batch_tokens=150, gpus=0)
-    planned = trainer.planned(settings, rows, seed=1, equal=equal, held=range(24, 40))
-    assert plan.largest(rows, planned.validation) <= 150
+    planned = running.planned(settings, rows, seed=1, equal=equal, held=range(24, 40))
+    assert batching.largest(rows, planned.validation) <= 150
     assert sorted(itertools.chain(*planned.validation)) == [*range(24, 40)]
 
 
@@ -109,6 +110,6 @@ def test_ranks_agree_on_smaller_batches_where_one_of_them_is_over_the_limit(monk
     found = []
     for rank in range(2):
         monkeypatch.setenv("RANK", str(rank))
-        found.append(trainer.planned(settings, rows, seed=1, equal=True))
+        found.append(running.planned(settings, rows, seed=1, equal=True))
     assert {planned.accumulation for planned in found} == {2}
     assert {len(batch) for planned in found for batch in planned.mine} == {1}

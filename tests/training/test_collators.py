@@ -4,7 +4,7 @@ import torch
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from workflow_scripts.models.pixels import Pixels
-from workflow_scripts.training.collators import IGNORED, PreferenceCollator, SftCollator
+from workflow_scripts.training.data.collators import IGNORED, PreferenceCollator, SftCollator
 
 
 def test_the_trained_tokens_are_those_of_trl(corpus):

@@ -10,10 +10,11 @@ from conftest import MODE, draw_images
 from safetensors.torch import load_file
 
 from benchmarks.common import WORDS
-from workflow_scripts import config, config_text, files
+from workflow_scripts.base import files
+from workflow_scripts.base.paths import Layout, Run
+from workflow_scripts.configuration import reading, text
 from workflow_scripts.models import standins
 from workflow_scripts.models.catalogue import VERSIONS
-from workflow_scripts.paths import Layout, Run
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,14 +24,17 @@ WORKER = """
 import sys
 from pathlib import Path
 from accelerate import PartialState
-from workflow_scripts import config, dpo, sft
-from workflow_scripts.paths import Layout, Run
+from workflow_scripts.configuration import reading
+from workflow_scripts.configuration.settings import Config
+from workflow_scripts.stages import dpo
+from workflow_scripts.stages import sft
+from workflow_scripts.base.paths import Layout, Run
 
 strategy, version = sys.argv[1:]
 if strategy.startswith("zero"):
     import deepspeed
     deepspeed.init_distributed("gloo")
-settings, layout, run = config.load([Path("config.yaml")]), Layout(Path("results")), Run("set", version, "thinking")
+settings, layout, run = reading.load([Path("config.yaml")]), Layout(Path("results")), Run("set", version, "thinking")
 model = layout.model(version, "thinking")
 sft.sft(settings, layout, run, model)
 PartialState().wait_for_everyone()  # the first process writes the result
@@ -79,7 +83,7 @@ def train(folder: Path, strategy: str, version: str, processes: int, **settings)
     }  # fmt: skip
     files.write_text(
         folder / "config.yaml",
-        config_text.to_yaml(config.validate({"sft": common, "dpo": common, "tracking": []}, "")),
+        text.to_yaml(reading.validate({"sft": common, "dpo": common, "tracking": []}, "")),
     )
     (folder / "worker.py").write_text(WORKER, encoding="utf-8")
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]

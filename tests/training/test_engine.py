@@ -10,12 +10,13 @@ from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 from trl.trainer.utils import add_fused_lm_head
 
 from benchmarks.common import StockOrder, kept_features
+from workflow_scripts.configuration.settings import Lora
 from workflow_scripts.models import adapters, loading, standins
 from workflow_scripts.models.catalogue import VERSIONS
-from workflow_scripts.settings import Lora
-from workflow_scripts.training import engine
-from workflow_scripts.training.collators import IGNORED, PreferenceCollator, SftCollator
-from workflow_scripts.training.trainers import SharedPrefixDPOTrainer, SharedPrefixSFTTrainer
+from workflow_scripts.training.data.collators import IGNORED, PreferenceCollator, SftCollator
+from workflow_scripts.training.engine import forward
+from workflow_scripts.training.trainers.dpo import SharedPrefixDPOTrainer
+from workflow_scripts.training.trainers.sft import SharedPrefixSFTTrainer
 
 STEPS, MICRO, ACCUMULATION = 20, 4, 2
 
@@ -166,9 +167,9 @@ def test_gradients_equal_stock(corpus, tmp_path, trainers):
 
 def test_a_wrong_mask_is_noticed(corpus, tmp_path, monkeypatch):
     """Were the questions to see each other, the comparison above would fail."""
-    causal = engine.attention_mask
+    causal = forward.attention_mask
     monkeypatch.setattr(
-        engine, "attention_mask", lambda ends, kind: causal(torch.full_like(ends, ends.shape[1]), kind)
+        forward, "attention_mask", lambda ends, kind: causal(torch.full_like(ends, ends.shape[1]), kind)
     )
     mine, stock = sft_trainers(corpus, tmp_path)
     assert relative(gradients(mine), gradients(stock)) > 1e-2
@@ -186,7 +187,7 @@ def test_a_batch_comes_to_what_its_rows_come_to_alone(corpus):
         for answer in ([question[-1]], question)
     ]
     collate, trained = SftCollator(**corpus.collator()), model(corpus)
-    engine.share_prefixes(trained.model)
+    forward.share_prefixes(trained.model)
 
     def hidden(*batch: dict) -> list[torch.Tensor]:
         inputs = collate(list(batch))
@@ -206,7 +207,7 @@ def test_flex_attention_comes_to_the_same(corpus):
     def hidden(device: str) -> torch.Tensor:
         trained = model(corpus)
         one_sequence = loading.use_tree_attention(trained, torch.device(device))
-        engine.share_prefixes(trained.model)
+        forward.share_prefixes(trained.model)
         batch = SftCollator(**corpus.collator(), one_sequence=one_sequence)(list(corpus.sft()[0]))
         predicted = batch.pop("labels")[:, 1:] != IGNORED
         with torch.compiler.set_stance("force_eager"):
@@ -223,7 +224,7 @@ def test_in_bf16_it_differs_from_stock_no_more_than_stock_from_itself(corpus):
     def gradient(*batches: dict) -> torch.Tensor:
         half = model(corpus).bfloat16()
         add_fused_lm_head(half)
-        engine.share_prefixes(half.model)
+        forward.share_prefixes(half.model)
         for batch in batches:
             (-half(**batch, fused_lm_head=True).log_probs.sum()).backward()
         named = sorted(half.named_parameters())

@@ -7,8 +7,8 @@ from PIL import Image
 from workflow_scripts.models import standins
 from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.models.pixels import Pixels
-from workflow_scripts.training.collators import SftCollator
-from workflow_scripts.training.features import FeatureStore, store_key
+from workflow_scripts.training.data.collators import SftCollator
+from workflow_scripts.training.data.features import FeatureStore, store_key
 
 VERSION = VERSIONS["4.1v"]
 

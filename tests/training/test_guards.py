@@ -9,12 +9,15 @@ import torch
 from safetensors.torch import load_file
 from test_resume import MODE, Workplace
 
-from workflow_scripts import cli, config, files, sft
-from workflow_scripts.errors import UserError
-from workflow_scripts.settings import Sft
-from workflow_scripts.training import checkpoints, memory, rows, stage
-from workflow_scripts.training.collators import SftCollator
-from workflow_scripts.training.trainers import SharedPrefixSFTTrainer
+from workflow_scripts.base import cli, files
+from workflow_scripts.base.errors import UserError
+from workflow_scripts.configuration import reading
+from workflow_scripts.configuration.settings import Sft
+from workflow_scripts.stages import sft
+from workflow_scripts.training import checkpoints, memory, run
+from workflow_scripts.training.data import rows
+from workflow_scripts.training.data.collators import SftCollator
+from workflow_scripts.training.trainers.sft import SharedPrefixSFTTrainer
 
 VERSION = "4.1v"
 
@@ -33,10 +36,10 @@ def train(work, trainer: type, **changes) -> dict:
     def build(inputs):
         return trainer(data_collator=SftCollator(**inputs.collator), **inputs.shared)
 
-    settings = config.load([work.folder / "config.yaml"])
+    settings = reading.load([work.folder / "config.yaml"])
     base = work.layout.model(VERSION, MODE)
-    made = stage.Stage("sft", rows.sft_rows, sft._arguments, build)
-    return stage.train(stage.Task(made, settings, work.layout, work.run, base, work.data, work.data))
+    made = run.Stage("sft", rows.sft_rows, sft._arguments, build)
+    return run.train(run.Task(made, settings, work.layout, work.run, base, work.data, work.data))
 
 
 def named_rows(message: str) -> set[str]:

@@ -4,11 +4,11 @@ import pytest
 import torch
 from transformers.quantizers.quantizers_utils import should_convert_module
 
-from workflow_scripts.errors import UserError
+from workflow_scripts.base.errors import UserError
+from workflow_scripts.configuration.settings import Sft
 from workflow_scripts.models import standins
 from workflow_scripts.models.catalogue import VERSIONS
-from workflow_scripts.settings import Sft
-from workflow_scripts.sft import sft
+from workflow_scripts.stages.sft import stage as sft
 from workflow_scripts.training import optional
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")

@@ -12,9 +12,9 @@ import time
 import pytest
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from workflow_scripts import files
-from workflow_scripts.sft import sft
-from workflow_scripts.training.plan import Load
+from workflow_scripts.base import files
+from workflow_scripts.stages.sft import stage as sft
+from workflow_scripts.training.data.batching import Load
 from workflow_scripts.training.progress import Progress
 
 LOADS = [

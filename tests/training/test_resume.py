@@ -17,10 +17,11 @@ import yaml
 from conftest import MODE, draw_images, some_records
 from PIL import Image
 
-from workflow_scripts import cli, files, sft
+from workflow_scripts import sft
+from workflow_scripts.base import cli, files
+from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.models import standins
 from workflow_scripts.models.catalogue import VERSIONS
-from workflow_scripts.paths import Layout, Run
 from workflow_scripts.training import checkpoints, launch
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -2,10 +2,10 @@
 
 import pytest
 
-from workflow_scripts import files
-from workflow_scripts.errors import UserError
-from workflow_scripts.sft import sft
-from workflow_scripts.training import rows
+from workflow_scripts.base import files
+from workflow_scripts.base.errors import UserError
+from workflow_scripts.stages.sft import stage as sft
+from workflow_scripts.training.data import rows
 
 
 def test_tokens_are_those_of_the_sequences(corpus):

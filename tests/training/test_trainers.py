@@ -6,14 +6,15 @@ import pytest
 from peft import get_peft_model
 from trl import SFTConfig
 
-from workflow_scripts.errors import UserError
+from workflow_scripts.base.errors import UserError
+from workflow_scripts.configuration.settings import Lora, Sft
 from workflow_scripts.models import adapters, standins
 from workflow_scripts.models.catalogue import VERSIONS
-from workflow_scripts.settings import Lora, Sft
-from workflow_scripts.training import trainer
-from workflow_scripts.training.collators import SftCollator
-from workflow_scripts.training.engine import share_prefixes
-from workflow_scripts.training.trainers import SharedPrefixSFTTrainer, parameter_groups
+from workflow_scripts.training import running
+from workflow_scripts.training.data.collators import SftCollator
+from workflow_scripts.training.engine.forward import share_prefixes
+from workflow_scripts.training.trainers.base import parameter_groups
+from workflow_scripts.training.trainers.sft import SharedPrefixSFTTrainer
 
 RATES = {"merger": 3e-4, "vision": 1e-5}
 
@@ -103,7 +104,7 @@ def test_an_adapter_on_the_tower_gets_gradients_under_either_checkpointing(corpu
     """TRL takes the reentrant one under ZeRO-3."""
     standins.save(VERSIONS[corpus.version], "thinking", tmp_path)
     settings = Sft(gpus=0, lora=Lora(rank=2, dropout=0.0, vision=True))
-    model, lora = trainer.trainable_model(tmp_path, settings)
+    model, lora = running.trainable_model(tmp_path, settings)
     adapted = get_peft_model(model, lora)
     adapted.enable_input_require_grads()
     model.gradient_checkpointing_enable({"use_reentrant": reentrant})
@@ -136,4 +137,4 @@ def test_groups_without_rates_are_those_of_trainer():
 )
 def test_a_rate_of_a_frozen_part_is_refused(settings, key):
     with pytest.raises(UserError, match=f"frozen; set {key}"):
-        trainer.part_rates(Path("model"), Sft(**settings))
+        running.part_rates(Path("model"), Sft(**settings))

@@ -5,19 +5,19 @@ import logging
 import pytest
 from peft import get_peft_model
 
-from workflow_scripts import files
+from workflow_scripts.base import files
+from workflow_scripts.configuration.settings import Lora, Sft
 from workflow_scripts.models import adapters, standins
 from workflow_scripts.models.catalogue import VERSIONS
-from workflow_scripts.settings import Lora, Sft
-from workflow_scripts.sft import sft
-from workflow_scripts.training import summary, trainer
-from workflow_scripts.training.plan import Row
+from workflow_scripts.stages.sft import stage as sft
+from workflow_scripts.training import running, summary
+from workflow_scripts.training.data.batching import Row
 
 ROWS = [Row(image, ((image, 16),), 20, 36) for image in "abc" for _ in range(8)]
 
 
-def planned(settings: Sft) -> trainer.Planned:
-    return trainer.planned(settings, ROWS, seed=1, equal=False)
+def planned(settings: Sft) -> running.Planned:
+    return running.planned(settings, ROWS, seed=1, equal=False)
 
 
 def adapted(version: str, vision: bool = False):

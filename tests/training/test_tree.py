@@ -9,8 +9,8 @@ from torch.nn.attention.flex_attention import create_block_mask
 
 from workflow_scripts.models import standins
 from workflow_scripts.models.catalogue import VERSIONS
-from workflow_scripts.training import tree
-from workflow_scripts.training.engine import FLEX_BLOCK, attention_mask
+from workflow_scripts.training.engine import tree
+from workflow_scripts.training.engine.attention import FLEX_BLOCK, attention_mask
 
 rows = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=7), min_size=1, max_size=6)
 

@@ -8,13 +8,14 @@ import signal
 import pytest
 from safetensors.torch import load_file
 
-from workflow_scripts import files
-from workflow_scripts.dpo import dpo
-from workflow_scripts.errors import Terminated, UserError
-from workflow_scripts.sft import sft
-from workflow_scripts.training import checkpoints, validation
+from workflow_scripts.base import files
+from workflow_scripts.base.errors import Terminated, UserError
+from workflow_scripts.stages.dpo import stage as dpo
+from workflow_scripts.stages.sft import stage as sft
+from workflow_scripts.training import checkpoints
+from workflow_scripts.training.data import held_out
 from workflow_scripts.training.progress import Progress
-from workflow_scripts.training.trainers import SharedPrefixSFTTrainer
+from workflow_scripts.training.trainers.sft import SharedPrefixSFTTrainer
 
 
 def trained(workplace, stage: str) -> tuple[dict, dict]:
@@ -105,22 +106,22 @@ def test_a_signal_during_a_validation_stops_the_training_after_it(workplace, mon
 
 def test_sft_is_validated_on_other_rows_and_trains_on_all_of_its_own(corpus):
     ours, _ = corpus.sft()
-    both, held = validation.add_rows(ours, ours, 3, seed=1)
+    both, held = held_out.add_rows(ours, ours, 3, seed=1)
     assert both[: len(ours)] == ours[:] and held == [len(ours), len(ours) + 1, len(ours) + 2]
     assert {row["id"] for row in both.select(held)} <= set(ours["id"])
 
 
 def test_pairs_are_set_aside_by_image():
     images = [f"{number}.png" for number in range(30) for _ in range(1 + number % 3)]
-    held = validation.set_aside(images, 100, seed=1)
+    held = held_out.set_aside(images, 100, seed=1)
     assert 0 < len(held) <= len(images) / 10
     assert not {images[row] for row in held} & {
         image for row, image in enumerate(images) if row not in set(held)
     }
-    assert held == validation.set_aside(images, 100, seed=1) != validation.set_aside(images, 100, seed=2)
-    assert len(validation.set_aside(images, 2, seed=1)) <= 2
+    assert held == held_out.set_aside(images, 100, seed=1) != held_out.set_aside(images, 100, seed=2)
+    assert len(held_out.set_aside(images, 2, seed=1)) <= 2
 
 
 def test_too_few_pairs_to_set_some_aside():
     with pytest.raises(UserError, match="of 9 pairs, no image's can be set aside"):
-        validation.set_aside(["a.png"] * 9, 100, seed=1)
+        held_out.set_aside(["a.png"] * 9, 100, seed=1)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from workflow_scripts import files
+from workflow_scripts.base import files
 
 DEMO = Path(__file__).parents[2] / "profiles" / "demo" / "config.yaml"
 pytestmark = pytest.mark.slow

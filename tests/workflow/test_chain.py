@@ -8,7 +8,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from workflow_scripts import files
+from workflow_scripts.base import files
 
 SCHEMA = files.read_json(Path(__file__).parents[2] / "workflow_scripts" / "evaluation" / "schema.json")
 SHORT = {

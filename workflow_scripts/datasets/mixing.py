@@ -11,7 +11,7 @@ import math
 import random
 import re
 
-from workflow_scripts.errors import UserError
+from workflow_scripts.base.errors import UserError
 
 _COPY = re.compile(r"#copy\d+$")
 

@@ -6,8 +6,8 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from workflow_scripts import files
-from workflow_scripts.datasets import near_duplicates
+from workflow_scripts.base import files
+from workflow_scripts.datasets.pictures import near_duplicates
 
 IN_A_TEST_SET = "image of a test set"
 LIKE_A_TEST_IMAGE = "near-duplicate of a test image"

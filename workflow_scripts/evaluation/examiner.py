@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from workflow_scripts.configuration.settings import Config
 from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.models.formats import AnswerFormat
-from workflow_scripts.settings import Config
 
 if TYPE_CHECKING:
     from workflow_scripts.evaluation.generation import Generator

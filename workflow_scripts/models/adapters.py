@@ -6,8 +6,8 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from workflow_scripts.errors import UserError
-from workflow_scripts.settings import Lora
+from workflow_scripts.base.errors import UserError
+from workflow_scripts.configuration.settings import Lora
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from workflow_scripts.base.errors import UserError
 from workflow_scripts.datasets.records import IMAGE_PLACEHOLDER
-from workflow_scripts.errors import UserError
 from workflow_scripts.models.catalogue import VERSIONS
 
 

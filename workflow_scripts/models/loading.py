@@ -10,8 +10,8 @@ from peft import PeftModel
 from transformers import AutoModelForImageTextToText
 from transformers.utils import logging as transformers_logging
 
-from workflow_scripts import files
-from workflow_scripts.errors import UserError
+from workflow_scripts.base import files
+from workflow_scripts.base.errors import UserError
 
 logger = logging.getLogger(__name__)
 

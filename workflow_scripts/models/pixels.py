@@ -5,7 +5,7 @@ from collections import OrderedDict
 import torch
 from PIL import Image
 
-from workflow_scripts.datasets.images import open_image
+from workflow_scripts.datasets.pictures.images import open_image
 
 CACHE_BYTES = 2**29
 GREY = (128, 128, 128)

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from workflow_scripts import cli, files
+from workflow_scripts.base import cli, files
 from workflow_scripts.datasets import phantoms
 from workflow_scripts.models import standins
 from workflow_scripts.models.catalogue import VERSIONS, Version

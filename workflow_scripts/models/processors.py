@@ -6,7 +6,7 @@ from pathlib import Path
 from transformers import AutoProcessor
 from transformers.utils import logging as transformers_logging
 
-from workflow_scripts.errors import UserError
+from workflow_scripts.base.errors import UserError
 from workflow_scripts.models.catalogue import Version
 
 if not sys.stderr.isatty():

@@ -6,8 +6,8 @@ import os
 import shutil
 from pathlib import Path
 
-from workflow_scripts import files
-from workflow_scripts.errors import UserError
+from workflow_scripts.base import files
+from workflow_scripts.base.errors import UserError
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import torch
 from transformers import TrainerCallback
 
-from workflow_scripts.errors import STOPPING, Terminated
+from workflow_scripts.base.errors import STOPPING, Terminated
 
 
 class StopOnSignal(TrainerCallback):

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from workflow_scripts.errors import UserError
-from workflow_scripts.settings import Training
+from workflow_scripts.base.errors import UserError
+from workflow_scripts.configuration.settings import Training
 from workflow_scripts.training import memory
 
 logger = logging.getLogger(__name__)

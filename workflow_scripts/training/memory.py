@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 
-from workflow_scripts import files
-from workflow_scripts.errors import UserError
-from workflow_scripts.settings import Training
+from workflow_scripts.base import files
+from workflow_scripts.base.errors import UserError
+from workflow_scripts.configuration.settings import Training
 from workflow_scripts.training import checkpoints
-from workflow_scripts.training.plan import Row, load
+from workflow_scripts.training.data.batching import Row, load
 
 BUDGET = "token_budget.json"  # beside the checkpoints, and gone with them when a parameter changes
 

@@ -4,8 +4,8 @@ from importlib import metadata
 
 import torch
 
-from workflow_scripts.errors import UserError
-from workflow_scripts.settings import Training
+from workflow_scripts.base.errors import UserError
+from workflow_scripts.configuration.settings import Training
 
 # Distributions with the versions that these options were written against.
 BITSANDBYTES = "bitsandbytes==0.50.2"

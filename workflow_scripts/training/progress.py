@@ -8,8 +8,8 @@ from pathlib import Path
 from tqdm import tqdm
 from transformers import TrainerCallback
 
-from workflow_scripts import files
-from workflow_scripts.training.plan import Load
+from workflow_scripts.base import files
+from workflow_scripts.training.data.batching import Load
 
 logger = logging.getLogger(__name__)
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 import torch
 from tqdm import tqdm
 
+from workflow_scripts.configuration.settings import Training
 from workflow_scripts.models import loading
-from workflow_scripts.settings import Training
 from workflow_scripts.training import parts
-from workflow_scripts.training.trainer import Planned
+from workflow_scripts.training.running import Planned
 
 # What each strategy divides among the processes; offloading keeps weights and the optimiser's state off the GPU.
 DIVIDED = {

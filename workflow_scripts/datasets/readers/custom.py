@@ -16,8 +16,9 @@ from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path, PurePosixPath
 
-from workflow_scripts.datasets import dicom
-from workflow_scripts.datasets.images import write_png
+from workflow_scripts.base.errors import UserError
+from workflow_scripts.datasets.pictures import dicom
+from workflow_scripts.datasets.pictures.images import write_png
 from workflow_scripts.datasets.readers import messages, parquet, tables
 from workflow_scripts.datasets.readers.fields import (
     closed_if_yes_or_no,
@@ -27,7 +28,6 @@ from workflow_scripts.datasets.readers.fields import (
     verbatim,
 )
 from workflow_scripts.datasets.records import Example
-from workflow_scripts.errors import UserError
 
 TEST_SHARE = 0.1
 IMAGES = "images"  # the folder of unpacked images, or of those that the user keeps apart

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
+from workflow_scripts.base.errors import UserError
 from workflow_scripts.datasets.polarity import is_yes_or_no
-from workflow_scripts.errors import UserError
 
 
 def objects(rows: object, path: object) -> list[dict]:

@@ -4,11 +4,11 @@ import re
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from workflow_scripts.datasets import checks
-from workflow_scripts.datasets.checks import Message, Text
+from workflow_scripts.base.errors import UserError
+from workflow_scripts.datasets.checks import structure
+from workflow_scripts.datasets.checks.structure import Message, Text
 from workflow_scripts.datasets.readers.fields import dialogue, tidy
 from workflow_scripts.datasets.records import IMAGE_PLACEHOLDER, Turn, user_text
-from workflow_scripts.errors import UserError
 
 # The assistant's text may be the bare answer, or in the form that thinking models are trained on.
 _ASSISTANT = re.compile(
@@ -32,9 +32,9 @@ def fields(row: dict, where: str) -> dict:
     try:
         given = _Row.model_validate(row).model_dump()
     except ValidationError as error:
-        raise UserError(f"{where}: {checks.describe(error)}") from None
+        raise UserError(f"{where}: {structure.describe(error)}") from None
     texts = [message["content"] for message in given["messages"]]
-    if problem := checks.dialogue_problem(given["messages"], given["images"], last="assistant"):
+    if problem := structure.dialogue_problem(given["messages"], given["images"], last="assistant"):
         raise UserError(f"{where}: messages: {': '.join(problem)}")
     turns = [_turn(user, said) for user, said in zip(texts[::2], texts[1::2], strict=True)]
     if not all(turn.answer.strip() for turn in turns[:-1]):

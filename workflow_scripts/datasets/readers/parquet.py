@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from workflow_scripts.base.errors import UserError
+from workflow_scripts.base.files import replacing
 from workflow_scripts.datasets.readers.fields import closed_if_yes_or_no, dialogue, verbatim
 from workflow_scripts.datasets.records import SPLITS, Example
-from workflow_scripts.errors import UserError
-from workflow_scripts.files import replacing
 
 PATTERN = "data/*.parquet"
 _MAGIC = {b"\xff\xd8\xff": "jpg", b"\x89PNG\r\n\x1a\n": "png"}

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from workflow_scripts.base.errors import UserError
 from workflow_scripts.datasets.readers import parquet
 from workflow_scripts.datasets.readers.fields import dialogue, objects, optional, text, verbatim
 from workflow_scripts.datasets.records import SPLITS, Example
-from workflow_scripts.errors import UserError
 
 _ANSWER_TYPES = {"yes/no": "closed", "number": "open", "other": "open"}
 _SPLIT_NAMES = {"train": "train", "validation": "val", "test": "test"}

@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from workflow_scripts.base.errors import UserError
+from workflow_scripts.base.files import read_json
 from workflow_scripts.datasets.readers import parquet, sheets
 from workflow_scripts.datasets.readers.fields import (
     dialogue,
@@ -21,8 +23,6 @@ from workflow_scripts.datasets.readers.fields import (
     verbatim,
 )
 from workflow_scripts.datasets.records import Example
-from workflow_scripts.errors import UserError
-from workflow_scripts.files import read_json
 
 _PUBLIC = "VQA_RAD Dataset Public"
 _IMAGES = "VQA_RAD Image Folder"

@@ -5,7 +5,7 @@ import zipfile
 from contextlib import closing
 from pathlib import Path
 
-from workflow_scripts.errors import UserError
+from workflow_scripts.base.errors import UserError
 
 MAX_BYTES = 2**28  # of an unpacked Excel file
 

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from functools import cache, partial
 from pathlib import Path
 
+from workflow_scripts.base.errors import UserError
+from workflow_scripts.base.files import read_json
 from workflow_scripts.datasets.readers.fields import (
     dialogue,
     objects,
@@ -20,8 +22,6 @@ from workflow_scripts.datasets.readers.fields import (
     verbatim,
 )
 from workflow_scripts.datasets.records import Example
-from workflow_scripts.errors import UserError
-from workflow_scripts.files import read_json
 
 _SPLIT_FILES = {
     "train": ("train.json",),

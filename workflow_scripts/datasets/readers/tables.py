@@ -4,9 +4,9 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
+from workflow_scripts.base.errors import UserError
+from workflow_scripts.base.files import read_jsonl
 from workflow_scripts.datasets.readers import parquet
-from workflow_scripts.errors import UserError
-from workflow_scripts.files import read_jsonl
 
 # What a column can say of a row.
 FIELDS = (

@@ -12,10 +12,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, TypeAdapter, ValidationError
 
-from workflow_scripts.datasets.checks import describe
+from workflow_scripts.base.errors import UserError
+from workflow_scripts.base.files import read_yaml
+from workflow_scripts.datasets.checks.structure import describe
 from workflow_scripts.datasets.tokens import tokens
-from workflow_scripts.errors import UserError
-from workflow_scripts.files import read_yaml
 
 BUILT_IN = tuple(sorted(Path(__file__).parent.glob("*.yaml")))
 PLACED = ("organs", "diseases")  # what a position may stand before: "left kidney", "bilateral pneumonia"

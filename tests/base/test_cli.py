@@ -1,0 +1,193 @@
+"""Errors that a person can mend are one line; everything else stays a traceback."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from workflow_scripts import convert, download
+from workflow_scripts.base import cli, files
+from workflow_scripts.base.errors import UserError
+from workflow_scripts.base.paths import Run
+from workflow_scripts.configuration import flags
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def failing(error: BaseException):
+    def main(arguments):
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (UserError("a.json: no such file"), "error: a.json: no such file"),
+        (KeyboardInterrupt(), "error: stopped"),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), "error: the disk is full"),
+    ],
+)
+def test_one_line_and_status_one(error, expected, capsys):
+    assert cli.run(failing(error), []) == 1
+    written = capsys.readouterr().err.splitlines()
+    assert len(written) == 1 and written[0].startswith(expected)
+
+
+def test_a_bug_is_not_hidden():
+    with pytest.raises(ZeroDivisionError):
+        cli.run(failing(ZeroDivisionError()), [])
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 600 kB."""
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(tmp_path)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("mounting a small disk needs root")
+    yield tmp_path
+    subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(small_disk, capsys, monkeypatch):
+    config = small_disk / "config.yaml"
+    config.write_text("datasets: {slake: {reader: slake, embedded: 30}}\ntracking: []\n")
+    monkeypatch.chdir(small_disk)
+    flags = ["--config", str(config), "--dataset", "slake"]
+    assert cli.run(download.main, flags) == 1
+    assert "the disk is full" in capsys.readouterr().err
+    assert [path.name for path in (small_disk / "results" / "raw").iterdir()] == []
+    assert cli.run(convert.main, [*flags, "--model_version", "4.1v", "--mode", "base"]) == 1
+    assert os.listdir(small_disk / "results") == ["raw"]
+
+
+@pytest.fixture
+def model(tmp_path):
+    """Make a folder with the metrics.json of a training."""
+
+    def make(name: str, **metrics):
+        folder = tmp_path / name
+        folder.mkdir()
+        if metrics:
+            files.write_json(folder / "metrics.json", metrics)
+        return folder
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("name", "metrics", "known"),
+    [
+        ("best", {"run": "slake_4.1v_base"}, ("slake", "4.1v", "base")),
+        ("rad_4.5v_thinking", {"run": "slake_4.1v_base"}, ("slake", "4.1v", "base")),
+        ("rad_4.5v_thinking", {"loss": 1.0}, ("rad", "4.5v", "thinking")),
+        ("rad_4.5v_thinking", {}, ("rad", "4.5v", "thinking")),
+        ("4.1v_base", {}, (None, "4.1v", "base")),
+        ("my_rad_4.1v_base", {}, (None, None, None)),
+        ("best_4.1v", {}, (None, None, None)),
+        ("checkpoint-3", {}, (None, None, None)),
+    ],
+)
+def test_a_model_tells_the_run_that_trained_it(model, name, metrics, known):
+    found = flags.names_of_model(model(name, **metrics))
+    assert tuple(map(found.get, flags.RUN_FLAGS)) == known
+
+
+def test_training_takes_the_names_that_are_left_out_from_the_model(model, tmp_path):
+    (tmp_path / "config.yaml").write_text("seed: 1\n")
+    config, names = (
+        ["--config", str(tmp_path / "config.yaml")],
+        ["--dataset", "combined", "--model_version", "4.1v"],
+    )
+    trained = model("sft", run="slake_4.1v_base")
+    options = flags.training_options("dpo", "", [*config, *names, "--base_model", str(trained)])
+    assert options.run == Run("combined", "4.1v", "base")
+    with pytest.raises(UserError, match=r"^say --mode: neither metrics.json nor .*unnamed tells$"):
+        flags.training_options("dpo", "", [*config, *names, "--base_model", str(model("unnamed"))])
+    with pytest.raises(UserError, match=r"^say --model_version and --mode$"):
+        flags.training_options("dpo", "", [*config, "--dataset", "rad"])
+
+
+@pytest.fixture
+def interrupted_download(tmp_path):
+    """Start a download of many phantoms, send it a signal once it writes, and give the process back."""
+    (tmp_path / "config.yaml").write_text(
+        "datasets: {slake: {reader: slake, embedded: 5000}}\ntracking: []\n"
+    )
+
+    def interrupt(number: int) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-m", "workflow_scripts.download", "--dataset", "slake"]
+        process = subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.glob("results/raw/.slake.*.tmp/imgs/*")):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(number)
+        return subprocess.CompletedProcess(command, process.wait(60), stderr=process.stderr.read())
+
+    return interrupt
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 138)])
+def test_a_signal_removes_what_was_half_written(interrupted_download, tmp_path, number, status):
+    stopped = interrupted_download(number)
+    assert (stopped.returncode, stopped.stderr) == (status, f"error: stopped by {number.name}\n")
+    assert os.listdir(tmp_path / "results" / "raw") == []
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next(interrupted_download, tmp_path):
+    assert interrupted_download(signal.SIGKILL).returncode == -signal.SIGKILL
+    raw = tmp_path / "results" / "raw"
+    assert len(os.listdir(raw)) == 1
+    with files.replacing(raw / "other.json") as temporary:
+        assert os.listdir(raw) == []
+        temporary.write_text("{}")
+    assert os.listdir(raw) == ["other.json"]
+
+
+def test_sigterm_can_be_handled_by_a_command_and_kills_its_workers(capfd):
+    def main(arguments):
+        forked = multiprocessing.get_context("fork")
+        started = forked.Event()
+        worker = forked.Process(target=lambda: started.set() or time.sleep(30))
+        worker.start()
+        started.wait()
+        worker.terminate()
+        worker.join()
+        received = []
+        signal.signal(signal.SIGTERM, lambda *_: received.append(worker.exitcode))
+        os.kill(os.getpid(), signal.SIGTERM)
+        return received[0]
+
+    before = signal.getsignal(signal.SIGTERM)
+    assert cli.run(main, []) == -signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) is before and "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ([], (False, "info")),
+        (["--log_level", "warning"], (False, "warning")),
+        (["--log_level=debug"], (False, "debug")),
+        (["--dataset", "x", "--debug"], (True, "debug")),
+        (["--log_level", "loud"], (False, "info")),
+        (["--log_level"], (False, "info")),
+    ],
+)
+def test_the_verbosity_is_known_before_a_command_parses_its_flags(flags, expected):
+    assert cli._verbosity(flags) == expected

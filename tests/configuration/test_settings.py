@@ -1,0 +1,221 @@
+"""The configuration: every error at once, and config.yaml and its schema as the model writes them."""
+
+import inspect
+import re
+from pathlib import Path
+from typing import get_args
+
+import jsonschema
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workflow_scripts.base import files
+from workflow_scripts.base.errors import UserError
+from workflow_scripts.configuration import dependencies, reading, text
+from workflow_scripts.configuration.dependencies import stage_settings
+from workflow_scripts.configuration.settings import Config, Loss, micro_batches
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_config_yaml_is_what_the_defaults_write():
+    assert (ROOT / "config.yaml").read_text() == text.to_yaml(Config()), (
+        "run python -m workflow_scripts.config --write"
+    )
+    assert (ROOT / "config.schema.json").read_text() == text.to_schema()
+
+
+def test_config_yaml_reads_back_as_the_defaults():
+    assert reading.load([ROOT / "config.yaml"]) == Config()
+
+
+def test_config_yaml_fits_its_schema():
+    schema = files.read_json(ROOT / "config.schema.json")
+    jsonschema.validate(yaml.safe_load((ROOT / "config.yaml").read_text()), schema)
+
+
+@pytest.mark.parametrize("profile", ["demo"])
+def test_profiles_are_valid(profile):
+    reading.load([ROOT / "config.yaml", ROOT / "profiles" / profile / "config.yaml"])
+
+
+WRONG = """
+seed: -1
+datsets: {}
+sft: {learning_rate: 1e-5, metod: lora, method: lorra, lora: {rnk: 3}}
+datasets:
+  my_set: {reader: slak}
+  combo: {members: [slake, slak], wieghts: {}}
+  twice: {members: [slake, slake]}
+  open: {reader: rad, repository: a/b}
+  mixed: {members: [slake, rad], weights: {slake: 0, rat: 2}, temperature: 2}
+  mine: {reader: custom, path: x, columns: {imag: file}}
+  drawn: {reader: custom, embedded: 20}
+  named: {reader: rad, path: x, columns: {image: file}}
+data: {near_duplicates: remove}
+models: {4.1w: {thinking: {repo: x}}, 4.1v: {thinkng: {embedded: true}}}
+tracking: [mlfow]
+dpo: {loss: {sigmoyd: 1.0}, batch_size: 16, micro_batch_size: 3}
+preferences: {files: {slke: [mine.jsonl]}, rules: [swap, swap]}
+"""
+
+
+def test_every_error_is_listed_with_path_value_and_nearest_name(tmp_path):
+    (tmp_path / "wrong.yaml").write_text(WRONG)
+    with pytest.raises(UserError) as error:
+        reading.load([ROOT / "config.yaml", tmp_path / "wrong.yaml"])
+    message = str(error.value)
+    for expected in (
+        "seed: -1",
+        "datsets: 'datsets' is unknown",
+        "did you mean 'datasets'?",
+        "sft.metod: 'metod' is unknown",
+        "did you mean 'method'?",
+        "sft.method: 'lorra' is unknown (known: lora, full); did you mean 'lora'?",
+        "sft.lora.rnk",
+        "did you mean 'rank'?",
+        "datasets.my_set: a name has letters",
+        "datasets.my_set.reader: 'slak' is unknown",
+        "datasets.combo.members: 'slak' is unknown",
+        "datasets.open.revision: missing",
+        "datasets.mine.columns",
+        "'imag' is unknown (known: image, question,",
+        "datasets.drawn: a custom set has no phantoms",
+        "datasets.named.columns: is for the reader custom only",
+        "datasets.combo.wieghts: 'wieghts' is unknown (known: members, weights, temperature)",
+        "datasets.mixed.weights.slake: 0",
+        "datasets.mixed.weights: 'rat' is unknown (known: slake, rad); did you mean 'rad'?",
+        "datasets.mixed.weights.rad: missing",
+        "datasets.mixed: has both weights and temperature",
+        "data.near_duplicates: remove needs data.splits: image_disjoint",
+        "models.4.1w: '4.1w' is unknown",
+        "models.4.1w.thinking.repo",
+        "models.4.1v.thinkng: 'thinkng' is unknown (known: thinking, base); did you mean 'thinking'?",
+        "tracking.0: 'mlfow' is unknown",
+        "dpo.loss.sigmoyd: 'sigmoyd' is unknown (known: sigmoid, hinge, ",
+        "did you mean 'sigmoid'?",
+        "dpo.micro_batch_size: 3: batch_size 16 is not micro_batch_size 3 x 1 GPU(s) x a whole number",
+        "datasets.twice.members: ['slake', 'slake']: 'slake' stands more than once",
+        "preferences.files.slke: 'slke' is unknown",
+        "preferences.rules: ['swap', 'swap']: 'swap' stands more than once",
+    ):
+        assert expected in message, expected
+    assert "[key]" not in message
+    assert "1e-5" not in message and "1e-05" not in message
+
+
+def test_wrong_terms_are_found_before_any_job(tmp_path):
+    (tmp_path / "terms.yaml").write_text("organs: {Hepar: {en: [Liver]}}")
+    (tmp_path / "a.yaml").write_text(f"seed: 1\nterms: [{tmp_path / 'terms.yaml'}]")
+    with pytest.raises(
+        UserError, match=r"a\.yaml: 1 error.*\n  terms: .*terms\.yaml: organs\.Hepar: 'Liver'"
+    ):
+        reading.load([tmp_path / "a.yaml"])
+
+
+def test_exponents_are_numbers_for_our_reader_and_for_snakemakes(tmp_path):
+    (tmp_path / "a.yaml").write_text("sft: {learning_rate: 2e-5}\ndpo: {learning_rate: 1E-6}")
+    assert reading.load([tmp_path / "a.yaml"]).sft.learning_rate == 2e-5
+    assert reading.validate({"dpo": {"learning_rate": "1e-6"}}, "here").dpo.learning_rate == 1e-6
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("seed: [", "not valid YAML"),
+        ("- a", "expected keys and values"),
+        ("seed: 1\nseed: 2", "stands twice"),
+    ],
+)
+def test_unreadable_files_are_named(tmp_path, text, expected):
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(UserError, match=expected) as error:
+        reading.load([tmp_path / "a.yaml"])
+    assert str(tmp_path / "a.yaml") in str(error.value)
+    with pytest.raises(UserError, match="b.yaml: No such file"):
+        reading.load([tmp_path / "b.yaml"])
+
+
+names = st.sampled_from([*Config.model_fields, "sft.lora", "x", "datasets"])
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.dictionaries(names, values, max_size=4))
+def test_anything_is_either_valid_or_a_user_error(raw):
+    try:
+        reading.validate(raw, "here")
+    except UserError as error:
+        assert "error(s) in the configuration" in str(error)
+
+
+def test_what_does_not_change_a_result_does_not_rerun_a_stage():
+    settings = Config()
+    before = stage_settings(settings, "sft")
+    settings.sft.gpus, settings.sft.log_steps, settings.dpo.beta, settings.tracking = 4, 1, 0.5, []
+    settings.sft.nodes, settings.sft.strategy = 2, "zero3"
+    assert stage_settings(settings, "sft") == before
+    settings.sft.lora.rank = 8
+    assert stage_settings(settings, "sft") != before
+
+
+@pytest.mark.parametrize("section", ["datasets", "models", "dpo.loss"])
+def test_a_section_that_says_nothing_is_an_error(section):
+    raw: object = {}
+    for key in reversed(section.split(".")):
+        raw = {key: raw}
+    with pytest.raises(UserError, match=rf"{section}: {{}}: dictionary should have at least 1 item"):
+        reading.validate(raw, "here")
+
+
+@pytest.mark.parametrize(
+    ("batch", "micro", "gpus", "split"),
+    [(16, 4, 1, (4, 4)), (16, 4, 0, (4, 4)), (16, 32, 1, (16, 1)), (16, 16, 4, (4, 1)), (12, 4, 2, None)],
+)
+def test_a_batch_is_split_evenly_or_refused(batch, micro, gpus, split):
+    raw = {"sft": {"batch_size": batch, "micro_batch_size": micro, "gpus": gpus}}
+    if split:
+        reading.validate(raw, "here")
+        assert micro_batches(batch, micro, max(1, gpus)) == split
+    else:
+        with pytest.raises(
+            UserError, match=r"sft.micro_batch_size: 4: batch_size 12 is not micro_batch_size 4 x 2 GPU\(s\)"
+        ):
+            reading.validate(raw, "here")
+
+
+def test_a_batch_is_split_over_the_gpus_of_all_nodes():
+    raw = {"sft": {"batch_size": 16, "gpus": 4, "nodes": 4}}
+    assert reading.validate(raw, "here").sft.nodes == 4
+    with pytest.raises(UserError, match=r"batch_size 16 is not micro_batch_size 1 x 12 GPU\(s\)"):
+        reading.validate({"sft": {**raw["sft"], "nodes": 3}}, "here")
+
+
+@pytest.mark.parametrize(
+    "uri", ["https://me:secret@host/x", "postgresql://me:p@secret@host/db", "https://secret@host"]
+)
+def test_credentials_in_the_tracking_uri_are_refused_and_not_repeated(uri):
+    with pytest.raises(UserError, match="MLFLOW_TRACKING_PASSWORD") as error:
+        reading.validate({"tracking_uri": uri}, "here")
+    assert "secret" not in str(error.value) and "tracking_uri" in str(error.value)
+
+
+def test_the_losses_are_those_that_trl_computes_without_label_smoothing():
+    from trl import DPOTrainer
+
+    source = inspect.getsource(DPOTrainer)
+    computed = set(re.findall(r'if loss_type == "(\w+)"', source))
+    assert '"exo_pair" in self.loss_types and self.label_smoothing == 0.0' in source  # refused without it
+    assert set(get_args(Loss)) == computed - {"exo_pair"}
+
+
+def test_how_a_combination_is_mixed_is_its_own_setting():
+    raw = {"members": ["slake", "rad"], "temperature": 2}
+    settings = reading.validate({"datasets": {**Config().model_dump()["datasets"], "mixed": raw}}, "here")
+    assert dependencies.mixture_settings(settings, "mixed") == {"weights": {}, "temperature": 2}
+    assert dependencies.mixture_settings(settings, "slake") == {}

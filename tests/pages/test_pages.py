@@ -1,0 +1,272 @@
+"""The pages: whole without any other file, safe with any text, and true to what they are given."""
+
+import base64
+import io
+import re
+from html.parser import HTMLParser
+
+import pytest
+from PIL import Image
+
+from workflow_scripts.evaluation.scoring import breakdown
+from workflow_scripts.pages import charts, rendering
+
+HOSTILE = '<script>alert("x")</script>'
+URI = rendering.thumbnail(Image.new("RGB", (32, 32), "gray"))
+
+
+VOID = {"meta", "img", "br"}
+
+
+class Outline(HTMLParser):
+    """The elements of a page; complains where one is closed out of turn."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.attributes, self._open = [], [], []
+        self.feed(text)
+        assert not self._open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+
+
+def check(path):
+    """The page's text, after making sure that it stands alone and that no data became markup."""
+    text = path.read_text("utf-8")
+    outline = Outline(text)
+    assert not {"script", "link", "iframe", "object"} & set(outline.tags)
+    assert all(value.startswith("data:image/jpeg") for name, value in outline.attributes if name == "src")
+    assert "url(" not in text and "@import" not in text
+    assert "prefers-color-scheme" in text and 'name="viewport"' in text
+    return text
+
+
+def predictions():
+    answers = {"untrained": None, "sft": "No, there is not.", "dpo": "Yes", "blank_image": "No"}
+    return [
+        {
+            "id": "rad-1",
+            "source": "rad",
+            "image_id": "synpic1",
+            "language": "en",
+            "answer_type": "closed",
+            "question": f"Is there a 肿块 {HOSTILE}?",
+            "gold": "yes",
+            "stage": stage,
+            "text": f"<answer>{answer}</answer>{HOSTILE}",
+            "answer": answer,
+            "truncated": answer is None,
+            "image": URI,
+        }
+        for stage, answer in answers.items()
+    ]
+
+
+COVERAGE = {"split": "test", "set": HOSTILE, "language": "zh", "rows": 1033, "known": 1028}
+
+
+def validation(passed=True):
+    return {
+        "run": "slake_4.1v_thinking",
+        "passed": passed,
+        "splits": "official",
+        "counts": {
+            split: {
+                "rows": 20000,
+                "images": 642,
+                "languages": {"en": 15000, "zh": 5000},
+                "sources": {"slake": 20000},
+                "closed": 8000,
+                "open": 12000,
+                "closed_answers": {"yes": 4000, "no": 3000, "other": 1000},
+                "question_types": {HOSTILE: 15000, "all others": 5000},
+            }
+            for split in ("train", "test")
+        },
+        "read": 40010,
+        "kept": 40000,
+        "copies": 0,
+        "dropped": {"duplicate": 10},
+        "errors": [] if passed else [{"kind": "image missing", "count": 2, "examples": [HOSTILE]}],
+        "warnings": [{"kind": "contradicting answers", "count": 3, "examples": []}],
+        "token_lengths": {"max": 90, "mean": 40.0, "limit": 80, "histogram": [[0, 50, 7], [50, 100, 3]]},
+        "answers": {
+            "distinct": 2,
+            "top": [["不是", 4], [HOSTILE, 2]],
+            "test_coverage": 0.975,
+            "coverage": [COVERAGE],
+        },
+        "leaks": [
+            {
+                "held": "train",
+                "tested": "test",
+                "columns": [{"set": HOSTILE, "language": "en", "images": 180, "rows": 2094}],
+                "rows": [
+                    {"set": HOSTILE, "language": "en", "cells": [{"images": 142, "rows": 1517, "exact": 3}]},
+                    {"set": "all", "language": "all", "cells": [{"images": 0, "rows": 0, "exact": 0}]},
+                ],
+            },
+            {"held": "validation", "tested": "test", "columns": [], "rows": []},
+        ],
+        "near_duplicates": {"most_bits": 12, "pairs": 73},
+        "near_duplicate_pictures": [
+            {
+                "bits": 3,
+                "names": [HOSTILE, "../../raw/b.png"],
+                "splits": ["train", "test"],
+                "images": [URI, URI],
+            }
+        ],
+        "samples": [
+            {
+                "images": [URI, URI],
+                "image_tokens": [729, 16],
+                "id": "slake-en-1",
+                "prompt": HOSTILE,
+                "target": ["<answer>", "肺", "</answer>"],
+                "target_tokens": 4,
+                "split": "train",
+                "source": "slake",
+            }
+        ],
+    }
+
+
+def training(stage):
+    curve = [
+        {"step": 1, "loss": 2.0},
+        {"step": 2, "loss": float("nan")},
+        {"step": 3, "loss": 1.0},
+        {"step": 4},
+    ]
+    return {
+        "stage": stage,
+        "method": "lora",
+        "base_model": "tiny",
+        "train_rows": 20000,
+        "steps": 4,
+        "seconds": 3725.0,
+        "examples_per_second": 5.0,
+        "final_loss": 1.0,
+        "curve": curve,
+    }
+
+
+def run(name, **changes):
+    rows = predictions()
+    stages = {row["stage"]: breakdown([row]) for row in rows}
+    return {
+        "run": name,
+        "evaluation": {
+            "run": name,
+            "final_stage": "dpo",
+            "data_fingerprint": "0123456789abcdef",
+            "model": {"version": HOSTILE},
+            "stages": {stage: stages[stage] for stage in ("untrained", "sft", "dpo")},
+            "floor": {"question_only": stages["dpo"]},
+            "ablation": {"blank_image": {"overall": stages["blank_image"]["overall"]}},
+            "cost": {"sft_seconds": 1, "dpo_seconds": 1, "eval_seconds": 42, "examples_per_second": 1},
+        },
+        "sft": training("sft"),
+        "dpo": training("dpo"),
+        "validation": validation(),
+        "links": {"gallery": "../eval/gallery.html", "validation": "../data/validation.html"},
+        **changes,
+    }
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK", "RGBA", "P"])
+def test_thumbnail_is_a_small_jpeg(mode):
+    image = Image.new(mode, (800, 400))
+    uri = rendering.thumbnail(image)
+    small = Image.open(io.BytesIO(base64.b64decode(uri.removeprefix("data:image/jpeg;base64,"))))
+    assert (small.format, small.mode, small.size) == ("JPEG", "RGB", (200, 100))
+    assert image.size == (800, 400)
+
+
+def test_validation_page(tmp_path):
+    rendering.validation_page(tmp_path / "page.html", validation())
+    text = check(tmp_path / "page.html")
+    assert "✓ Passed" in text and "20,000" in text and "97.5 %" in text and "不是" in text
+    assert "<mark>&lt;answer&gt;</mark><mark>肺</mark><mark>&lt;/answer&gt;</mark>" in text
+    assert "729 + 16 image tokens" in text and "4 trained tokens" in text
+    assert "142 of 180" in text and "1,517 rows, 3 exact" in text and "--share: 0.789" in text
+    assert "73 pairs" in text and "The nearest 1; near_duplicates.jsonl lists all" in text
+    assert "4,000 : 3,000 : 1,000" in text and "75.0" in text and "99.5" in text
+
+
+def test_validation_page_without_decoded_images(tmp_path):
+    summary = validation() | {"near_duplicates": None, "near_duplicate_pictures": []}
+    rendering.validation_page(tmp_path / "page.html", summary)
+    assert "Not looked for: data.decode_images is off" in check(tmp_path / "page.html")
+
+
+def test_validation_page_of_a_set_with_errors(tmp_path):
+    rendering.validation_page(tmp_path / "page.html", validation(passed=False))
+    text = check(tmp_path / "page.html")
+    assert "✗ Failed" in text and "image missing" in text
+
+
+def test_gallery_page_judges_each_stage_as_the_protocol_does(tmp_path):
+    rendering.gallery_page(tmp_path / "page.html", "rad", predictions())
+    text = check(tmp_path / "page.html")
+    assert text.count("<article") == 1 and text.count("<details") == 4
+    assert re.findall(r"✓ right|✗ wrong|\? unreadable, cut off", text) == [
+        "? unreadable, cut off",
+        "✗ wrong",
+        "✓ right",
+        "✗ wrong",
+    ]
+
+
+def test_report_page(tmp_path):
+    rendering.report_page(tmp_path / "page.html", [run("rad_4.1v_base"), run("slake_4.1v_base")])
+    text = check(tmp_path / "page.html")
+    assert "strict protocol" in text and "8,000 and 12,000" in text and "1 h 02 min" in text
+    assert text.count('class="curve"') == 4 and "nan" not in text
+    assert 'href="../eval/gallery.html"' in text and 'href="#rad_4.1v_base"' in text
+
+
+def test_report_page_of_a_run_with_one_stage_and_nothing_else(tmp_path):
+    bare = run("rad_4.1v_base", sft=None, dpo=None, validation=None, links={})
+    evaluation = bare["evaluation"]
+    evaluation |= {"final_stage": "sft", "ablation": {}, "cost": {}}
+    evaluation["stages"] = {"sft": evaluation["stages"]["sft"]}
+    rendering.report_page(tmp_path / "page.html", [bare])
+    assert "<polyline" not in check(tmp_path / "page.html")
+
+
+def test_report_page_without_runs(tmp_path):
+    rendering.report_page(tmp_path / "page.html", [])
+    check(tmp_path / "page.html")
+
+
+@pytest.mark.parametrize("points", [[(5, 2.0)], [(1, -1.0), (2, 0.0), (3, 1.0)], [(1, 0.0), (2, 0.0)]])
+def test_a_curve_stays_inside_its_frame(points):
+    drawn = re.search(r'points="([^"]+)"', charts.line_chart("loss", points))[1]
+    places = [tuple(map(float, place.split(","))) for place in drawn.split()]
+    assert len(places) == len(points)
+    assert all(0 <= x <= charts.WIDTH and 0 <= y <= 176 for x, y in places)
+
+
+def test_nothing_to_draw():
+    assert charts.line_chart("loss", [(1, float("nan"))]) == ""
+    assert charts.histogram("lengths", [], None) == ""
+
+
+@pytest.mark.parametrize(
+    "seconds, said", [(None, "–"), (0.25, "0.25 s"), (42, "42 s"), (185, "3 min 05 s"), (7620, "2 h 07 min")]
+)
+def test_duration(seconds, said):
+    assert rendering.duration(seconds) == said

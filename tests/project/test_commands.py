@@ -1,0 +1,80 @@
+"""The commands as a person meets them: quick to answer, and clear when something is wrong."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from workflow_scripts.base.paths import STAGES
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(*command: str, folder: Path = ROOT) -> subprocess.CompletedProcess:
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def stage(name: str, *arguments: str) -> subprocess.CompletedProcess:
+    return run(sys.executable, "-m", f"workflow_scripts.{name}", *arguments)
+
+
+@pytest.fixture
+def snakemake(tmp_path):
+    """Dry runs of the whole matrix in an empty folder."""
+    shutil.copy(ROOT / "config.yaml", tmp_path)
+    command = ["snakemake", "--dry-run", "--snakefile", str(ROOT / "Snakefile")]
+    return lambda *arguments: run(*command, *arguments, folder=tmp_path)
+
+
+@pytest.mark.parametrize("name", [*STAGES, "run_experiments", "plan"])
+def test_what_answers_at_once_imports_nothing_heavy(name):
+    """--help and a dry run are quick as long as neither pays for these."""
+    heavy = {"torch", "torchvision", "transformers", "trl", "peft", "datasets", "mlflow", "pandas", "pyarrow"}
+    code = f"import sys, workflow_scripts.{name}; print(*{heavy} & set(sys.modules))"
+    answer = run(sys.executable, "-c", code)
+    assert (answer.returncode, answer.stdout.strip()) == (0, ""), answer.stderr
+
+
+@pytest.mark.parametrize("name", [*STAGES, "run_experiments"])
+def test_help_names_the_flags(name):
+    answer = stage(name, "--help")
+    assert answer.returncode == 0 and "--log_level" in answer.stdout and "--debug" in answer.stdout
+
+
+def test_a_dry_run_covers_the_whole_matrix(snakemake):
+    assert re.search(r"^evaluate +16$", snakemake().stdout, re.M)
+
+
+def test_every_error_of_a_configuration_is_printed_before_any_job(snakemake):
+    answer = snakemake("--config", "seed=-1", "sft={epochz: 3, method: lorra}", "evaluation={gpus: many}")
+    said = answer.stdout + answer.stderr
+    assert answer.returncode != 0
+    assert "4 error(s) in the configuration" in said
+    assert "seed: -1" in said
+    assert "sft.epochz: 'epochz' is unknown" in said and "did you mean 'epochs'?" in said
+    assert "sft.method: 'lorra' is unknown (known: lora, full); did you mean 'lora'?" in said
+    assert "evaluation.gpus: 'many'" in said
+    assert "rule convert" not in said and "Traceback" not in said
+
+
+def test_exponents_are_numbers(snakemake):
+    assert snakemake("--config", "sft={learning_rate: 1e-5}").returncode == 0
+
+
+def test_an_unknown_dataset_is_one_line():
+    answer = stage("convert", "--dataset", "slakee", "--model_version", "4.1v", "--mode", "thinking")
+    assert answer.returncode != 0
+    assert answer.stderr.startswith("error: --dataset: 'slakee' is unknown")
+    assert answer.stderr.endswith("did you mean 'slake'?\n") and answer.stderr.count("\n") == 1
+
+
+def test_a_run_that_the_configuration_does_not_know_starts_nothing(snakemake):
+    answer = snakemake("results/eval/slake_9.9v_thinking.json")
+    assert answer.returncode != 0
+    assert "MissingRuleException" in answer.stdout + answer.stderr

@@ -1,0 +1,99 @@
+"""Scoring models: one in memory at a time, results that do not overwrite each other, and images that are found."""
+
+import gc
+import shutil
+import weakref
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from workflow_scripts import evaluate as command
+from workflow_scripts import evaluation, run_experiments
+from workflow_scripts.base import files
+from workflow_scripts.base.paths import Layout, Run
+from workflow_scripts.configuration.reading import load
+from workflow_scripts.models import loading
+from workflow_scripts.stages import convert, download, evaluate
+
+SCHEMA = files.read_json(Path(evaluation.__file__).parent / "schema.json")
+RUN = Run("rad", "4.1v", "base")
+SETTINGS = """
+datasets: {rad: {reader: rad, embedded: 10}}
+models: {4.1v: {base: {embedded: true}}}
+evaluation: {max_new_tokens: 8, batch_size: 64, max_validation_rows: 4, gpus: 0}
+tracking: []
+"""
+
+
+@pytest.fixture(scope="module")
+def flags(tmp_path_factory):
+    """Results with data, an untrained model, and copies of it in the places of the SFT and the DPO model."""
+    root = tmp_path_factory.mktemp("evaluate")
+    (root / "config.yaml").write_text(SETTINGS)
+    settings, layout = load([root / "config.yaml"]), Layout(root / "results")
+    download.download_source(settings, layout, "rad")
+    download.download_model(settings, layout, RUN.model_version, RUN.mode)
+    convert.convert(settings, layout, RUN)
+    for stage in ("sft", "dpo"):
+        shutil.copytree(layout.model(RUN.model_version, RUN.mode), layout.trained(stage, RUN))
+        metrics = {"run": str(RUN), "method": "full", "fingerprint": stage, "seconds": 1.0}
+        files.write_json(layout.trained(stage, RUN) / "metrics.json", metrics)
+    return ["--config", str(root / "config.yaml"), "--results", str(layout.root)]
+
+
+@pytest.fixture
+def layout(flags):
+    return Layout(Path(flags[-1]))
+
+
+def test_one_model_is_in_memory_at_a_time(flags, layout, monkeypatch):
+    loaded, alive_at_load = [], []
+    load_model = loading.model
+
+    def watched(*arguments, **options):
+        gc.collect()
+        alive_at_load.append(sum(reference() is not None for reference in loaded))
+        model = load_model(*arguments, **options)
+        loaded.append(weakref.ref(model))
+        return model
+
+    monkeypatch.setattr(loading, "model", watched)
+    evaluation = evaluate.evaluate(load([Path(flags[1])]), layout, RUN)
+    assert alive_at_load == [0, 0, 0, 0]
+    assert all(reference() is None for reference in loaded)
+    jsonschema.validate(evaluation, SCHEMA, cls=jsonschema.Draft202012Validator)
+    assert evaluation["final_stage"] == "dpo"  # the copies are equally good
+    stages = [evaluation["stages"][stage]["overall"] for stage in ("untrained", "sft", "dpo")]
+    assert stages[0] == stages[1] == stages[2] and stages[0]["n"] > 0
+
+
+def test_models_of_two_stages_are_scored_by_their_paths_alone(flags, layout, capsys):
+    for stage in ("sft", "dpo"):
+        path = layout.trained(stage, RUN)
+        assert command.main([*flags, "--model_path", str(path), "--test_datasets", "rad"]) == 0
+    for stage in ("sft", "dpo"):
+        scores = layout.root / "eval" / "models" / stage / f"{RUN}.json"
+        result = files.read_json(scores)
+        assert result["model_path"] == str(layout.trained(stage, RUN)) and result["mode"] == "base"
+        rows = list(files.read_jsonl(scores.with_suffix(".predictions.jsonl")))
+        assert len(rows) == result["overall"]["n"]
+        assert all((scores.parent / row["image"]).is_file() for row in rows)
+
+
+def test_a_model_from_elsewhere_is_named_after_its_whole_path(flags, layout, tmp_path, capsys):
+    shutil.copytree(layout.trained("sft", RUN), tmp_path / "best")
+    assert command.main([*flags, "--model_path", str(tmp_path / "best")]) == 0
+    place = (tmp_path / "best.json").relative_to("/")
+    assert files.read_json(layout.root / "eval" / "models" / place)["model_version"] == "4.1v"
+
+
+def test_all_models_of_a_folder_have_a_summary_of_their_own(flags, layout):
+    for stage in ("sft", "dpo"):
+        models = ["--models_dir", str(layout.root / stage)]
+        assert run_experiments.main([*flags, "--mode", "evaluate", *models]) == 0
+    summaries = [
+        files.read_json(layout.root / "eval" / "models" / f"{stage}.json") for stage in ("sft", "dpo")
+    ]
+    one = files.read_json(layout.root / "eval" / "models" / "sft" / f"{RUN}.json")
+    assert summaries == [{str(RUN): one["overall"]}] * 2

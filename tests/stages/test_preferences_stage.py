@@ -1,0 +1,169 @@
+"""Which questions pairs are made of: never one that shows a test image, under whatever name."""
+
+import shutil
+
+import pytest
+from PIL import Image
+
+from workflow_scripts.base import files
+from workflow_scripts.base.errors import UserError
+from workflow_scripts.base.paths import Layout, Run
+from workflow_scripts.configuration.reading import validate
+from workflow_scripts.datasets.pairs.rules import Answers
+from workflow_scripts.stages import convert, download
+from workflow_scripts.stages.preferences import HeldOut, agree, is_wrong, own_answers, preferences
+
+RUN = Run("mine", "4.1v", "base")
+
+
+def record(split: str, answer: str, *images: str) -> dict:
+    return {
+        "messages": [
+            {"role": "user", "content": "<image>" * len(images) + "Which side?"},
+            {"role": "assistant", "content": f"<answer>{answer}</answer>"},
+        ],
+        "images": [f"../../raw/{image}.png" for image in images],
+        "id": f"{split}-{'-'.join(images)}-{answer}",
+        "source": "mine",
+        "split": split,
+        "image_id": images[0],
+        "question": "Which side?",
+        "answer": answer,
+        "answer_type": "open",
+        "question_type": "",
+        "language": "en",
+        "modality": "",
+        "organ": "",
+    }
+
+
+@pytest.fixture
+def layout(tmp_path):
+    """Images a, b, c and `copy`, whose bytes are those of c; c is the test image."""
+    layout = Layout(tmp_path / "results")
+    (layout.root / "raw").mkdir(parents=True)
+    for shade, name in enumerate("abc"):
+        Image.new("L", (8, 8), shade).save(layout.root / "raw" / f"{name}.png")
+    shutil.copy(layout.root / "raw" / "c.png", layout.root / "raw" / "copy.png")
+    files.write_jsonl(layout.split(RUN, "test"), [record("test", "Left", "c")])
+    return layout
+
+
+def pairs(layout, train: list[dict], **settings) -> list[dict]:
+    """What `preferences` writes for these train records, by rules unless `settings` say otherwise."""
+    files.write_jsonl(layout.split(RUN, "train"), train)
+    own = {"own_answers": False, **settings}
+    configuration = validate(
+        {"datasets": {"mine": {"reader": "rad", "path": "x"}}, "preferences": own}, "test"
+    )
+    preferences(configuration, layout, RUN, layout.trained("sft", RUN))
+    return list(files.read_jsonl(layout.preferences(RUN)))
+
+
+@pytest.mark.parametrize("shown", [("c",), ("copy",), ("a", "c"), ("copy", "a")], ids="+".join)
+def test_no_pair_shows_a_test_image(layout, shown):
+    rows = pairs(
+        layout, [record("train", "Left", "a"), record("train", "Right", "b"), record("train", "Left", *shown)]
+    )
+    assert {row["image_id"] for row in rows} == {"a", "b"}
+    held_out = HeldOut(layout, RUN)
+    for row in rows:
+        assert held_out.among(row["images"], layout.preferences(RUN).parent) == []
+        assert (row["chosen"], row["rejected"]) in (
+            ("<answer>Left</answer>", "<answer>Right</answer>"),
+            ("<answer>Right</answer>", "<answer>Left</answer>"),
+        )
+
+
+def test_a_set_whose_train_images_are_all_tested_has_no_pairs(layout):
+    with pytest.raises(UserError, match="every train image is in the test set too"):
+        pairs(layout, [record("train", "Left", "copy")])
+
+
+@pytest.fixture
+def own_file(layout, tmp_path):
+    """Write a pair of the user about images of `raw`, and give its path."""
+
+    def write(*images: str, **sides: str):
+        line = {
+            "messages": [{"role": "user", "content": "<image>" * len(images) + "Is it?"}],
+            "images": [f"results/raw/{image}.png" for image in images],
+            **({"chosen": "Cardiomegaly", "rejected": "Pneumonia"} | sides),
+        }
+        files.write_jsonl(tmp_path / "own.jsonl", [line])
+        return {"files": {"mine": [str(tmp_path / "own.jsonl")]}}
+
+    return write
+
+
+@pytest.mark.parametrize("shown", [("c",), ("copy",), ("a", "c")], ids="+".join)
+def test_a_pair_of_the_user_that_shows_a_test_image_is_refused(layout, own_file, shown):
+    with pytest.raises(
+        UserError, match=rf"own.jsonl:1: images: results/raw/{shown[-1]}.png belongs to the test set"
+    ):
+        pairs(layout, [record("train", "Left", "a")], **own_file(*shown))
+
+
+def test_a_pair_of_the_user_is_written_in_the_format_of_the_run(layout, own_file):
+    (row,) = pairs(
+        layout, [record("train", "Normal", "a")], **own_file("b", rejected="<answer>Pneumonia</answer>")
+    )
+    assert (row["chosen"], row["rejected"]) == ("<answer>Cardiomegaly</answer>", "<answer>Pneumonia</answer>")
+    assert (layout.preferences(RUN).parent / row["images"][0]).is_file()
+
+
+def test_a_side_that_cannot_be_written_names_the_line(layout, own_file):
+    with pytest.raises(
+        UserError, match=r"own.jsonl:1: chosen: markup '<think>Lung' is not of the form <answer>"
+    ):
+        pairs(layout, [record("train", "Lung", "a")], **own_file("b", chosen="<think>Lung"))
+
+
+def test_another_right_answer_to_the_same_question_is_not_wrong():
+    records = [record("train", answer, "a") for answer in ("nucleus", "cell membrane")] + [
+        record("train", "wall", "b")
+    ]
+    answers = Answers(records)
+    judged = {
+        answer: is_wrong(answer, records[0], answers) for answer in ("Cell membrane.", "membrane", "wall")
+    }
+    assert judged == {"Cell membrane.": False, "membrane": False, "wall": True}
+
+
+@pytest.mark.parametrize(
+    ("answer", "right", "agreed"),
+    [
+        ("small intestine", "Small Bowel", True),  # synonyms
+        ("x-ray", "Chest X-ray", True),
+        ("Chest X-ray", "x-ray", True),
+        ("有", "没有", False),
+        ("abnormal", "normal", False),
+        ("no fracture", "fracture", False),
+        ("Yes, there is", "yes", True),
+        ("left lung", "right lung", False),
+    ],
+)
+def test_answers_agree_when_one_is_part_of_the_other_but_not_when_it_denies_it(answer, right, agreed):
+    assert agree(answer, right) is agreed
+
+
+def test_own_answers_depend_on_the_seed_alone(tmp_path):
+    """4.5v base writes its answer without tags, so that whatever the stand-in says is an answer."""
+    import torch
+
+    run = Run("rad", "4.5v", "base")
+    raw = {
+        "datasets": {"rad": {"reader": "rad", "embedded": 10}},
+        "models": {"4.5v": {"base": {"embedded": True}}},
+        "evaluation": {"max_new_tokens": 24, "gpus": 0},
+    }
+    settings, layout = validate(raw, "test"), Layout(tmp_path)
+    download.download_source(settings, layout, "rad")
+    download.download_model(settings, layout, run.model_version, run.mode)
+    convert.convert(settings, layout, run)
+    records = list(files.read_jsonl(layout.split(run, "train")))[:16]
+    arguments = (layout.model("4.5v", "base"), records, Answers(records), layout.data(run))
+    first, again = (list(own_answers(settings, run, *arguments)) for _ in range(2))
+    settings.seed += 1
+    assert first == again != list(own_answers(settings, run, *arguments))
+    assert first and torch.initial_seed() == settings.seed

@@ -1,0 +1,120 @@
+"""What every command shares: verbosity, logging, and errors as one clear line."""
+
+import argparse
+import errno
+import logging
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from workflow_scripts.base.errors import STOPPING, Terminated, UserError
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """A parser with the flags of every command."""
+    result = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    _add_verbosity(result)
+    return result
+
+
+def _add_verbosity(result: argparse.ArgumentParser) -> None:
+    result.add_argument("--log_level", default="info", choices=["debug", "info", "warning", "error"])
+    result.add_argument("--debug", action="store_true", help="same as --log_level debug, with tracebacks")
+
+
+def run(main: Callable[[list[str] | None], int], arguments: list[str] | None = None) -> int:
+    """Run a command; a UserError, a full disk, Ctrl-C, SIGTERM or SIGUSR1 ends it with one line and a status.
+
+    The status is 1, or 128 + its number after a signal: 143 after SIGTERM, 138 after SIGUSR1, a scheduler's warning.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    debug, level = _verbosity(arguments)
+    logging.basicConfig(
+        level=level.upper(),
+        format="%(asctime)s %(message)s",
+        datefmt="%H:%M:%S",
+    )
+    _keep_private()
+    if not debug:
+        _quiet_libraries()
+    status = 1
+    try:
+        with _signals_raised():
+            return main(arguments)
+    except UserError as error:
+        message = str(error)
+    except KeyboardInterrupt:
+        message = "stopped"
+    except Terminated as error:
+        message, status = str(error), error.status
+    except Exception as error:
+        # Libraries wrap a full disk in errors of their own.
+        if getattr(error, "errno", None) != errno.ENOSPC and os.strerror(errno.ENOSPC) not in str(error):
+            raise
+        message = f"the disk is full ({error}); free some space and start again"
+    if debug:
+        logging.exception("traceback, because of --debug")
+    print(f"error: {message}", file=sys.stderr)
+    return status
+
+
+@contextmanager
+def _signals_raised() -> Iterator[None]:
+    """Raise Terminated at SIGTERM or SIGUSR1, so that half-written outputs are removed.
+
+    `signal.signal` overrules it.
+    """
+    process = os.getpid()
+
+    def terminate(number, frame):
+        if os.getpid() != process:  # a forked worker, which has nothing to remove
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        for other in STOPPING:
+            signal.signal(other, signal.SIG_IGN)  # a second one must not stop the removal
+        raise Terminated(number)
+
+    before = {number: signal.signal(number, terminate) for number in STOPPING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _keep_private() -> None:
+    """Switch off the usage reports that libraries send home by default, and what may log a token."""
+    for variable in ("MLFLOW_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK"):
+        os.environ.setdefault(variable, "true")
+    logging.getLogger("httpcore2").setLevel(logging.INFO)  # below that, all headers that a server sends
+
+
+def _quiet_libraries() -> None:
+    """Keep remarks of libraries about themselves off the screen; --debug shows them."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
+    logging.getLogger("huggingface_hub").propagate = False  # it prints what it logs by itself
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # a dead tracker is warned about once, by us
+    for library in ("httpx", "httpx2", "filelock", "PIL", "matplotlib", "asyncio", "alembic", "mlflow"):
+        logging.getLogger(library).setLevel(logging.WARNING)
+    logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator" not in record.getMessage())
+
+
+def _verbosity(arguments: list[str]) -> tuple[bool, str]:
+    """(whether to debug, the log level) that the flags of every command ask for, before a command parses them."""
+    flags = argparse.ArgumentParser(add_help=False, exit_on_error=False)
+    _add_verbosity(flags)
+    try:
+        known, _ = flags.parse_known_args(arguments)
+    except argparse.ArgumentError:  # the command's own parser will say so
+        return False, "info"
+    return known.debug, "debug" if known.debug else known.log_level

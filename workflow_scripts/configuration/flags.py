@@ -1,0 +1,93 @@
+"""From the flags of a stage to the run, the results folder and the settings that they mean."""
+
+import argparse
+import os
+from pathlib import Path
+
+from workflow_scripts.base import cli, files
+from workflow_scripts.base.errors import UserError
+from workflow_scripts.base.paths import Layout, Run
+from workflow_scripts.configuration import reading
+from workflow_scripts.configuration.settings import Config
+from workflow_scripts.models.catalogue import MODES, VERSIONS
+
+# Names the configuration for the commands that Snakemake starts.
+CONFIG_VARIABLE = "MEDVQA_CONFIG"
+
+
+def stage_parser(description: str) -> argparse.ArgumentParser:
+    """A parser for a stage of the chain: where the configuration and the results are, and which run."""
+    result = cli.parser(description)
+    default = Path(os.environ.get(CONFIG_VARIABLE, "config.yaml"))
+    result.add_argument("--config", nargs="+", type=Path, default=[default], help="later over earlier files")
+    result.add_argument("--results", type=Path, default=Path("results"), help="the folder of everything made")
+    return result
+
+
+RUN_FLAGS = {
+    "dataset": "slake, rad, pathvqa, combined, or one of your own",
+    "model_version": "4.1v, 4.5v, or another of the catalogue",
+    "mode": "thinking or base",
+}
+
+
+def add_run_flags(result: argparse.ArgumentParser, required: bool = True) -> None:
+    """The three names that make a run."""
+    for name, meaning in RUN_FLAGS.items():
+        result.add_argument(f"--{name}", required=required, help=meaning, default=argparse.SUPPRESS)
+
+
+def settings_and_layout(options: argparse.Namespace) -> tuple[Config, Layout]:
+    """What the flags of `stage_parser` lead to; a UserError lists all errors of the configuration."""
+    return reading.load(options.config), Layout(options.results)
+
+
+def run_of(options: argparse.Namespace, model: Path | None = None) -> Run:
+    """The run that the flags of `add_run_flags` name, and where they leave one out, `model`."""
+    return Run(*run_names(options, model, tuple(RUN_FLAGS)))
+
+
+def run_names(options: argparse.Namespace, model: Path | None, needed: tuple[str, ...]) -> list[str]:
+    """The values of the flags `needed`; one that was left out is that of the run that trained `model`."""
+    known = (names_of_model(model) if model else {}) | vars(options)
+    missing = [name for name in needed if not known.get(name)]
+    if missing:
+        flags = " and ".join(f"--{name}" for name in missing)
+        untold = f": neither metrics.json nor the folder's name of {model} tells" if model else ""
+        raise UserError(f"say {flags}{untold}")
+    return [known[name] for name in needed]
+
+
+def names_of_model(model: Path) -> dict[str, str]:
+    """What is known of the run that trained `model`: by its metrics.json, else by its folder's name.
+
+    A folder named {model_version}_{mode}, as of a download, tells these two.
+    """
+    metrics = model / "metrics.json"
+    trained = files.read_json(metrics).get("run", "") if metrics.is_file() else ""
+    for name in (trained, model.resolve().name):
+        parts = name.split("_")
+        if len(parts) in (2, 3) and parts[-2] in VERSIONS and parts[-1] in MODES:
+            return dict(zip(reversed(RUN_FLAGS), reversed(parts), strict=False))
+    return {}
+
+
+def comma_separated(text: str) -> list[str]:
+    """Names that are written with commas between them."""
+    return [name for name in text.split(",") if name]
+
+
+def training_options(stage: str, description: str, arguments: list[str]) -> argparse.Namespace:
+    """The flags of sft and dpo, with `run`, `layout` and the `settings` that they lead to."""
+    result = stage_parser(description)
+    add_run_flags(result, required=False)
+    result.add_argument(
+        "--method", choices=["lora", "full"], help=f"instead of {stage}.method of the configuration"
+    )
+    result.add_argument("--base_model", type=Path, help="start from this model or adapter instead")
+    options = result.parse_args(arguments)
+    options.run = run_of(options, options.base_model)
+    options.settings, options.layout = settings_and_layout(options)
+    if options.method:
+        getattr(options.settings, stage).method = options.method
+    return options

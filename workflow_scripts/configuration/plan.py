@@ -1,0 +1,63 @@
+"""What the Snakefile asks: the validated configuration, the runs, and what each job depends on."""
+
+import os
+from pathlib import Path
+
+from workflow_scripts.base.paths import Layout, Run
+from workflow_scripts.configuration import dependencies, reading, text
+from workflow_scripts.configuration.flags import CONFIG_VARIABLE
+from workflow_scripts.configuration.settings import Combination, Training
+
+
+class Plan:
+    """The plan of a workflow from Snakemake's merged configuration; a UserError lists all that is wrong in it."""
+
+    def __init__(self, raw: dict, where: list[Path], root: Path) -> None:
+        self.config = reading.validate(raw, where=", ".join(map(str, where)))
+        self.layout = Layout(Path("results"))
+        self.terms = list(map(str, self.config.terms))
+        self.sources = [
+            name for name, entry in self.config.datasets.items() if not isinstance(entry, Combination)
+        ]
+        self.runs = [
+            Run(dataset, version, mode)
+            for dataset in self.config.datasets
+            for version, modes in self.config.models.items()
+            for mode in modes
+        ]
+        self.evaluations = [str(self.layout.evaluation(run)) for run in self.runs]
+        # Jobs find the package wherever they run, and read their own copy of the configuration, named by its
+        # content: a change made while one runs does not reach it.
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
+        os.environ[CONFIG_VARIABLE] = str(text.write_copy(self.config, self.layout))
+
+    def settings(self, stage: str) -> dict:
+        """The values whose change reruns `stage`."""
+        return dependencies.stage_settings(self.config, stage)
+
+    def machines(self, stage: str) -> dict:
+        """The resources of `stage`: its GPUs, and where it takes several nodes, how many and the GPUs of each."""
+        own: Training = getattr(self.config, stage)
+        return {"gpu": own.gpus} if own.nodes == 1 else {"nodes": own.nodes, "gres": f"gpu:{own.gpus}"}
+
+    def raw_manifests(self, wildcards) -> list[str]:
+        """The raw files of every source that a data set is made of."""
+        return [
+            str(self.layout.raw(name) / "manifest.json") for name in self.config.sources(wildcards.dataset)
+        ]
+
+    def source(self, wildcards) -> dict:
+        """The values whose change fetches a source again."""
+        return dependencies.source_settings(self.config, wildcards.source)
+
+    def conversion(self, wildcards) -> dict:
+        """The values whose change converts a data set again."""
+        return dependencies.convert_settings(self.config, wildcards.dataset)
+
+    def preference_files(self, wildcards) -> list[str]:
+        """The user's own preference files for a data set."""
+        return [str(file) for file in self.config.preferences.files.get(wildcards.dataset, [])]
+
+    def checkpoint(self, wildcards) -> dict:
+        """The values whose change fetches a model again."""
+        return self.config.checkpoint(wildcards.model_version, wildcards.mode).model_dump(mode="json")

@@ -1,0 +1,362 @@
+"""The settings that a user makes: one pydantic model, whose defaults and descriptions write config.yaml."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationInfo,
+    field_validator,
+)
+
+from workflow_scripts.base import credentials
+from workflow_scripts.base.errors import UserError, unknown
+from workflow_scripts.datasets.readers import tables
+from workflow_scripts.models.catalogue import MODES, VERSIONS
+
+Language = Literal["en", "zh"]
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+# What TRL's DPOTrainer takes, without exo_pair, which needs a label smoothing that is not configured here.
+Loss = Literal[
+    "sigmoid", "hinge", "ipo", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired", "apo_zero",
+    "apo_down", "discopop", "sft", "sigmoid_norm",
+]  # fmt: skip
+
+
+def _distinct(names: list) -> list:
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{name!r} stands more than once")
+    return names
+
+
+Name = TypeVar("Name")
+Distinct = Annotated[list[Name], AfterValidator(_distinct)]
+
+
+def _get(value: Any, key: str) -> Any:
+    return value.get(key) if isinstance(value, dict) else getattr(value, key, None)
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", validate_default=True)
+
+
+class Source(Section):
+    """Where a data set comes from: `embedded` phantoms, a local `path`, or the hub's `repository`, in this order."""
+
+    reader: Literal["slake", "rad", "pathvqa", "custom"] = Field(
+        description="the raw format; custom: your own .csv, .tsv, .parquet or .jsonl"
+    )
+    repository: str | None = Field(None, description="dataset id on the Hugging Face hub")
+    revision: str | None = Field(None, description="commit of that repository")
+    files: list[str] = Field([], description="what to fetch of it, as patterns; empty: everything")
+    path: Path | None = Field(
+        None, description="a local folder in the original layout, or a custom table, used instead of the hub"
+    )
+    images: Path | None = Field(None, description="custom: a folder of images that lies apart from the table")
+    columns: dict[Literal[tables.FIELDS], str] = Field(
+        {},
+        description=f"custom: the column of a field that is called otherwise; fields are {', '.join(tables.FIELDS)}",
+    )
+    embedded: int | None = Field(None, ge=10, description="draw this many phantoms instead; no network")
+    licence: str = Field("", description="recorded in the manifest")
+    languages: list[Language] = Field([], description="keep these languages only; empty: all")
+
+
+class Combination(Section):
+    """A set made of other sets."""
+
+    members: Distinct[str] = Field(min_length=2, description="names of other data sets")
+    weights: dict[str, Positive] = Field(
+        {}, description="shares of the train rows by member, such as {slake: 1, rad: 2}; empty: as they come"
+    )
+    temperature: Positive | None = Field(
+        None, description="shares by size ** (1 / temperature) instead: 1 as they come, large evens them out"
+    )
+
+
+Dataset = Annotated[
+    Annotated[Source, Tag("source")] | Annotated[Combination, Tag("combination")],
+    Discriminator(lambda value: "combination" if _get(value, "members") is not None else "source"),
+]
+
+
+class Checkpoint(Section):
+    """Where a model comes from: `embedded`, a local `path`, or the hub's `repository`, in this order."""
+
+    repository: str | None = Field(None, description="model id on the Hugging Face hub")
+    revision: str = Field("main", description="commit; a branch is resolved once, at download, and recorded")
+    path: Path | None = Field(None, description="a local folder in the hub's layout, used instead of the hub")
+    embedded: bool = Field(False, description="use the tiny stand-in of the same class instead")
+
+
+class Data(Section):
+    """Conversion and validation."""
+
+    thoughts: Literal["facts", "empty"] = Field(
+        "facts",
+        description="thinking mode, rows without a rationale: build it from the row's annotations, or none",
+    )
+    terminology: Literal["keep", "canonical"] = Field(
+        "keep",
+        description="answers as the set words them, or in canonical medical terms where all of one is known",
+    )
+    splits: Literal["official", "image_disjoint"] = Field(
+        "official",
+        description="image_disjoint: no image of any test set, in either language, in train or validation",
+    )
+    near_duplicates: Literal["report", "remove"] = Field(
+        "report", description="images that look like a test image; remove: with splits: image_disjoint"
+    )
+    validation_share: Share = Field(
+        0.1, description="images taken from train where a set has no validation split"
+    )
+    max_missing_images: Share = Field(
+        0.05, description="share of rows whose image may be absent before it is an error"
+    )
+    max_image_side: Count = Field(
+        768, description="pixels: images are scaled to at most the area of this square; 768 gives 729 tokens"
+    )
+    max_tokens: Count = Field(
+        4096, description="longest dialogue in tokens; a longer one is refused by validation"
+    )
+    decode_images: bool = Field(
+        True,
+        description="validation decodes every image, which also finds near-duplicates; false: headers only",
+    )
+
+
+class Lora(Section):
+    """Low-rank adapters on every projection of the text layers."""
+
+    rank: Count = 64
+    alpha: Positive = 128
+    dropout: Share = 0.05
+    vision: bool = Field(False, description="adapt the vision tower too")
+    quantize: Literal["4bit"] | None = Field(
+        None,
+        description="4bit: QLoRA, the frozen text layers of 4.1V in 4 bits; NVIDIA GPU, pip install bitsandbytes",
+    )
+
+
+def micro_batches(batch_size: int, micro_batch_size: int, processes: int) -> tuple[int, int]:
+    """(rows per forward pass, passes per optimiser step) of each of `processes`.
+
+    Raises ValueError where batch_size is not their product over all processes.
+    """
+    rows = min(micro_batch_size, max(1, batch_size // processes))
+    passes = batch_size // (rows * processes)
+    if passes * rows * processes != batch_size:
+        raise ValueError(
+            f"batch_size {batch_size} is not micro_batch_size {rows} x {processes} GPU(s) x a whole number"
+        )
+    return rows, passes
+
+
+class Training(Section):
+    """What sft and dpo share."""
+
+    method: Literal["lora", "full"] = Field("lora", description="lora or full")
+    epochs: Positive = 3
+    learning_rate: Positive = 1e-4
+    merger_learning_rate: Positive | None = Field(
+        None, description="of the merger between vision and text, where it trains; empty: learning_rate"
+    )
+    vision_learning_rate: Positive | None = Field(
+        None, description="of the rest of the vision tower, where it trains; empty: learning_rate"
+    )
+    gpus: int = Field(1, ge=0, description="GPUs of one job, on each of its nodes; 0 trains on the CPU")
+    nodes: Count = Field(1, description="machines of one job")
+    batch_size: Count = Field(
+        16, description="rows (dpo: pairs) per optimiser step, over all GPUs; sft: on average"
+    )
+    micro_batch_size: Count = Field(
+        16, description="rows (dpo: pairs) per forward pass on one GPU, at most; those of one image share it"
+    )
+    micro_batch_tokens: Count = Field(
+        16384, description="unique tokens per forward pass on one GPU: each image once, each row's own"
+    )
+    oom_retries: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="out of GPU memory: start over with half the micro_batch_tokens, at most so many times",
+    )
+    rows_per_image: Count = Field(
+        8, description="rows of one image in a forward pass, at most: fewer are slower, and more diverse"
+    )
+    vision_cache_gb: Annotated[float, Field(ge=0)] = Field(
+        50,
+        description="features of a frozen vision tower kept in results/features; 0 computes them each time",
+    )
+    warmup: Annotated[float, Field(ge=0, lt=1)] = Field(0.05, description="share of the steps")
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    max_steps: int | None = Field(None, ge=1, description="stop after this many steps")
+    freeze_vision: bool = Field(True, description="full training: leave the whole vision tower as it is")
+    lora: Lora = Lora()
+    gradient_checkpointing: bool = Field(True, description="recompute activations: slower, far less memory")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="auto: bf16 on a GPU, fp32 on a CPU"
+    )
+    liger: bool = Field(
+        False, description="Liger's kernels for norms and MLPs; NVIDIA GPU, pip install liger-kernel"
+    )
+    strategy: Literal["ddp", "zero1", "zero2", "zero3", "zero3_offload", "fsdp"] = Field(
+        "ddp",
+        description="how GPUs share the work; zero1 to zero3 and fsdp (DeepSpeed, PyTorch) divide the model's state",
+    )
+    save_steps: Count = Field(100, description="optimiser steps between checkpoints")
+    validation_steps: Count | None = Field(
+        None,
+        description="optimiser steps between validations, which then take the place of save_steps; the model with the "
+        "least validation loss is kept; empty: no validation, the last model is kept",
+    )
+    validation_rows: Count = Field(
+        500, description="sft: validation rows; dpo: pairs set aside, at most a tenth of them"
+    )
+    patience: Count | None = Field(
+        None, description="stop after this many validations without a lower loss; empty: train to the end"
+    )
+    log_steps: Count = Field(10, description="optimiser steps between points of the training curve")
+
+    @field_validator("micro_batch_size")
+    @classmethod
+    def _fills_the_batch(cls, rows: int, info: ValidationInfo) -> int:
+        if {"batch_size", "gpus", "nodes"} <= info.data.keys():
+            micro_batches(info.data["batch_size"], rows, max(1, info.data["gpus"]) * info.data["nodes"])
+        return rows
+
+
+class Sft(Training):
+    """Supervised fine-tuning."""
+
+
+class Preferences(Section):
+    """Pairs for DPO, from train images that no test row uses."""
+
+    own_answers: bool = Field(True, description="the SFT model's own wrong answers to train questions")
+    samples: Count = Field(2, description="answers sampled per question")
+    temperature: Positive = 1.0
+    max_questions: Count = Field(2000, description="train questions that are sampled, spread over the images")
+    rules: Distinct[Literal["polarity", "swap", "other_image"]] = Field(
+        ["polarity", "swap", "other_image"],
+        description="yes/no flipped; side, organ or modality swapped; the same question's answer on another image",
+    )
+    max_pairs: Count = Field(4000, description="pairs kept in all, own answers first")
+    max_pairs_per_image: Count = 8
+    files: dict[str, list[Path]] = Field({}, description="your own preference files (JSONL), by data set")
+
+
+class Dpo(Training):
+    """Direct preference optimisation of the SFT model, which is also the reference."""
+
+    epochs: Positive = 1
+    learning_rate: Positive = 1e-5
+    beta: Positive = Field(0.1, description="strength of the pull towards the reference")
+    loss: dict[Loss, Positive] = Field(
+        {"sigmoid": 1.0}, min_length=1, description="TRL's loss types with their weights"
+    )
+
+
+class Evaluation(Section):
+    """Generation and scoring."""
+
+    batch_size: Count = 16
+    max_new_tokens: Count = Field(1024, description="answers cut off here are counted as truncated")
+    max_validation_rows: Count = Field(
+        500,
+        description="validation rows that decide between the SFT and the DPO model, never seen in training",
+    )
+    blank_image: bool = Field(
+        True, description="score the better of the SFT and the DPO model on blank images as well"
+    )
+    gpus: int = Field(1, ge=0, description="GPUs of one job; 0 runs on the CPU")
+
+
+def _no_credentials(uri: str) -> str:
+    if credentials.stands_in(uri):
+        raise ValueError(
+            "configurations are copied into results/ and MLflow; take user and password out and set "
+            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (for a database, MLFLOW_TRACKING_URI)"
+        )
+    return uri
+
+
+class Config(Section):
+    """Everything that a user sets."""
+
+    seed: int = Field(42, ge=0, lt=2**32, description="of splits, sampling, initialisation and data order")
+    datasets: dict[str, Dataset] = Field(
+        {
+            "slake": Source(
+                reader="slake",
+                repository="BoKelvin/SLAKE",
+                revision="a9083ce6c34ac3ffb17671a605962924d8a8f9e9",
+                licence="CC BY 4.0",
+            ),
+            "rad": Source(
+                reader="rad",
+                repository="flaviagiammarino/vqa-rad",
+                revision="bcf91e7654fb9d51c8ab6a5b82cacf3fafd2fae9",
+                licence="CC0 1.0",
+            ),
+            "pathvqa": Source(
+                reader="pathvqa",
+                repository="flaviagiammarino/path-vqa",
+                revision="1685832883334b5bb5beaf4e4b333fdeecaa4ad9",
+                licence="MIT declared; the images' copyright stays with the books' publishers and PEIR",
+            ),
+            "combined": Combination(members=["slake", "rad", "pathvqa"]),
+        },
+        min_length=1,
+        description="data sets by the name that stands in results/eval/{dataset}_{model_version}_{mode}.json",
+    )
+    models: dict[str, dict[Literal[MODES], Checkpoint]] = Field(
+        {
+            name: {mode: Checkpoint(repository=id) for mode, id in version.repositories.items()}
+            for name, version in VERSIONS.items()
+        },
+        min_length=1,
+        description="checkpoints by model version and mode",
+    )
+    terms: list[Path] = Field(
+        [],
+        description="your own medical terms (YAML), beside those of workflow_scripts/datasets/terminology/",
+    )
+    data: Data = Data()
+    sft: Sft = Sft()
+    preferences: Preferences = Preferences()
+    dpo: Dpo = Dpo()
+    evaluation: Evaluation = Evaluation()
+    tracking: Distinct[Literal["mlflow", "tensorboard", "wandb"]] = Field(
+        ["mlflow"], description="mlflow, tensorboard, wandb"
+    )
+    tracking_uri: Annotated[str, AfterValidator(_no_credentials)] | None = Field(
+        None, description="an MLflow server; empty: MLFLOW_TRACKING_URI, else results/mlflow.db"
+    )
+
+    def sources(self, dataset: str) -> dict[str, Source]:
+        """The sources that `dataset` is made of, by name."""
+        entry = self.dataset(dataset)
+        names = entry.members if isinstance(entry, Combination) else [dataset]
+        return {name: self.datasets[name] for name in names}
+
+    def dataset(self, name: str) -> Source | Combination:
+        """What `name` stands for; a UserError suggests the nearest where it is unknown."""
+        if name not in self.datasets:
+            raise UserError(f"--dataset: {unknown(name, self.datasets)}")
+        return self.datasets[name]
+
+    def checkpoint(self, version: str, mode: str) -> Checkpoint:
+        """Where the model of (version, mode) comes from; a UserError suggests the nearest where it is unknown."""
+        if version not in self.models:
+            raise UserError(f"--model_version: {unknown(version, self.models)}")
+        if mode not in self.models[version]:
+            raise UserError(f"--mode: {unknown(mode, self.models[version])} for {version}")
+        return self.models[version][mode]

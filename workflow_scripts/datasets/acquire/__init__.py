@@ -1,0 +1,1 @@
+"""Getting raw files: the hub, transfers, archives."""

@@ -1,0 +1,1 @@
+"""Preference pairs: by rules, and a user's own."""

@@ -1,0 +1,1 @@
+"""Image files as pixels: formats, DICOM, near-duplicates."""

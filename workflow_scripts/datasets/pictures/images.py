@@ -1,0 +1,123 @@
+"""Any image file as upright 8-bit RGB."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from PIL import ExifTags, Image, ImageOps
+
+from workflow_scripts.base import files
+from workflow_scripts.base.errors import UserError
+from workflow_scripts.datasets.pictures import dicom
+
+MAX_PIXELS = 64_000_000
+_ONE_CHANNEL_DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
+_DICOM_SUFFIXES = (".dcm", ".dicom")
+_SAME_NAME = {"MPO": "JPEG", "DIB": "BMP"}  # formats that go under the extension of another
+_SWAPPED_SIDES = (5, 6, 7, 8)  # the EXIF orientations that turn by a quarter
+
+
+def open_image(path: Path) -> Image.Image:
+    """The image in RGB, turned as its EXIF says; the first frame of several. DICOM is shown as its tags say.
+
+    More than 8 bits are rescaled from the image's own range to 0..255: Pillow's conversion would clip them.
+    Transparency is laid on black, the ground of a scan; the colours under it are arbitrary.
+    Anything that cannot be read whole, has over MAX_PIXELS pixels or another format's extension is a UserError.
+    """
+    with _errors_named(path):
+        if dicom.is_dicom(path):
+            _dicom_size(path)
+            return dicom.open_image(path).convert("RGB")
+        with _opened(path) as image:
+            return _to_rgb(ImageOps.exif_transpose(image))
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """(width, height) of what `open_image` gives, from the file's head.
+
+    Only a PNG without EXIF before its pixels is decoded, for it may still follow them.
+    """
+    with _errors_named(path):
+        if dicom.is_dicom(path):
+            return _dicom_size(path)
+        with _opened(path) as image:
+            width, height = image.size
+            # Pillow states the size of a TIFF, and of no other format, as it will be once turned.
+            if image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation) in _SWAPPED_SIDES:
+                return height, width
+            return width, height
+
+
+def write_png(path: Path, target: Path) -> None:
+    """What `open_image` gives of `path` as a PNG, for programs that do not read its format."""
+    image = open_image(path)
+    with files.replacing(target) as temporary:
+        image.save(temporary, "PNG")
+
+
+def _dicom_size(path: Path) -> tuple[int, int]:
+    size = dicom.image_size(path)
+    _check(path, "DICOM", size)
+    return size
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    with Image.open(path) as image:
+        _check(path, image.format, image.size)
+        yield image
+
+
+def _check(path: Path, kind: str, size: tuple[int, int]) -> None:
+    """Refuse too large an image, and one that is named as another format: other programs go by the name."""
+    if size[0] * size[1] > MAX_PIXELS:
+        pixels = f"{size[0]} x {size[1]} pixels"
+        raise UserError(f"{path}: {pixels} are over the limit of {MAX_PIXELS}; make the image smaller")
+    named = _format_of(Path(path).suffix.lower())
+    if named and named != _SAME_NAME.get(kind, kind):
+        raise UserError(f"{path}: holds {kind} but is named as {named}; give it its format's extension")
+
+
+def _format_of(suffix: str) -> str | None:
+    """The format that a file name promises; None where it promises none."""
+    return "DICOM" if suffix in _DICOM_SUFFIXES else Image.registered_extensions().get(suffix)
+
+
+@contextmanager
+def _errors_named(path: Path) -> Iterator[None]:
+    """Whatever is raised inside becomes a UserError that names the file."""
+    try:
+        yield
+    except UserError:
+        raise
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such image; fetch the set again") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise UserError(f"{path}: over the limit of {MAX_PIXELS} pixels; make the image smaller") from None
+    except Exception as error:  # a damaged file may raise anything
+        reason = "the file is empty" if _is_empty(path) else " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: not a readable image ({reason}); replace it or remove its rows") from None
+
+
+def _is_empty(path: Path) -> bool:
+    return Path(path).is_file() and Path(path).stat().st_size == 0
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode in _ONE_CHANNEL_DEEP:
+        return _rescaled(image).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "black"), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _rescaled(image: Image.Image) -> Image.Image:
+    """Deep grey levels as 8 bits: the darkest 0, the brightest 255; what is not finite counts as darkest."""
+    import numpy as np
+
+    levels = np.asarray(image).astype(np.float64)
+    finite = np.isfinite(levels)
+    low, high = (levels[finite].min(), levels[finite].max()) if finite.any() else (0.0, 0.0)
+    span = high - low or 1.0
+    return Image.fromarray(np.round(np.where(finite, levels - low, 0) * (255 / span)).astype(np.uint8))

@@ -1,0 +1,264 @@
+"""Turn the raw files of a data set into training records: `results/data/{run}/{train,validation,test}.jsonl`.
+
+The raw files are read twice: once to decide, image by image, what becomes of the rows, and once to write them.
+Neither reading holds more than one raw file.
+"""
+
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from workflow_scripts import tracking
+from workflow_scripts.base import files
+from workflow_scripts.base.errors import UserError
+from workflow_scripts.base.paths import Layout, Run
+from workflow_scripts.configuration import dependencies
+from workflow_scripts.configuration.settings import Config, Source
+from workflow_scripts.datasets import mixing, readers, records, splits, terminology
+from workflow_scripts.datasets.records import IMAGE_PLACEHOLDER, SPLITS, Example
+from workflow_scripts.datasets.splits import Survey
+from workflow_scripts.datasets.thoughts import thought
+from workflow_scripts.models.catalogue import VERSIONS
+from workflow_scripts.models.formats import escape
+
+logger = logging.getLogger(__name__)
+
+MISSING_IMAGE, NOT_DRAWN = "missing image", "not drawn by the mixture"
+REASONS = (
+    MISSING_IMAGE,
+    "empty answer",
+    "empty question",
+    splits.IN_A_TEST_SET,
+    splits.LIKE_A_TEST_IMAGE,
+    NOT_DRAWN,
+)
+
+
+def convert(settings: Config, layout: Layout, run: Run) -> dict:
+    """Write the records of `run` and return what was read, kept and dropped."""
+    settings.checkpoint(run.model_version, run.mode)
+    sources = settings.sources(run.dataset)
+    limit = settings.data.max_missing_images
+    surveys = {name: _survey(name, source, layout.raw(name), limit) for name, source in sources.items()}
+    _divide(surveys, settings, layout)
+    _mix(surveys, settings, run)
+    sizes = sum((survey.sizes() for survey in surveys.values()), Counter())
+    read = sum(survey.read for survey in surveys.values())
+    for split in SPLITS:
+        if not sizes[split]:
+            raise UserError(f"{run}: the {split} split is empty ({read} rows read)")
+
+    folder = layout.data(run)
+    counts = _write(surveys, settings, layout, run)
+    files.write_json(folder / "dataset_info.json", records.dataset_info(str(run)))
+    rows = {split: counts[split] for split in SPLITS}
+    summary = {
+        "run": str(run),
+        "read": read,
+        "kept": sum(rows.values()),
+        "copies": counts["copies"],
+        "dropped": {reason: counts[reason] for reason in REASONS if counts[reason]},
+        "tidied": counts["tidied"],
+        "rows": rows,
+        "fingerprint": files.fingerprint([files.sha256(layout.split(run, split)) for split in SPLITS]),
+    }
+    files.write_json(folder / "summary.json", summary)
+    return summary
+
+
+def _write(surveys: dict[str, Survey], settings: Config, layout: Layout, run: Run) -> Counter[str]:
+    """Write every file of rows; counts rows by split, dropped ones by reason, "copies" and "tidied" texts."""
+    folder, make = layout.data(run), _RecordMaker(settings, layout, run)
+    counts: Counter[str] = Counter()
+    with ExitStack() as stack:
+
+        def writer(name: str):
+            return stack.enter_context(files.jsonl_writer(folder / name))
+
+        records_of = {split: writer(layout.split(run, split).name) for split in SPLITS}
+        drop, annotate, tidy, know = map(
+            writer, ("dropped.jsonl", "annotations.jsonl", "tidied.jsonl", "knowledge.jsonl")
+        )
+        for name, source in settings.sources(run.dataset).items():
+            for row, split, times, reason in _placed(surveys[name], source, layout.raw(name), name):
+                if reason:
+                    drop(
+                        {
+                            "id": row.id,
+                            "source": name,
+                            "split": row.split,
+                            "reason": reason,
+                            "image": row.image,
+                        }
+                    )
+                    counts[reason] += 1
+                    continue
+                for number in range(times):
+                    records_of[split](made := make(row, split, number))
+                    annotate({**make.annotations(row), "id": made["id"]})
+                for change in records.tidied(row):
+                    tidy(change)
+                    counts["tidied"] += 1
+                counts[split] += times
+                counts["copies"] += times - 1
+            for fact in readers.knowledge(source.reader, layout.raw(name)):
+                know({"source": name, **fact})
+    return counts
+
+
+class _Usability:
+    """Why a row cannot be used, if so; each image is looked for once."""
+
+    def __init__(self, raw: Path) -> None:
+        self._raw = raw
+        self._present: dict[str, bool] = {}
+
+    def problem(self, row: Example) -> str | None:
+        for image in row.images:
+            if image not in self._present:
+                self._present[image] = (self._raw / image).is_file()
+            if not self._present[image]:
+                return MISSING_IMAGE
+        if not row.answer.strip():
+            return "empty answer"
+        return None if row.question.strip() else "empty question"
+
+
+def _kept_languages(source: Source, row: Example) -> bool:
+    return not source.languages or row.language in source.languages
+
+
+def _survey(name: str, source: Source, raw: Path, limit: float) -> Survey:
+    """The first reading of a source; too many missing images are a UserError."""
+    survey, usability = Survey(), _Usability(raw)
+    missing, example = 0, ""
+    for row in readers.read(source.reader, raw, name, source.columns):
+        if row.split == "test":
+            survey.tested.update(row.images)
+            survey.tested_groups.add(row.image_id)
+        if not _kept_languages(source, row):
+            continue
+        survey.read += 1
+        problem = usability.problem(row)
+        if problem == MISSING_IMAGE:
+            missing, example = missing + 1, example or row.image
+        if not problem:
+            survey.rows[row.split, row.image_id, row.images] += 1
+    if missing:
+        logger.warning(
+            "%s: %d of %d rows have no image file; listed in dropped.jsonl", name, missing, survey.read
+        )
+    if missing > limit * survey.read:
+        raise UserError(
+            f"{name}: {missing} of {survey.read} rows have no image file ({raw / example}, for one), more than "
+            f"data.max_missing_images = {limit:g}; complete the images or raise the limit"
+        )
+    return survey
+
+
+def _divide(surveys: dict[str, Survey], settings: Config, layout: Layout) -> None:
+    """Decide which images are removed and which train images become validation."""
+    data = settings.data
+    if data.splits == "image_disjoint":
+        own = {
+            layout.raw(name) / image: (name, image)
+            for name, survey in surveys.items()
+            for image in survey.images("train") | survey.images("validation")
+        }
+        tested = {layout.raw(name) / image for name, survey in surveys.items() for image in survey.tested}
+        for path, reason in splits.leaking_images(own, tested, data.near_duplicates == "remove").items():
+            name, image = own[path]
+            surveys[name].removed[image] = reason
+    for name, survey in surveys.items():
+        if not survey.groups("validation"):
+            seed = f"{settings.seed}-{name}"
+            survey.moved = splits.validation_groups(
+                survey.groups("train"), survey.tested_groups, data.validation_share, seed
+            )
+
+
+def _mix(surveys: dict[str, Survey], settings: Config, run: Run) -> None:
+    """Decide how often each train row of a combination is written."""
+    mixture = dependencies.mixture_settings(settings, run.dataset)
+    if not any(mixture.values()):
+        return
+    rows = {name: survey.sizes()["train"] for name, survey in surveys.items()}
+    for name, wanted in mixing.sizes(rows, **mixture).items():
+        surveys[name].copies = mixing.copies(rows[name], wanted, f"{settings.seed}-{name}")
+
+
+def _placed(
+    survey: Survey, source: Source, raw: Path, name: str
+) -> Iterator[tuple[Example, str, int, str | None]]:
+    """The second reading of a source: each row, its split, how often it is written and, if never, why."""
+    usability = _Usability(raw)
+    copies = iter(survey.copies or ())
+    for row in readers.read(source.reader, raw, name, source.columns):
+        if not _kept_languages(source, row):
+            continue
+        split, reason = survey.place(row.split, row.image_id, row.images)
+        reason = usability.problem(row) or reason
+        times = 0 if reason else 1
+        if times and split == "train" and survey.copies is not None:
+            times = next(copies)
+            reason = None if times else NOT_DRAWN
+        yield row, split, times, reason
+
+
+class _RecordMaker:
+    """Makes the records of a run from examples."""
+
+    def __init__(self, settings: Config, layout: Layout, run: Run) -> None:
+        self._format = VERSIONS[run.model_version].answer_format(run.mode)
+        self._from_facts = self._format.thinking and settings.data.thoughts == "facts"
+        canonical = settings.data.terminology == "canonical"
+        self._terms = terminology.load(tuple(settings.terms)) if canonical else None
+        self._raw = {
+            name: os.path.relpath(layout.raw(name), layout.data(run))
+            for name in settings.sources(run.dataset)
+        }
+
+    def __call__(self, row: Example, split: str, copy: int) -> dict:
+        """The record of a row that goes to `split`, for the (`copy` + 1)-th time."""
+        worded = {}
+        if self._terms:
+            worded = {"raw_answer": row.answer}
+            row = replace(row, answer=self._terms.canonical(row.answer, row.language) or row.answer)
+        images = [self._path(row, image) for image in row.images]
+        record = records.to_record(row, images, self._turns(row))
+        return record | worded | {"split": split, "id": mixing.copy_id(row.id, copy)}
+
+    def annotations(self, row: Example) -> dict:
+        """What the set says of a row beyond its record."""
+        return records.annotations(row, self._path(row, row.mask) if row.mask else "")
+
+    def _path(self, row: Example, file: str) -> str:
+        return os.path.normpath(os.path.join(self._raw[row.source], file))
+
+    def _turns(self, row: Example) -> list[tuple[str, str]]:
+        """The user's and the assistant's text of each turn, safe inside a dialogue."""
+        reason = row.rationale or (thought(row) if self._from_facts else "")
+        target = self._format.write(row.answer, reason)
+        if not row.turns:
+            return [(records.user_text(escape(row.question), len(row.images)), target)]
+        users = [
+            IMAGE_PLACEHOLDER.join(map(escape, turn.user.split(IMAGE_PLACEHOLDER))) for turn in row.turns
+        ]
+        earlier = [self._format.write(turn.answer, turn.rationale) for turn in row.turns[:-1]]
+        return list(zip(users, [*earlier, target], strict=True))
+
+
+def stage(settings: Config, layout: Layout, run: Run) -> dict:
+    """`convert`, recorded by the trackers."""
+    parameters = dependencies.convert_settings(settings, run.dataset)
+    with tracking.stage(settings, layout, run, "convert", parameters) as record:
+        summary = convert(settings, layout, run)
+        record.metrics(summary)
+        record.artifact(layout.data(run) / "summary.json")
+    dropped = summary["dropped"] or "none"
+    logger.info("%s: read %d rows, kept %d, dropped %s", run, summary["read"], summary["kept"], dropped)
+    return summary

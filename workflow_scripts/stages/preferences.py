@@ -1,0 +1,187 @@
+"""Collect preference pairs for DPO from train questions: `results/preferences/{run}.jsonl`.
+
+The SFT model's own wrong answers, answers made wrong by rules, and the user's own pairs. No pair shows an image
+that a test question uses, under whatever name it lies there.
+"""
+
+import logging
+import os
+import random
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+
+from workflow_scripts import tracking
+from workflow_scripts.base import files
+from workflow_scripts.base.errors import UserError
+from workflow_scripts.base.paths import Layout, Run
+from workflow_scripts.configuration import dependencies
+from workflow_scripts.configuration.settings import Config
+from workflow_scripts.datasets import mixing, terminology
+from workflow_scripts.datasets.checks import structure
+from workflow_scripts.datasets.checks.structure import Problems
+from workflow_scripts.datasets.pairs import rules as pairs
+from workflow_scripts.datasets.pairs import user_pairs
+from workflow_scripts.datasets.pairs.rules import OWN_ANSWER, Answers, Pair
+from workflow_scripts.evaluation import scoring
+from workflow_scripts.models.catalogue import VERSIONS
+from workflow_scripts.models.formats import AnswerFormat
+
+logger = logging.getLogger(__name__)
+
+
+class HeldOut:
+    """The images of a run's test rows, known by their bytes: a second name hides nothing."""
+
+    def __init__(self, layout: Layout, run: Run) -> None:
+        self._digest = cache(files.sha256)
+        folder = layout.data(run)
+        self.digests = {
+            self._digest(folder / image)
+            for record in files.read_jsonl(layout.split(run, "test"))
+            for image in record["images"]
+        }
+
+    def among(self, images: Iterable[str], folder: Path) -> list[str]:
+        """Those of `images`, relative to `folder`, that a test row shows."""
+        return [image for image in images if self._digest(folder / image) in self.digests]
+
+
+def preferences(settings: Config, layout: Layout, run: Run, sft_model: Path) -> dict[str, int]:
+    """Write the pairs of `run`; returns how many there are of each origin."""
+    held_out = HeldOut(layout, run)
+    answer_format = VERSIONS[run.model_version].answer_format(run.mode)
+    rows = _found_rows(settings, layout, run, sft_model, held_out, answer_format)
+    _check(rows, answer_format)
+    for file in settings.preferences.files.get(run.dataset, []):
+        rows += _user_rows(file, layout.preferences(run).parent, held_out, answer_format)
+    if not rows:
+        raise UserError(
+            f"{run}: no preference pair was found; switch on preferences.own_answers or more rules"
+        )
+    files.write_jsonl(layout.preferences(run), rows)
+    return dict(Counter(row["origin"] for row in rows))
+
+
+def _found_rows(
+    settings: Config,
+    layout: Layout,
+    run: Run,
+    sft_model: Path,
+    held_out: HeldOut,
+    answer_format: AnswerFormat,
+) -> list[dict]:
+    """The records of the pairs chosen among own answers and rules, about train images that no test row shows."""
+    own, folder = settings.preferences, layout.data(run)
+    records = [
+        record
+        for record in files.read_jsonl(layout.split(run, "train"))
+        if not held_out.among(record["images"], folder) and not mixing.is_copy(record["id"])
+    ]
+    if not records:
+        raise UserError(f"{run}: every train image is in the test set too, so no pair may be made of one")
+    answers = Answers(records)
+    found: list[Pair] = []
+    thoughts: dict[tuple[str, str], str] = {}
+    if own.own_answers:
+        asked = spread(records, own.max_questions, settings.seed)
+        for pair, thought in own_answers(settings, run, sft_model, asked, answers, folder):
+            found.append(pair)
+            thoughts[pair.record["id"], pair.rejected] = thought
+    found += pairs.rule_pairs(records, answers, own.rules, settings.seed, agree)
+
+    rows = []
+    for pair in pairs.select(found, own.max_pairs, own.max_pairs_per_image, settings.seed):
+        target = pair.record["messages"][-1]["content"]
+        # A rule's wrong answer keeps the right answer's thought: the pair then differs in the answer alone.
+        thought = thoughts.get((pair.record["id"], pair.rejected)) or answer_format.parse(target)[0]
+        row = pairs.to_record(pair, target, answer_format.write(pair.rejected, thought))
+        rows.append({**row, "images": _relative(row["images"], folder, layout.preferences(run).parent)})
+    return rows
+
+
+def own_answers(
+    settings: Config, run: Run, sft_model: Path, records: list[dict], answers: Answers, folder: Path
+) -> Iterator[tuple[Pair, str]]:
+    """(pair, thought) for what the SFT model samples to `records` and none of the right `answers` agrees with."""
+    from transformers import set_seed
+
+    from workflow_scripts.evaluation.examiner import Examiner
+
+    own = settings.preferences
+    examiner = Examiner(settings, run.model_version, run.mode)
+    set_seed(settings.seed)
+    with examiner.model(sft_model) as model:
+        sampled = model.answer(records, folder, temperature=own.temperature, samples=own.samples)
+    for record, generations in zip(records, sampled, strict=True):
+        for generation in generations:
+            parsed = None if generation.truncated else examiner.answer_format.parse(generation.text)
+            if parsed and is_wrong(parsed[1], record, answers):
+                yield Pair(record, parsed[1], OWN_ANSWER), parsed[0]
+
+
+def is_wrong(answer: str, record: dict, answers: Answers) -> bool:
+    """Whether no answer that the set gives to the record's question about its image agrees with `answer`."""
+    return not any(agree(answer, right) for right in answers.here(record))
+
+
+def agree(answer: str, right: str) -> bool:
+    """Whether `answer` may be right where `right` is: it says the same, or one of them is a part of the other.
+
+    Synonyms say the same, by our terms alone: the user's, added for the scorer, make no new pairs. What says yes or
+    no has no parts: 有 is a part of 没有 and denies it.
+    """
+    if scoring.polarity(answer) or scoring.polarity(right):
+        return scoring.same_answer(answer, right)
+    if terminology.load().same(answer, right):
+        return True
+    words, right_words = set(scoring.tokens(answer)), set(scoring.tokens(right))
+    return words <= right_words or right_words <= words
+
+
+def spread(records: list[dict], limit: int, seed: int) -> list[dict]:
+    """At most `limit` records, taken in turns from the images, in an order that depends on `seed` alone."""
+    draw = random.Random(seed)
+    by_image = defaultdict(list)
+    for record in records:
+        by_image[record["source"], record["image_id"]].append(record)
+    queues = [draw.sample(group, len(group)) for _, group in sorted(by_image.items())]
+    draw.shuffle(queues)
+    taken = [(turn, place, record) for place, queue in enumerate(queues) for turn, record in enumerate(queue)]
+    return [record for _, _, record in sorted(taken, key=lambda entry: entry[:2])[:limit]]
+
+
+def _relative(images: list[str], folder: Path, target: Path) -> list[str]:
+    return [os.path.relpath(folder / image, target) for image in images]
+
+
+def _check(rows: list[dict], answer_format: AnswerFormat) -> None:
+    """Refuse pairs that a stranger could not use: answers are read back from the texts and must differ."""
+    problems, same = Problems(), scoring.same_when_read(answer_format.read)
+    for row in rows:
+        if problem := structure.pair_problem(row, same):
+            kind, detail = problem
+            problems.add(kind, f"{row['id']}: {detail}")
+    if problems:
+        raise UserError("\n".join(["preference pairs:", *problems.lines()]))
+
+
+def _user_rows(file: Path, target: Path, held_out: HeldOut, answer_format: AnswerFormat) -> list[dict]:
+    """The user's own pairs, images relative to `target`; one that shows a test image is refused."""
+    same = scoring.same_when_read(answer_format.read)
+    return [
+        {**row, "images": _relative(row["images"], file.parent, target)}
+        for row in user_pairs.read(file, answer_format.rewrite, same, held_out.digests)
+    ]
+
+
+def stage(settings: Config, layout: Layout, run: Run, sft_model: Path) -> dict[str, int]:
+    """`preferences`, recorded by the trackers."""
+    parameters = dependencies.stage_settings(settings, "preferences")
+    with tracking.stage(settings, layout, run, "preferences", parameters) as record:
+        counts = preferences(settings, layout, run, sft_model)
+        record.metrics({"pairs": counts})
+        record.artifact(layout.preferences(run))
+    logger.info("%s: pairs %s", run, ", ".join(f"{count} {origin}" for origin, count in counts.items()))
+    return counts

@@ -1,0 +1,87 @@
+"""Bring the results of all runs together on one page, `results/report/index.html`, or print those of one run."""
+
+import logging
+import os
+from pathlib import Path
+
+import workflow_scripts.evaluation
+from workflow_scripts import tracking
+from workflow_scripts.base import credentials, files
+from workflow_scripts.base.errors import UserError
+from workflow_scripts.base.paths import Layout, Run
+from workflow_scripts.configuration.settings import Config
+from workflow_scripts.evaluation import table
+from workflow_scripts.pages import rendering
+
+logger = logging.getLogger(__name__)
+
+_SCHEMA = Path(workflow_scripts.evaluation.__file__).with_name("schema.json")
+
+
+def report(layout: Layout) -> list[dict]:
+    """Write the page about every run that has an evaluation, and return what it shows of each."""
+    evaluations = sorted((layout.root / "eval").glob("*.json"))
+    if not evaluations:
+        raise UserError(
+            f"{layout.root / 'eval'}: no results yet; run `make demo`, or "
+            "`snakemake results/eval/{dataset}_{model_version}_{mode}.json`"
+        )
+    runs = [_run(layout, _evaluation(path)) for path in evaluations]
+    rendering.report_page(layout.report(), runs)
+    return runs
+
+
+def _evaluation(path: Path) -> dict:
+    """The evaluation in `path`; a file that is none is a UserError that names it."""
+    evaluation = files.read_json(path)
+    required = files.read_json(_SCHEMA)["required"]
+    if not isinstance(evaluation, dict) or not evaluation.keys() >= set(required):
+        raise UserError(
+            f"{path}: not an evaluation (these have {', '.join(required)}); move it to another folder"
+        )
+    return evaluation
+
+
+def _run(layout: Layout, evaluation: dict) -> dict:
+    run = Run(*evaluation["run"].split("_"))
+    linked = {
+        "predictions": layout.gallery(run),
+        "data": layout.data(run) / "validation.html",
+        "numbers": layout.evaluation(run),
+    }
+    # The page says in one line what the model is; the linked numbers have the rest.
+    model = {key: value for key, value in evaluation["model"].items() if not isinstance(value, dict)}
+    return {
+        "run": str(run),
+        "evaluation": {**evaluation, "model": model},
+        "sft": _read_if_there(layout.trained("sft", run) / "metrics.json"),
+        "dpo": _read_if_there(layout.trained("dpo", run) / "metrics.json"),
+        "validation": _read_if_there(layout.data(run) / "validation.json"),
+        "links": {
+            title: os.path.relpath(path, layout.report().parent)
+            for title, path in linked.items()
+            if path.is_file()
+        },
+    }
+
+
+def _read_if_there(path: Path) -> dict | None:
+    return files.read_json(path) if path.is_file() else None
+
+
+def printed(settings: Config, layout: Layout, run: str) -> str:
+    """The scores of `run` as a table, and how to see more."""
+    path = layout.root / "eval" / f"{run}.json"
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; `snakemake {path}` makes it")
+    lines = [table.table(_evaluation(path)), "", f"Report: xdg-open {layout.report()}"]
+    if "mlflow" in settings.tracking:
+        uri = credentials.without(tracking.tracking_uri(settings, layout))
+        start = "" if uri.startswith("http") else "mlflow ui --host 127.0.0.1 --backend-store-uri "
+        lines.append(f"MLflow: {start}{uri}")
+    return "\n".join(lines)
+
+
+def stage(layout: Layout) -> None:
+    """`report`, and where it is."""
+    logger.info("%s: %d run(s)", layout.report(), len(report(layout)))

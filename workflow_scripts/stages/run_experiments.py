@@ -1,0 +1,60 @@
+"""Do one thing for many models: `--mode evaluate --models_dir results/sft` scores every model in that folder."""
+
+import logging
+from pathlib import Path
+
+from workflow_scripts.base import files
+from workflow_scripts.base.errors import UserError
+from workflow_scripts.base.paths import Layout
+from workflow_scripts.configuration import flags
+from workflow_scripts.configuration.settings import Config
+from workflow_scripts.stages.evaluate import evaluate_model
+
+logger = logging.getLogger(__name__)
+
+
+def models_in(folder: Path) -> list[Path]:
+    """The models and adapters directly below `folder`, by name."""
+    if not folder.is_dir():
+        raise UserError(f"--models_dir {folder}: no such folder")
+    found = [
+        path
+        for path in sorted(folder.iterdir())
+        if (path / "config.json").is_file() or (path / "adapter_config.json").is_file()
+    ]
+    if not found:
+        raise UserError(
+            f"--models_dir {folder}: no model in it (a folder with config.json or adapter_config.json)"
+        )
+    return found
+
+
+def evaluate(
+    settings: Config, layout: Layout, models_dir: Path, test_datasets: list[str], output: Path
+) -> dict[str, dict]:
+    """Score every model of a folder on `test_datasets`, or else on the set it was trained on; writes metrics by name
+    to `output` and returns them."""
+    # All names first: a model that cannot be asked is found before hours go into the others.
+    names = {path: _names(path, test_datasets) for path in models_in(models_dir)}
+    summary = {}
+    for path, (version, mode, tests) in names.items():
+        settings.checkpoint(version, mode)
+        result = evaluate_model(settings, layout, path, version, mode, tests, layout.model_evaluation(path))
+        summary[path.name] = result["overall"]
+        logger.info(
+            "%s: %.1f %% of %d", path.name, 100 * result["overall"]["accuracy"], result["overall"]["n"]
+        )
+    files.write_json(output, summary)
+    return summary
+
+
+def _names(path: Path, test_datasets: list[str]) -> tuple[str, str, list[str]]:
+    """(model version, mode, test sets) of a model."""
+    known = flags.names_of_model(path)
+    tests = test_datasets or flags.comma_separated(known.get("dataset", ""))
+    if not known or not tests:
+        raise UserError(
+            f"{path}: neither metrics.json nor the folder's name, {{dataset}}_{{model_version}}_{{mode}}, tells "
+            "what it was trained for"
+        )
+    return known["model_version"], known["mode"], tests

@@ -1,0 +1,116 @@
+"""Mirrors of a stage's numbers: MLflow, TensorBoard, Weights & Biases.
+
+The JSON files under results/ are the truth. A tracker that fails is warned about once and left alone for the
+rest of the stage; it never fails the stage.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from workflow_scripts.base import credentials
+from workflow_scripts.base.errors import UserError
+from workflow_scripts.base.paths import Layout, Run
+from workflow_scripts.configuration.settings import Config
+from workflow_scripts.tracking.experiment import flatten
+from workflow_scripts.tracking.mlflow_runs import MlflowTracker, prepare_store, tracking_uri
+from workflow_scripts.tracking.tensorboard_events import TensorboardTracker
+from workflow_scripts.tracking.wandb_runs import WandbTracker
+
+logger = logging.getLogger(__name__)
+
+_TRACKERS = {"mlflow": MlflowTracker, "tensorboard": TensorboardTracker, "wandb": WandbTracker}
+
+
+class Record:
+    """One stage of one run, as every switched-on tracker sees it."""
+
+    def __init__(self) -> None:
+        self._trackers: dict[str, Any] = {}
+
+    def open(self, name: str, start: Callable[[], Any]) -> None:
+        try:
+            self._trackers[name] = start()
+        except UserError:  # the stage itself will not get further
+            raise
+        except Exception as error:  # a tracker may fail in any way; the stage goes on
+            _warn(name, error)
+
+    def curve(self, step: int, values: dict[str, float]) -> None:
+        """One point of the training curve."""
+        self._each(lambda tracker: tracker.curve(step, values))
+
+    def metrics(self, values: dict) -> None:
+        """The stage's numbers, nested ones by dotted names; what is no number is left out."""
+        numbers = {name: value for name, value in flatten(values).items() if _is_number(value)}
+        self._each(lambda tracker: tracker.metrics(numbers))
+
+    def artifact(self, path: Path) -> None:
+        self._each(lambda tracker: tracker.artifact(path))
+
+    def table(self, rows: list[dict], name: str) -> None:
+        """Rows with the same keys, shown as a table where the tracker can."""
+        self._each(lambda tracker: tracker.table(rows, name))
+
+    def close(self, failed: bool) -> None:
+        self._each(lambda tracker: tracker.close(failed))
+
+    def callbacks(self) -> list:
+        """Trainer callbacks that mirror the curve while the training runs."""
+        from transformers import TrainerCallback
+
+        record = self
+
+        class Mirror(TrainerCallback):
+            def on_log(self, args, state, control, logs=None, **kwargs):
+                record.curve(
+                    state.global_step, {key: float(value) for key, value in logs.items() if _is_number(value)}
+                )
+
+        return [Mirror()] if self._trackers else []
+
+    def _each(self, action: Callable[[Any], None]) -> None:
+        for name, tracker in list(self._trackers.items()):
+            try:
+                action(tracker)
+            except Exception as error:  # as in `open`
+                _warn(name, error)
+                del self._trackers[name]
+
+
+def _warn(name: str, error: Exception) -> None:
+    text = credentials.without(" ".join(str(error).split()))[:200]
+    logger.warning("%s is not recording (%s: %s); results/ has everything", name, type(error).__name__, text)
+
+
+@contextmanager
+def stage(settings: Config, layout: Layout, run: Run, name: str, parameters: dict) -> Iterator[Record]:
+    """Record stage `name` of `run`; only the first of several processes does."""
+    record = Record()
+    if int(os.environ.get("RANK", 0)) == 0:
+        for tracker in settings.tracking:
+            record.open(
+                tracker, lambda kind=_TRACKERS[tracker]: kind(settings, layout, run, name, parameters)
+            )
+    failed = True
+    try:
+        yield record
+        failed = False
+    finally:
+        record.close(failed)
+
+
+def prepare(settings: Config, layout: Layout) -> None:
+    """Create the MLflow store once, before jobs start that would race for it."""
+    if "mlflow" in settings.tracking:
+        try:
+            prepare_store(tracking_uri(settings, layout), layout)
+        except Exception as error:  # as in Record.open
+            _warn("mlflow", error)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,117 @@
+"""Features of a frozen vision tower: computed once per image, kept on disk, read back by batches."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from tqdm import tqdm
+
+from workflow_scripts.base import files
+from workflow_scripts.models.pixels import Pixels
+
+logger = logging.getLogger(__name__)
+
+SHARD_BYTES = 2**29
+
+
+class FeatureStore:
+    """The features of images for one tower and one way of processing, in `folder`/{key}/*.safetensors.
+
+    An image is known by its content; `digests` are those that are known already. Each process reads for itself, so
+    that batches can be made in workers.
+    """
+
+    def __init__(self, folder: Path, key: str, digests: Mapping[str, str] = MappingProxyType({})) -> None:
+        self.folder = folder / key
+        self._digests = dict(digests)
+        self._shards: dict[str, str] = {}
+        self._opened: dict[str, object] = {}
+        for shard in self.folder.glob("*.safetensors"):  # what other runs are writing has another name
+            with safe_open(shard, "pt") as opened:
+                self._note(shard.name, opened.keys())
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_opened": {}}
+
+    def read(self, images: Sequence[str]) -> list[tuple[torch.Tensor, torch.Tensor]] | None:
+        """(features [tokens, hidden size], patch grid [3]) of each image; None if one of them is not here."""
+        return [self._entry(self._digest(image)) for image in images] if self.holds(images) else None
+
+    def holds(self, images: Sequence[str]) -> bool:
+        """Whether the features of all `images` are here."""
+        return all(self._digest(image) in self._shards for image in images)
+
+    def _entry(self, digest: str) -> tuple[torch.Tensor, torch.Tensor]:
+        name = self._shards[digest]
+        if name not in self._opened:
+            self._opened[name] = safe_open(self.folder / name, "pt")
+        shard = self._opened[name]
+        return shard.get_tensor(digest), shard.get_tensor(f"{digest}.grid")
+
+    def _digest(self, image: str) -> str:
+        if image not in self._digests:
+            self._digests[image] = files.sha256(Path(image))
+        return self._digests[image]
+
+    @torch.no_grad()
+    def fill(self, backbone: torch.nn.Module, pixels: Pixels, images: Sequence[str], limit: int) -> None:
+        """Compute and keep what is missing of `images`, until the features of all towers take `limit` bytes."""
+        missing = {self._digest(image): image for image in dict.fromkeys(images)}
+        missing = {digest: image for digest, image in missing.items() if digest not in self._shards}
+        held = sum(file.stat().st_size for file in self.folder.parent.rglob("*.safetensors"))
+        shard: dict[str, torch.Tensor] = {}
+        size = 0
+        bar = tqdm(missing.items(), unit="image", desc="vision", disable=None, leave=False)
+        try:
+            for done, (digest, image) in enumerate(bar):
+                patches, grid = pixels(image)
+                device = backbone.visual.device
+                output = backbone.get_image_features(patches.to(device), grid[None].to(device))
+                features = output.pooler_output[0].cpu().contiguous()
+                if held + size + features.nbytes > limit:
+                    self._warn_full(len(missing) - done, limit)
+                    break
+                shard |= {digest: features, f"{digest}.grid": grid.clone()}
+                size += features.nbytes
+                if size >= SHARD_BYTES:
+                    self._write(shard)
+                    held, size, shard = held + size, 0, {}
+        finally:  # what a signal interrupts is not lost
+            if shard:
+                self._write(shard)
+
+    def _warn_full(self, left: int, limit: int) -> None:
+        others = sorted(folder.name for folder in self.folder.parent.glob("*") if folder != self.folder)
+        logger.warning(
+            "%s is full at %g GiB: the features of %d images are computed in every epoch; raise vision_cache_gb%s",
+            self.folder.parent,
+            limit / 2**30,
+            left,
+            f", or delete what no run uses any more of {', '.join(others)} there" if others else "",
+        )
+
+    def _write(self, shard: dict[str, torch.Tensor]) -> None:
+        name = f"{files.fingerprint(sorted(shard))}.safetensors"
+        with files.replacing(self.folder / name) as temporary:
+            save_file(shard, temporary)
+        self._note(name, shard)
+
+    def _note(self, shard: str, names: Iterable[str]) -> None:
+        """Remember which images' features lie in `shard`, by the names of its tensors."""
+        self._shards |= {name: shard for name in names if not name.endswith(".grid")}
+
+
+def store_key(backbone: torch.nn.Module, pixels: Pixels) -> str:
+    """What features depend on besides the image: the tower and its weights with their type, and how pixels are made."""
+    made = {"pixels": pixels.settings(), "tower": backbone.visual.config.to_dict()}
+    digest = hashlib.sha256(json.dumps(made, sort_keys=True, default=str).encode())
+    for name, parameter in sorted(backbone.visual.state_dict().items()):
+        digest.update(f"{name} {parameter.dtype}".encode())
+        digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]

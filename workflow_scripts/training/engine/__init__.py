@@ -1,0 +1,1 @@
+"""One forward per image: trees of shared prefixes, in tensors alone."""

@@ -1,0 +1,66 @@
+"""Direct preference optimisation: TRL's DPOTrainer over trees of pairs."""
+
+from pathlib import Path
+
+import torch
+from accelerate.utils import gather_object
+from datasets import Dataset, concatenate_datasets
+from safetensors.torch import load_file, save_file
+from tqdm import tqdm
+from trl import DPOTrainer
+from trl.models import prepare_deepspeed
+
+from workflow_scripts.base import files
+from workflow_scripts.models import loading
+from workflow_scripts.training import memory
+from workflow_scripts.training.data.collators import REFERENCE_COLUMNS
+from workflow_scripts.training.engine.forward import share_prefixes
+from workflow_scripts.training.trainers.base import PartRates, PlannedBatches
+
+
+class SharedPrefixDPOTrainer(PlannedBatches, PartRates, DPOTrainer):
+    """DPOTrainer over trees of pairs, with the reference's log-probabilities from the file `reference`.
+
+    The file holds ref_chosen_logps and ref_rejected_logps, one value a pair in the order of the dataset. Where it is
+    not there, one pass of the untrained policy makes it; `passes` are this process's batches of that pass.
+    """
+
+    def __init__(self, *args, reference: Path, passes: list[list[int]], **kwargs) -> None:
+        self.reference, self.passes = reference, passes
+        super().__init__(*args, **kwargs)
+
+    def _prepare_dataset(self, dataset: Dataset, *args) -> Dataset:
+        """The rows are tokens already; TRL would look for texts."""
+        return dataset
+
+    def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
+        """TRL's own pass goes pair by pair and keeps nothing for the next run."""
+        for model in filter(None, (self.model, self.ref_model)):  # the latter under FSDP alone
+            share_prefixes(loading.backbone(model))
+        if not self.reference.is_file():
+            self._write_reference(dataset)
+            self.accelerator.wait_for_everyone()
+        known = load_file(self.reference)
+        columns = {name: known[name].tolist() for name in REFERENCE_COLUMNS}
+        return concatenate_datasets([dataset, Dataset.from_dict(columns)], axis=1)
+
+    def _write_reference(self, dataset: Dataset) -> None:
+        model = self.ref_model or self.model
+        if self.is_fsdp_enabled and self.ref_model is None:
+            model.to(self.accelerator.device)  # FSDP takes it there only when training starts
+        if self.is_deepspeed_enabled:
+            model = self._precompute_engine = prepare_deepspeed(self.model, self.accelerator)
+        found = []
+        bar = tqdm(self.passes, unit="batch", desc="reference", disable=None, leave=False)
+        for rows, batch in zip(bar, self.loader(dataset, self.passes), strict=True):
+            with memory.of_batch(rows, step=0):
+                sides = self.compute_ref_log_probs(model, self._prepare_inputs(batch))
+            found += zip(rows, *(side.tolist() for side in sides), strict=True)
+        found = gather_object(found)
+        if self.accelerator.is_main_process:
+            # A pair that filled up the last step of several ranks was seen twice.
+            by_row = {row: values for row, *values in found}
+            sides = zip(*(by_row[row] for row in range(len(dataset))), strict=True)
+            values = dict(zip(REFERENCE_COLUMNS, map(torch.tensor, sides), strict=True))
+            with files.replacing(self.reference) as temporary:
+                save_file(values, temporary)
