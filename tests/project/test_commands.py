@@ -32,7 +32,7 @@ def snakemake(tmp_path):
     return lambda *arguments: run(*command, *arguments, folder=tmp_path)
 
 
-@pytest.mark.parametrize("name", [*STAGES, "run_experiments", "plan"])
+@pytest.mark.parametrize("name", [*STAGES, "run_experiments", "configuration.plan"])
 def test_what_answers_at_once_imports_nothing_heavy(name):
     """--help and a dry run are quick as long as neither pays for these."""
     heavy = {"torch", "torchvision", "transformers", "trl", "peft", "datasets", "mlflow", "pandas", "pyarrow"}
