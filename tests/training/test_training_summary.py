@@ -10,14 +10,15 @@ from workflow_scripts.configuration.settings import Lora, Sft
 from workflow_scripts.models import adapters, standins
 from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.stages.sft import stage as sft
-from workflow_scripts.training import running, summary
+from workflow_scripts.training import summary
+from workflow_scripts.training.data import schedule
 from workflow_scripts.training.data.batching import Row
 
 ROWS = [Row(image, ((image, 16),), 20, 36) for image in "abc" for _ in range(8)]
 
 
-def planned(settings: Sft) -> running.Planned:
-    return running.planned(settings, ROWS, seed=1, equal=False)
+def planned(settings: Sft) -> schedule.Schedule:
+    return schedule.make(settings, ROWS, seed=1, equal=False)
 
 
 def adapted(version: str, vision: bool = False):
