@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from workflow_scripts.base.processes import Processes
 from workflow_scripts.configuration.settings import Dpo, Sft
 from workflow_scripts.training.data import batching, schedule
 from workflow_scripts.training.data.batching import Limits, Row
@@ -101,14 +102,12 @@ def test_a_validation_stays_within_the_token_budget(equal):
     assert sorted(itertools.chain(*planned.validation)) == [*range(24, 40)]
 
 
-def test_ranks_agree_on_smaller_batches_where_one_of_them_is_over_the_limit(monkeypatch):
+def test_ranks_agree_on_smaller_batches_where_one_of_them_is_over_the_limit():
     """Were each to look at its own batches only, one would accumulate over more of them than the other."""
     rows = [Row(str(number), ((str(number), 10 if number < 2 else 100),), 1, 11) for number in range(4)]
     settings = Dpo(batch_size=4, micro_batch_size=2, micro_batch_tokens=101, epochs=1, gpus=2)
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    found = []
-    for rank in range(2):
-        monkeypatch.setenv("RANK", str(rank))
-        found.append(schedule.make(settings, rows, seed=1, equal=True))
+    found = [
+        schedule.make(settings, rows, seed=1, equal=True, process=Processes(rank, 2)) for rank in range(2)
+    ]
     assert {planned.accumulation for planned in found} == {2}
     assert {len(batch) for planned in found for batch in planned.mine} == {1}

@@ -42,7 +42,7 @@ def prepare(folder: Path, depends_on: dict[str, Any]) -> Path | None:
 
 def belong(folder: Path, depends_on: dict[str, Any]) -> bool:
     """Whether the checkpoints in `folder` are of a training that depended on the same."""
-    return _depended_on(folder) == _plain(depends_on)
+    return bool(_depended_on(folder) == _plain(depends_on))
 
 
 def _depended_on(folder: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from peft import LoraConfig
 from tqdm.contrib.logging import logging_redirect_tqdm
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers import PrinterCallback, TrainerCallback, TrainingArguments, set_seed
 
 from workflow_scripts.base import files
 from workflow_scripts.base.errors import UserError
@@ -36,7 +36,9 @@ from workflow_scripts.training.data.batching import Row
 from workflow_scripts.training.data.schedule import Schedule
 from workflow_scripts.training.interruption import StopOnSignal
 from workflow_scripts.training.memory import Settings
+from workflow_scripts.training.model import Start
 from workflow_scripts.training.progress import Progress, curve
+from workflow_scripts.training.trainers.base import PlannedBatches
 from workflow_scripts.training.trainers.objective import Materials, Objective
 
 logger = logging.getLogger(__name__)
@@ -88,13 +90,13 @@ class Prepared(Generic[Settings]):
     """
 
     settings: Settings
+    start: Start
     processor: Any
     dataset: Dataset
     costs: list[Row]
     held: list[int]
     digests: dict[str, str]
     depends_on: dict[str, Any]
-    rates: dict[str, float]
     schedule: Schedule
     arguments: TrainingArguments
     resume_from: Path | None
@@ -155,25 +157,24 @@ def _try_once(task: Task[Settings], callbacks: Sequence[TrainerCallback]) -> dic
 def prepare(task: Task[Settings]) -> Prepared[Settings]:
     """Read the rows and plan their batches; find what was done already."""
     depends_on = task.depends_on()
-    rates = model.part_rates(task.base_model, task.settings)
+    start = model.start(task.base_model, task.settings)
     processor = processors.load(task.base_model, VERSIONS[task.model_version], task.max_image_side)
     dataset, costs, held = _rows(task, Dialogue(processor, task.model_version, task.mode))
     images = dict.fromkeys(path for paths in dataset["image_paths"] for path in paths)
     digests = {image: files.sha256(Path(image)) for image in images}
     depends_on["images"] = files.fingerprint([digests[image] for image in sorted(digests)])
     # Another number of processes, strategy or precision comes to the same result, by other steps.
-    _, dtype = loading.device_and_dtype(task.settings.gpus, task.settings.precision)
     process = processes()
-    of_checkpoints = depends_on | {"processes": [task.settings.strategy, process.count, str(dtype)]}
+    of_checkpoints = depends_on | {"processes": [task.settings.strategy, process.count, str(start.dtype)]}
     settings = memory.within_budget(task.settings, task.unfinished, of_checkpoints)
     planned = schedule.make(settings, costs, task.seed, task.objective.equal_batches, held, process)
     # Before the model: they say how it is to be loaded.
-    arguments = task.objective.arguments(settings, task.unfinished, task.seed, planned)
+    arguments = task.objective.arguments(settings, start, task.unfinished, task.seed, planned)
     resume_from = _resume_from(task.unfinished, of_checkpoints, arguments)
     if resume_from and (ended := early_stopping.ended_at(resume_from)):
         planned = planned.until(ended)
     return Prepared(
-        settings, processor, dataset, costs, held, digests, depends_on, rates, planned, arguments, resume_from
+        settings, start, processor, dataset, costs, held, digests, depends_on, planned, arguments, resume_from
     )
 
 
@@ -194,22 +195,20 @@ def _rows(task: Task[Settings], dialogue: Dialogue) -> tuple[Dataset, list[Row],
 def _resume_from(folder: Path, depends_on: dict[str, Any], arguments: TrainingArguments) -> Path | None:
     """The checkpoint to resume from, if any: one process looks, and all take what it has found."""
     found = [checkpoints.prepare(folder, depends_on) if arguments.process_index == 0 else None]
-    (agreed,) = broadcast_object_list(found)
+    agreed: Path | None = broadcast_object_list(found)[0]
     return agreed
 
 
 def load(task: Task[Settings], prepared: Prepared[Settings]) -> Loaded:
     """Load the model, and compute the vision features that are not kept yet."""
     settings, device = prepared.settings, prepared.arguments.device
-    loaded, lora = model.trainable_model(task.base_model, settings)
+    loaded, lora = model.load(prepared.start, settings)
     pixels = Pixels(prepared.processor.image_processor)
     kept = None
-    if settings.vision_cache_gb and not model.trains_vision(task.base_model, settings):
+    if settings.vision_cache_gb and not prepared.start.trains_vision:
         limit = int(settings.vision_cache_gb * 2**30)
         kept = _vision_features(task.features, limit, prepared.arguments, loaded, pixels, prepared.digests)
-        if strategies.STRATEGIES[settings.strategy].divides_weights and not kept.holds(
-            list(prepared.digests)
-        ):
+        if prepared.start.strategy.divides_weights and not kept.holds(list(prepared.digests)):
             logger.info(
                 "vision features are computed each time: %s divides the tower, and some are missing",
                 settings.strategy,
@@ -241,7 +240,7 @@ def build(
     prepared: Prepared[Settings],
     loaded: Loaded,
     callbacks: Sequence[TrainerCallback],
-) -> Trainer:
+) -> PlannedBatches:
     """The trainer, and a summary of what it is about to do."""
     settings = prepared.settings
     of_rows = [prepared.depends_on[name] for name in ("data", "images", "base_model")]
@@ -258,7 +257,7 @@ def build(
             features=loaded.features,
             one_sequence=loaded.one_sequence,
             lora=loaded.lora,
-            part_rates=prepared.rates,
+            part_rates=prepared.start.rates,
             reference_key=files.fingerprint([*of_rows, *of_model]),
             validates=bool(prepared.held),
             callbacks=[*callbacks, *early_stopping.callbacks(settings)],
@@ -266,13 +265,13 @@ def build(
     )
     trainer.remove_callback(PrinterCallback)  # Progress says it
     if trainer.is_world_process_zero():
-        device, count = str(trainer.args.device), trainer.args.world_size
-        for line in summary.lines(trainer.model, settings, prepared.schedule, prepared.rates, device, count):
+        count = trainer.args.world_size
+        for line in summary.lines(trainer.model, settings, prepared.start, prepared.schedule, count):
             logger.info(line)
     return trainer
 
 
-def run(trainer: Trainer, resume_from: Path | None, progress: Progress) -> dict[str, Any]:
+def run(trainer: PlannedBatches, resume_from: Path | None, progress: Progress) -> dict[str, Any]:
     """Run `trainer` to its end; returns steps, seconds, final loss, curve and the model's size."""
     set_seed(trainer.args.seed)  # dropout must not depend on what was computed, or read from a cache, before
     stop = StopOnSignal()
@@ -297,7 +296,9 @@ def run(trainer: Trainer, resume_from: Path | None, progress: Progress) -> dict[
     }
 
 
-def save(trainer: Trainer, task: Task[Settings], processor: Any, metrics: dict[str, Any]) -> dict[str, Any]:
+def save(
+    trainer: PlannedBatches, task: Task[Settings], processor: Any, metrics: dict[str, Any]
+) -> dict[str, Any]:
     """Put the trained model, its processor and metrics.json into place, then remove the checkpoints; returns metrics.
 
     What was written goes into the fingerprint of `metrics`: other GPUs come to other weights by the same settings.

@@ -11,31 +11,32 @@ from workflow_scripts.configuration.settings import Training
 from workflow_scripts.models import loading
 from workflow_scripts.training import parts
 from workflow_scripts.training.data.schedule import Schedule
-from workflow_scripts.training.strategies import STRATEGIES
+from workflow_scripts.training.model import Start
 
 
 def lines(
     model: torch.nn.Module,
     settings: Training,
+    start: Start,
     schedule: Schedule,
-    rates: Mapping[str, float],
-    device: str,
     processes: int,
 ) -> list[str]:
-    """The summary of a training of `model`, aligned in two columns; `rates` are those of parts with one of their own."""
+    """The summary of a training of `model`, aligned in two columns."""
     found = [
-        ("device", f"{device}, {_precision(model, settings)}, {settings.strategy}, {processes} process(es)"),
+        (
+            "device",
+            f"{start.device}, {_precision(model, start.dtype)}, {settings.strategy}, {processes} process(es)",
+        ),
         *[("parameters" if not number else "", text) for number, text in enumerate(_parameters(model))],
         *_adapters(model),
-        ("rates", _rates(settings, rates)),
+        ("rates", _rates(settings, start.rates)),
         *_batches(schedule, settings, processes),
-        ("memory", _memory_line(memory(model, settings, schedule, processes))),
+        ("memory", _memory_line(memory(model, settings, start, schedule, processes))),
     ]
     return [f"{name:<12}{text}" for name, text in found]
 
 
-def _precision(model: torch.nn.Module, settings: Training) -> str:
-    _, dtype = loading.device_and_dtype(settings.gpus, settings.precision)
+def _precision(model: torch.nn.Module, dtype: torch.dtype) -> str:
     name = {torch.bfloat16: "bf16", torch.float32: "fp32"}[dtype]
     return f"{name}, frozen text layers in 4 bits" if getattr(model, "is_loaded_in_4bit", False) else name
 
@@ -100,7 +101,7 @@ def _batches(schedule: Schedule, settings: Training, processes: int) -> list[tup
 
 
 def memory(
-    model: torch.nn.Module, settings: Training, schedule: Schedule, processes: int
+    model: torch.nn.Module, settings: Training, start: Start, schedule: Schedule, processes: int
 ) -> dict[str, float]:
     """Bytes that a process needs, by kind: an estimate, to which CUDA's own and fragmentation come.
 
@@ -116,9 +117,8 @@ def memory(
         "gradients": gradients,
         "optimiser": 2 * gradients,
     }
-    _, dtype = loading.device_and_dtype(settings.gpus, settings.precision)
-    strategy = STRATEGIES[settings.strategy]
-    if strategy.library == "deepspeed" and dtype == torch.bfloat16:
+    strategy = start.strategy
+    if strategy.library == "deepspeed" and start.dtype == torch.bfloat16:
         numbers = sum(map(parts.size, trained))
         needed = {
             "weights": sum(min(_bytes(value), 2 * parts.size(value)) for value in model.parameters()),
@@ -129,7 +129,10 @@ def memory(
         needed[kind] /= processes
     if strategy.offloads:
         needed |= {"weights": 0, "optimiser": 0}
-    return {**needed, "activations": _activations(model, settings, schedule)}
+    return {
+        **needed,
+        "activations": _activations(model, settings.gradient_checkpointing, start.dtype, schedule),
+    }
 
 
 def _bytes(parameter: torch.nn.Parameter) -> int:
@@ -138,7 +141,9 @@ def _bytes(parameter: torch.nn.Parameter) -> int:
     return (parameter.numel() if packed else parts.size(parameter)) * parameter.element_size()
 
 
-def _activations(model: torch.nn.Module, settings: Training, schedule: Schedule) -> float:
+def _activations(
+    model: torch.nn.Module, checkpointing: bool, dtype: torch.dtype, schedule: Schedule
+) -> float:
     backbone: Any = loading.backbone(model)
     config = backbone.config
     text, vision = config.text_config, config.vision_config
@@ -146,10 +151,9 @@ def _activations(model: torch.nn.Module, settings: Training, schedule: Schedule)
     if any(parameter.requires_grad for parameter in backbone.visual.parameters()):
         patches = schedule.peak.image_tokens * vision.spatial_merge_size**2
         stacks.append((patches, vision.hidden_size, vision.depth))
-    _, dtype = loading.device_and_dtype(settings.gpus, settings.precision)
     return (
         sum(
-            tokens * hidden * (2 * layers + 34 if settings.gradient_checkpointing else 34 * layers)
+            tokens * hidden * (2 * layers + 34 if checkpointing else 34 * layers)
             for tokens, hidden, layers in stacks
         )
         * dtype.itemsize

@@ -64,7 +64,7 @@ def _images(backbone: Backbone, tree: dict[str, Any]) -> tuple[dict[str, Any], t
         return {}, _idle_tower(backbone, tree["input_ids"].device)
     else:
         return {}, None
-    shown = [features[number] for number in tree["occurrences"].tolist()]  # each [tokens, hidden size]
+    shown: Any = [features[number] for number in tree["occurrences"].tolist()]  # each [tokens, hidden size]
     return {"mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=shown)}}, None
 
 

@@ -118,7 +118,7 @@ class PlannedBatches(Trainer):
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: float | None = None) -> float | None:
         """A finite loss may have a gradient that is not; the optimiser's step comes after, or a checkpoint at least."""
-        norm = super()._get_grad_norm(model, grad_norm)
+        norm: float | None = super()._get_grad_norm(model, grad_norm)  # type: ignore[no-untyped-call]
         if norm is not None and not math.isfinite(norm):
             step = self.state.global_step + 1
             raise self._not_finite(f"the gradient's norm is {float(norm)}", step, self._rows_of_step)

@@ -20,6 +20,7 @@ from workflow_scripts.training.data import rows
 from workflow_scripts.training.data.collators import REFERENCE_COLUMNS, PreferenceCollator
 from workflow_scripts.training.data.schedule import Schedule
 from workflow_scripts.training.engine.forward import share_prefixes
+from workflow_scripts.training.model import Start
 from workflow_scripts.training.trainers.base import PartRates, PlannedBatches, rows_of
 from workflow_scripts.training.trainers.objective import Materials, Objective
 
@@ -56,11 +57,12 @@ class SharedPrefixDPOTrainer(PlannedBatches, PartRates, DPOTrainer):
             model.to(self.accelerator.device)  # FSDP takes it there only when training starts
         if self.is_deepspeed_enabled:
             model = self._precompute_engine = prepare_deepspeed(self.model, self.accelerator)
-        found = []
+        found: list[tuple[int, float, float]] = []
         bar = tqdm(total=len(self.passes), unit="batch", desc="reference", disable=None, leave=False)
         for batch in self.loader(dataset, self.passes):
             with memory.of_batch(rows_of(batch), step=0):
-                sides = self.compute_ref_log_probs(model, self._prepare_inputs(batch))
+                inputs = self._prepare_inputs(batch)
+                sides = self.compute_ref_log_probs(model, inputs)  # type: ignore[no-untyped-call]
             bar.update()
             found += zip(rows_of(batch), *(side.tolist() for side in sides), strict=True)
         found = gather_object(found)
@@ -78,9 +80,9 @@ def objective(references: Path) -> Objective[Dpo]:
     return Objective("dpo", True, rows.preference_rows, _arguments, partial(build, references))
 
 
-def _arguments(settings: Dpo, folder: Path, seed: int, schedule: Schedule) -> DPOConfig:
+def _arguments(settings: Dpo, start: Start, folder: Path, seed: int, schedule: Schedule) -> DPOConfig:
     return DPOConfig(
-        **arguments.shared(settings, folder, seed, schedule),
+        **arguments.shared(settings, start, folder, seed, schedule),
         beta=settings.beta,
         loss_type=list(settings.loss),
         loss_weights=list(settings.loss.values()),

@@ -8,13 +8,15 @@ from typing import Any, Generic
 import torch
 from datasets import Dataset
 from peft import LoraConfig
-from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 
 from workflow_scripts.models.dialogue import Dialogue
 from workflow_scripts.models.pixels import Pixels
 from workflow_scripts.training.data.features import FeatureStore
 from workflow_scripts.training.data.schedule import Schedule
 from workflow_scripts.training.memory import Settings
+from workflow_scripts.training.model import Start
+from workflow_scripts.training.trainers.base import PlannedBatches
 
 
 @dataclass(frozen=True)
@@ -44,11 +46,12 @@ class Materials:
 class Objective(Generic[Settings]):
     """How rows are read, the trainer's arguments made and the trainer built, for the stage `name`.
 
-    `arguments` takes the stage's settings, the folder of unfinished training, the seed and the schedule.
+    `arguments` takes the stage's settings, what it starts from, the folder of unfinished training, the seed and the
+    schedule.
     """
 
     name: str
     equal_batches: bool
     read_rows: Callable[[Path, Dialogue], Dataset]
-    arguments: Callable[[Settings, Path, int, Schedule], TrainingArguments]
-    build: Callable[[Materials], Trainer]
+    arguments: Callable[[Settings, Start, Path, int, Schedule], TrainingArguments]
+    build: Callable[[Materials], PlannedBatches]

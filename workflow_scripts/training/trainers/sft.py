@@ -12,6 +12,7 @@ from workflow_scripts.training.data import rows
 from workflow_scripts.training.data.collators import SftCollator
 from workflow_scripts.training.data.schedule import Schedule
 from workflow_scripts.training.engine.forward import share_prefixes
+from workflow_scripts.training.model import Start
 from workflow_scripts.training.trainers.base import PartRates, PlannedBatches
 from workflow_scripts.training.trainers.objective import Materials, Objective
 
@@ -31,10 +32,11 @@ def objective() -> Objective[Sft]:
     return Objective("sft", False, rows.sft_rows, _arguments, build)
 
 
-def _arguments(settings: Sft, folder: Path, seed: int, schedule: Schedule) -> SFTConfig:
+def _arguments(settings: Sft, start: Start, folder: Path, seed: int, schedule: Schedule) -> SFTConfig:
     # The rows are tokens already.
     return SFTConfig(
-        **arguments.shared(settings, folder, seed, schedule), dataset_kwargs={"skip_prepare_dataset": True}
+        **arguments.shared(settings, start, folder, seed, schedule),
+        dataset_kwargs={"skip_prepare_dataset": True},
     )
 
 
