@@ -30,7 +30,8 @@ class Narrator:
         self._left: dict[str, int] = {}  # jobs of each stage that have not ended
         self._started: dict[str, float] = {}
         self._names: dict[int, str] = {}  # of the rules, by job
-        self._ending = False
+        self._failed: set[str] = set()
+        self._stopping = False
 
     def hear(self, record: Any) -> None:
         """Say of `record` what is worth saying."""
@@ -41,14 +42,18 @@ class Narrator:
             self._start(record.jobid, record.rule_name, record.created)
         elif event == LogEvent.JOB_FINISHED:
             self._end(self._names[record.job_id], record.created)
+        elif self._stopping:
+            pass  # what was stopped has failed
         elif event == LogEvent.JOB_ERROR:
             self._fail(record.rule_name, [Path(path) for path in record.log])
         elif record.getMessage().startswith("Terminating processes"):
-            self._ending = True
+            self._stopping = True
             self._say("Stopping. `make demo` will go on from here.")
         elif record.getMessage().startswith("Nothing to be done"):
             self._say("All results are there already; `make clean` deletes them.")
-        elif record.levelno >= logging.ERROR and not self._ending:
+        elif getattr(record, "exception", None) == "RuleException":
+            pass  # its JOB_ERROR says more
+        elif record.levelno >= logging.ERROR and not self._failed:
             self._say(f"error: {record.getMessage()}")
 
     def _plan(self, jobs: dict[str, int]) -> None:
@@ -73,12 +78,12 @@ class Narrator:
                 self._say(f"     {name:<14}  done in {_spoken(time - self._started[name])}")
 
     def _fail(self, name: str, logs: list[Path]) -> None:
-        if self._ending:
+        if name in self._failed:
             return
-        self._ending = True
-        for log in logs:
-            lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
-            self._say(f"error: {name} failed; {log} ends with", *(f"     {line}" for line in lines[-_TAIL:]))
+        self._failed.add(name)
+        for log in filter(Path.is_file, logs):
+            end = log.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL:]
+            self._say(f"error: {name} failed; {log} ends with", *(f"     {line}" for line in end))
         self._say("`make demo` will go on from here once that is mended.")
 
     def _say(self, *lines: str) -> None:

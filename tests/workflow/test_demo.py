@@ -23,7 +23,7 @@ def start(tmp_path, stood_in):
     """Start the demo in a folder of its own, without the real commands."""
     for name in ("Snakefile", "config.yaml"):
         shutil.copy(ROOT / name, tmp_path)
-    for name in ("rules", "profiles", "docs"):
+    for name in ("rules", "profiles", "docs", "envs"):
         shutil.copytree(ROOT / name, tmp_path / name)
 
     def start(target: str = TARGET, **environment: str) -> subprocess.Popen:
@@ -71,7 +71,7 @@ def test_a_failure_names_the_stage_the_error_and_the_log(start):
         in said
     )
     assert said.endswith("`make demo` will go on from here once that is mended.\n")
-    assert said.count("error: ") == 2 and "Traceback" not in said
+    assert said.count("error: ") == 2 and "Traceback" not in said, said
 
 
 def test_a_mistake_in_the_configuration_is_said(start, tmp_path):
@@ -82,9 +82,7 @@ def test_a_mistake_in_the_configuration_is_said(start, tmp_path):
 
 def test_ctrl_c_stops_it_and_it_goes_on_later(start):
     started = start(SECONDS_OF=json.dumps({"convert": 60}))
-    said = ""
-    while "convert" not in said:
-        said = started.stderr.readline()
+    assert any("convert" in line for line in iter(started.stderr.readline, ""))
     time.sleep(0.5)
     # The terminal sends it to all processes in the foreground.
     subprocess.run(["kill", f"-{int(signal.SIGINT)}", "--", f"-{started.pid}"], check=True)
