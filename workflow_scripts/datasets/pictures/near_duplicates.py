@@ -34,7 +34,8 @@ def decode(paths: Iterable[Path]) -> Iterator[tuple[Path, bytes | UserError]]:
     Pillow decodes without holding the interpreter's lock, so threads share the work: those of the workflow's job,
     which Snakemake names in OMP_NUM_THREADS, else all cores.
     """
-    threads = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
+    given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]  # after a comma, those of nested loops
+    threads = int(given) if given.isdecimal() else len(os.sched_getaffinity(0))
     with ThreadPoolExecutor(threads) as pool:
         yield from pool.map(_decoded, paths)
 
