@@ -24,7 +24,7 @@ _TAIL = 8  # lines of a failed stage's log
 class Narrator:
     """Tells somebody who looks on, in a few lines, what the log records of Snakemake mean."""
 
-    def __init__(self, stages: dict[str, dict], stream: TextIO) -> None:
+    def __init__(self, stages: dict[str, dict[str, Any]], stream: TextIO) -> None:
         self._stages = stages
         self._stream = stream
         self._left: dict[str, int] = {}  # jobs of each stage that have not ended
@@ -101,7 +101,8 @@ class LogHandler(LogHandlerBase):
     writes_to_file = needs_rulegraph = False
 
     def __post_init__(self) -> None:
-        self._narrator = Narrator(files.read_yaml(PROFILE / "stages.yaml"), sys.__stderr__)
+        stream = sys.__stderr__ or sys.stderr  # `main` keeps what Snakemake itself writes to the latter
+        self._narrator = Narrator(files.read_yaml(PROFILE / "stages.yaml"), stream)
 
     def emit(self, record: logging.LogRecord) -> None:
         self._narrator.hear(record)
