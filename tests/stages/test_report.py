@@ -95,8 +95,11 @@ def test_no_results_at_all_says_what_to_run(tmp_path):
 def test_one_run_is_printed_with_the_commands_that_show_more(layout):
     text = report.printed(Config(), layout, str(FULL))
     assert "after DPO" in text and "100.0" in text
-    assert f"xdg-open {layout.report()}" in text
-    assert f"mlflow ui --host 127.0.0.1 --backend-store-uri sqlite:///{layout.root}/mlflow.db" in text
+    assert f"make open, or open {layout.report()}" in text
+    assert (
+        f"make mlflow, or mlflow ui --host 127.0.0.1 --backend-store-uri sqlite:///{layout.root}/mlflow.db"
+        in text
+    )
 
 
 def test_what_is_not_recorded_by_mlflow_or_lies_on_a_server_is_said_so(layout):

@@ -132,6 +132,7 @@ class Data(Section):
         True,
         description="validation decodes every image, which also finds near-duplicates; false: headers only",
     )
+    threads: Count = Field(4, description="CPU cores of one job, which decode images")
 
 
 class Lora(Section):
@@ -175,6 +176,7 @@ class Training(Section):
     )
     gpus: int = Field(1, ge=0, description="GPUs of one job, on each of its nodes; 0 trains on the CPU")
     nodes: Count = Field(1, description="machines of one job")
+    threads: Count = Field(8, description="CPU cores of each process, of which there is one per GPU")
     batch_size: Count = Field(
         16, description="rows (dpo: pairs) per optimiser step, over all GPUs; sft: on average"
     )
@@ -277,6 +279,7 @@ class Evaluation(Section):
         True, description="score the better of the SFT and the DPO model on blank images as well"
     )
     gpus: int = Field(1, ge=0, description="GPUs of one job; 0 runs on the CPU")
+    threads: Count = Field(8, description="CPU cores of one job")
 
 
 def _no_credentials(uri: str) -> str:
