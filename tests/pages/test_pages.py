@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import pytest
 from PIL import Image
 
-from workflow_scripts.evaluation.scoring import breakdown
+from workflow_scripts.evaluation.protocols import breakdown
 from workflow_scripts.pages import charts, rendering
 
 HOSTILE = '<script>alert("x")</script>'
