@@ -12,7 +12,7 @@ from workflow_scripts.datasets.records import to_record
 from workflow_scripts.evaluation.protocols import strict
 from workflow_scripts.stages.preferences import agree
 
-RULES = ["polarity", "swap", "other_image"]
+RULES = list(rules.RULES)
 
 
 def record(answer, question="Where?", image="i1", **values):

@@ -12,14 +12,14 @@ from pathlib import Path
 
 from workflow_scripts.datasets.records import Example
 
+NAMES = ("slake", "rad", "pathvqa", "custom")  # each a module of this folder with `read`
+
 
 def _read(name: str, root: Path, **options) -> Iterator[Example]:
     return import_module(f"{__name__}.{name}").read(Path(root), **options)
 
 
-READERS: dict[str, Callable[..., Iterator[Example]]] = {
-    name: partial(_read, name) for name in ("slake", "rad", "pathvqa", "custom")
-}
+READERS: dict[str, Callable[..., Iterator[Example]]] = {name: partial(_read, name) for name in NAMES}
 
 
 def read(reader: str, root: Path, source: str, columns: Mapping[str, str]) -> Iterator[Example]:
