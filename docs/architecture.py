@@ -38,7 +38,7 @@ CHAIN = [
 ]
 HEADS = (
     ("The package: imports go down only", "代码包：只向下导入"),
-    ("The chain: what each stage reads and writes", "流程：每个阶段读什么、写什么"),
+    ("The chain: what each stage reads and writes in results/", "流程：每个阶段在 results/ 下读什么、写什么"),
 )
 LEGEND = (
     ("CPU, no torch needed", "CPU，不需要 torch"),
