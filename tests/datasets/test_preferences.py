@@ -1,18 +1,23 @@
 """Preference pairs: what the rules make of an answer, and which pairs are chosen."""
 
 from collections import Counter
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from workflow_scripts.datasets.pairs import rules
-from workflow_scripts.datasets.pairs.rules import OWN_ANSWER, Answers, Pair, rule_pairs, select
+from workflow_scripts.datasets.pairs.rules import OWN_ANSWER, Answers, Pair, RuleName, rule_pairs, select
 from workflow_scripts.datasets.records import to_record
 from workflow_scripts.evaluation.protocols import strict
 from workflow_scripts.stages.preferences import agree
 
 RULES = list(rules.RULES)
+
+
+def test_every_rule_has_a_function():
+    assert list(get_args(RuleName)) == RULES
 
 
 def record(answer, question="Where?", image="i1", **values):

@@ -17,7 +17,7 @@ from pydantic import (
 from workflow_scripts.base import credentials
 from workflow_scripts.base.errors import UserError, unknown
 from workflow_scripts.datasets import readers
-from workflow_scripts.datasets.pairs.rules import RULES
+from workflow_scripts.datasets.pairs.rules import RULES, RuleName
 from workflow_scripts.datasets.readers import tables
 from workflow_scripts.models.catalogue import MODES, VERSIONS
 
@@ -54,7 +54,7 @@ class Section(BaseModel):
 class Source(Section):
     """Where a data set comes from: `embedded` phantoms, a local `path`, or the hub's `repository`, in this order."""
 
-    reader: Literal[readers.NAMES] = Field(
+    reader: readers.Name = Field(
         description="the raw format; custom: your own .csv, .tsv, .parquet or .jsonl"
     )
     repository: str | None = Field(None, description="dataset id on the Hugging Face hub")
@@ -246,7 +246,7 @@ class Preferences(Section):
     samples: Count = Field(2, description="answers sampled per question")
     temperature: Positive = 1.0
     max_questions: Count = Field(2000, description="train questions that are sampled, spread over the images")
-    rules: Distinct[Literal[tuple(RULES)]] = Field(
+    rules: Distinct[RuleName] = Field(
         ["polarity", "swap", "other_image"],
         description="; ".join(f"{name}: {rule.meaning}" for name, rule in RULES.items()),
     )

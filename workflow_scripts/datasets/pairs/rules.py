@@ -1,6 +1,6 @@
 """Wrong answers for preference pairs, made by rules, and the choice among all pairs.
 
-To add a rule: a function and its row in RULES.
+To add a rule: its name in RuleName, a function, and its row in RULES.
 """
 
 import random
@@ -8,11 +8,12 @@ import re
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from workflow_scripts.datasets.records import last_turn
 
 OWN_ANSWER = "own_answer"
+RuleName = Literal["polarity", "swap", "other_image"]
 TRIES = 8  # answers drawn before a question is given up
 
 # Yes and no in one wording; a word that stands twice turns into its first partner.
@@ -75,7 +76,11 @@ class Pair:
 
 
 def rule_pairs(
-    records: list[dict], answers: "Answers", rules: list[str], seed: int, agree: Callable[[str, str], bool]
+    records: list[dict],
+    answers: "Answers",
+    rules: list[RuleName],
+    seed: int,
+    agree: Callable[[str, str], bool],
 ) -> Iterator[Pair]:
     """At most one pair a record and rule.
 
@@ -157,7 +162,7 @@ class Rule(NamedTuple):
     wrong_answers: Callable[[dict, "Answers", random.Random], Iterable[str]]
 
 
-RULES = {
+RULES: dict[RuleName, Rule] = {
     "polarity": Rule("yes/no flipped", _opposite_polarity),
     "swap": Rule("side, organ or modality swapped", _swapped),
     "other_image": Rule("the same question's answer on another image", _of_another_image),

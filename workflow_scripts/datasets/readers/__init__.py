@@ -9,10 +9,12 @@ from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from typing import Literal, get_args
 
 from workflow_scripts.datasets.records import Example
 
-NAMES = ("slake", "rad", "pathvqa", "custom")  # each a module of this folder with `read`
+Name = Literal["slake", "rad", "pathvqa", "custom"]  # each a module of this folder with `read`
+NAMES: tuple[Name, ...] = get_args(Name)
 
 
 def _read(name: str, root: Path, **options) -> Iterator[Example]:
