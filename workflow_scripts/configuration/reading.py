@@ -112,14 +112,6 @@ def _cross_checks(raw: dict) -> Iterator[str]:
             yield f"preferences.files.{name}: {unknown(name, known)}"
 
 
-def _has_phantoms(reader: object) -> bool:
-    if reader not in readers.NAMES:
-        return True  # that is an error of its own
-    from workflow_scripts.datasets.phantoms import layouts
-
-    return reader in layouts.WRITERS
-
-
 def _mixture_checks(where: str, entry: dict) -> Iterator[str]:
     weights, members = entry.get("weights"), entry["members"]
     if not weights or not isinstance(weights, dict) or not isinstance(members, list):
@@ -161,3 +153,11 @@ def _fields(location: list, dataset: type[Section]) -> list[str]:
         if section == Dataset:
             section = dataset
     return list(section.model_fields)
+
+
+def _has_phantoms(reader: object) -> bool:
+    if reader not in readers.NAMES:
+        return True  # that is an error of its own
+    from workflow_scripts.datasets.phantoms import layouts
+
+    return reader in layouts.WRITERS
