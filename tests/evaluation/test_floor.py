@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from workflow_scripts.evaluation.floor import question_only
-from workflow_scripts.evaluation.scoring import correct, metrics
+from workflow_scripts.evaluation.protocols.strict import correct, metrics
 
 REAL = Path(os.environ.get("MEDVQA_REALDATA", Path(__file__).parents[3] / "shared" / "realdata"))
 

@@ -9,7 +9,7 @@ from workflow_scripts.base import files
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.configuration.settings import Config
-from workflow_scripts.evaluation import scoring
+from workflow_scripts.evaluation import protocols
 from workflow_scripts.stages import report
 
 FULL = Run("slake", "4.1v", "thinking")
@@ -33,7 +33,7 @@ def layout(tmp_path):
 
 def evaluation(run):
     row = {"gold": "yes", "answer": "Yes", "answer_type": "closed", "truncated": False}
-    scores = scoring.breakdown([{**row, "source": run.dataset, "language": "en"}])
+    scores = protocols.breakdown([{**row, "source": run.dataset, "language": "en"}])
     return {
         "run": str(run),
         "final_stage": "dpo",

@@ -16,6 +16,8 @@ from pydantic import (
 
 from workflow_scripts.base import credentials
 from workflow_scripts.base.errors import UserError, unknown
+from workflow_scripts.datasets import readers
+from workflow_scripts.datasets.pairs.rules import RULES, RuleName
 from workflow_scripts.datasets.readers import tables
 from workflow_scripts.models.catalogue import MODES, VERSIONS
 
@@ -52,7 +54,7 @@ class Section(BaseModel):
 class Source(Section):
     """Where a data set comes from: `embedded` phantoms, a local `path`, or the hub's `repository`, in this order."""
 
-    reader: Literal["slake", "rad", "pathvqa", "custom"] = Field(
+    reader: readers.Name = Field(
         description="the raw format; custom: your own .csv, .tsv, .parquet or .jsonl"
     )
     repository: str | None = Field(None, description="dataset id on the Hugging Face hub")
@@ -246,9 +248,9 @@ class Preferences(Section):
     samples: Count = Field(2, description="answers sampled per question")
     temperature: Positive = 1.0
     max_questions: Count = Field(2000, description="train questions that are sampled, spread over the images")
-    rules: Distinct[Literal["polarity", "swap", "other_image"]] = Field(
+    rules: Distinct[RuleName] = Field(
         ["polarity", "swap", "other_image"],
-        description="yes/no flipped; side, organ or modality swapped; the same question's answer on another image",
+        description="; ".join(f"{name}: {rule.meaning}" for name, rule in RULES.items()),
     )
     max_pairs: Count = Field(4000, description="pairs kept in all, own answers first")
     max_pairs_per_image: Count = 8

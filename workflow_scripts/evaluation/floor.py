@@ -3,7 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable
 
-from workflow_scripts.evaluation.scoring import tokens
+from workflow_scripts.datasets.tokens import tokens
 
 
 def question_only(train_rows: Iterable[dict], test_rows: Iterable[dict]) -> list[str]:

@@ -1,5 +1,7 @@
 """One evaluation as the lines that a person compares: the floor, each stage, and blank images."""
 
+from workflow_scripts.evaluation import protocols
+
 STAGES = {"untrained": "before training", "sft": "after SFT", "dpo": "after DPO"}
 _MODELS = {"sft": "SFT", "dpo": "DPO"}
 
@@ -40,7 +42,7 @@ def table(evaluation: dict) -> str:
     ]
     n = evaluation["stages"][evaluation["final_stage"]]["overall"]["n"]
     caption = (
-        f"{evaluation['run']}: accuracy in %, strict protocol, n = {n:,} questions, unreadable ones are wrong;"
+        f"{evaluation['run']}: accuracy in %, {protocols.DEFAULT.NAME} protocol, n = {n:,} questions, unreadable ones are wrong;"
         " terms: medical synonyms are right too"
     )
     return "\n".join([caption, *rows])

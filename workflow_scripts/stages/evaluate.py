@@ -19,7 +19,7 @@ from workflow_scripts.configuration import dependencies
 from workflow_scripts.configuration.settings import Config
 from workflow_scripts.datasets import terminology
 from workflow_scripts.datasets.terminology import Terminology
-from workflow_scripts.evaluation import floor, scoring
+from workflow_scripts.evaluation import floor, protocols
 from workflow_scripts.evaluation.examiner import Examiner
 
 logger = logging.getLogger(__name__)
@@ -66,9 +66,9 @@ def evaluate(settings: Config, layout: Layout, run: Run) -> dict:
             },
             "selection": {"by": "accuracy on validation rows", "validation": validation},
         },
-        "stages": {stage: scoring.breakdown(stage_rows, terms) for stage, stage_rows in rows.items()},
+        "stages": {stage: protocols.breakdown(stage_rows, terms) for stage, stage_rows in rows.items()},
         "floor": {"question_only": question_only(records["train"], records["test"], terms)},
-        "ablation": {"blank_image": scoring.breakdown(blank, terms)} if blank else {},
+        "ablation": {"blank_image": protocols.breakdown(blank, terms)} if blank else {},
         "cost": {
             "sft_seconds": trained["sft"]["seconds"],
             "dpo_seconds": trained["dpo"]["seconds"],
@@ -96,8 +96,10 @@ def _ask_stages(
         with examiner.model(path) as model:
             rows[stage] = examiner.predictions(model, test, folder, stage)
             if stage != "untrained":
-                scores[stage] = scoring.metrics(examiner.predictions(model, validation, folder, stage), terms)
-        accuracy = scoring.metrics(rows[stage], terms)["accuracy"]
+                scores[stage] = protocols.DEFAULT.metrics(
+                    examiner.predictions(model, validation, folder, stage), terms
+                )
+        accuracy = protocols.DEFAULT.metrics(rows[stage], terms)["accuracy"]
         logger.info("%s: %.1f %% of %d", stage, 100 * accuracy, len(rows[stage]))
     return rows, scores
 
@@ -105,7 +107,7 @@ def _ask_stages(
 def question_only(train: list[dict], test: list[dict], terms: Terminology) -> dict:
     """Scores of answering from the question alone."""
     guesses = floor.question_only(train, test)
-    return scoring.breakdown(
+    return protocols.breakdown(
         [
             {**record, "gold": record["answer"], "answer": guess, "truncated": False}
             for record, guess in zip(test, guesses, strict=True)
@@ -166,8 +168,8 @@ def evaluate_model(
         "model_path": str(path),
         "model_version": version,
         "mode": mode,
-        "protocol": scoring.PROTOCOL,
-        **scoring.breakdown(rows, terminology.load(tuple(settings.terms))),
+        "protocol": protocols.DEFAULT.NAME,
+        **protocols.breakdown(rows, terminology.load(tuple(settings.terms))),
     }
     files.write_jsonl(output.with_suffix(".predictions.jsonl"), rows)
     files.write_json(output, result)

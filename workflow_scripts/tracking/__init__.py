@@ -22,7 +22,7 @@ from workflow_scripts.tracking.wandb_runs import WandbTracker
 
 logger = logging.getLogger(__name__)
 
-_TRACKERS = {"mlflow": MlflowTracker, "tensorboard": TensorboardTracker, "wandb": WandbTracker}
+TRACKERS = {"mlflow": MlflowTracker, "tensorboard": TensorboardTracker, "wandb": WandbTracker}
 
 
 class Record:
@@ -92,9 +92,7 @@ def stage(settings: Config, layout: Layout, run: Run, name: str, parameters: dic
     record = Record()
     if int(os.environ.get("RANK", 0)) == 0:
         for tracker in settings.tracking:
-            record.open(
-                tracker, lambda kind=_TRACKERS[tracker]: kind(settings, layout, run, name, parameters)
-            )
+            record.open(tracker, lambda kind=TRACKERS[tracker]: kind(settings, layout, run, name, parameters))
     failed = True
     try:
         yield record

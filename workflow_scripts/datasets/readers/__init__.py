@@ -9,17 +9,19 @@ from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
+from typing import Literal, get_args
 
 from workflow_scripts.datasets.records import Example
+
+Name = Literal["slake", "rad", "pathvqa", "custom"]  # each a module of this folder with `read`
+NAMES: tuple[Name, ...] = get_args(Name)
 
 
 def _read(name: str, root: Path, **options) -> Iterator[Example]:
     return import_module(f"{__name__}.{name}").read(Path(root), **options)
 
 
-READERS: dict[str, Callable[..., Iterator[Example]]] = {
-    name: partial(_read, name) for name in ("slake", "rad", "pathvqa", "custom")
-}
+READERS: dict[str, Callable[..., Iterator[Example]]] = {name: partial(_read, name) for name in NAMES}
 
 
 def read(reader: str, root: Path, source: str, columns: Mapping[str, str]) -> Iterator[Example]:

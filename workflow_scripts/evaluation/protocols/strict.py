@@ -16,7 +16,8 @@ from workflow_scripts.datasets.polarity import NO, YES
 from workflow_scripts.datasets.terminology import Terminology
 from workflow_scripts.datasets.tokens import tokens
 
-PROTOCOL = "strict"
+NAME = "strict"
+DEFINITION = "a closed yes/no question by polarity, everything else by exact match after normalisation"
 
 _BARE = {tuple(tokens(word)): kind for kind, words in (("yes", YES), ("no", NO)) for word in words}
 
@@ -148,18 +149,3 @@ def _same_terms(row: dict, terms: Terminology) -> bool:
 
 def _mean(value: Callable[[dict], float], rows: list[dict]) -> float | None:
     return sum(map(value, rows)) / len(rows) if rows else None
-
-
-def breakdown(rows: Iterable[dict], terms: Terminology | None = None) -> dict[str, dict]:
-    """`metrics` over all rows ("overall"), by source ("test_sets") and by language ("languages")."""
-    rows = list(rows)
-    return {
-        "overall": metrics(rows, terms),
-        "test_sets": _by("source", rows, terms),
-        "languages": _by("language", rows, terms),
-    }
-
-
-def _by(key: str, rows: list[dict], terms: Terminology | None) -> dict[str, dict]:
-    names = sorted({row[key] for row in rows})
-    return {name: metrics((row for row in rows if row[key] == name), terms) for name in names}
