@@ -6,7 +6,10 @@ SNAKEMAKE_FILES := Snakefile rules
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help setup demo test test-slow lint format lock clean
+# A worker takes a core and a gigabyte.
+PYTEST_ALL := pytest -m "not slow and not slurm" --numprocesses logical --maxprocesses 8 --dist loadgroup
+
+.PHONY: help setup demo check test test-slow coverage lint format hooks lock clean
 
 help:  ## List these commands
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 14
@@ -29,27 +32,37 @@ demo: $(READY)  ## Run the whole chain on embedded data and models, without a ne
 	HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 snakemake --profile profiles/demo results/eval/$(RUN).json
 	@python -m workflow_scripts.report && python -m workflow_scripts.report --print $(RUN)
 
-test: $(READY)  ## Run the tests
-	pytest -m "not slow and not slurm"
+check: lint types test  ## Everything that a commit must pass: style, types, tests
+
+test: $(READY)  ## Run the tests, or with FILE=tests/x.py (a path, a test's id, '-k words') only these
+	$(if $(FILE),pytest $(FILE),$(PYTEST_ALL))
 
 test-slow: $(READY)  ## Run the tests that train to a certain accuracy or start a SLURM cluster
 	pytest -m "slow or slurm"
 
-lint: $(READY)  ## Check style and the workflow
+coverage: $(READY)  ## Run the tests and say how much of the package they cover: at least 90 %
+	@status=0; $(PYTEST_ALL) --cov --cov-report= || status=$$?; \
+		coverage report --fail-under=0 | awk 'NR == 1 { print "Modules below 90 %:" } /%$$/ && $$NF + 0 < 90'; exit $$status
+
+lint: $(READY)  ## Check style, the order of imports and the workflow
 	ruff check
 	ruff format --check
 	snakefmt --check $(SNAKEMAKE_FILES)
 	snakemake --lint
+	lint-imports --no-cache --no-logo
 
 format: $(READY)  ## Mend style
 	ruff check --fix
 	ruff format
 	snakefmt $(SNAKEMAKE_FILES)
 
+hooks: $(READY)  ## Let git check style and types before each commit
+	pre-commit install
+
 lock: $(READY)  ## Write requirements.lock after a change of requirements.in
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--custom-compile-command "make lock" requirements.in --output-file requirements.lock
 
 clean:  ## Delete all results and caches, but not .venv
-	rm -rf results .snakemake .pytest_cache .ruff_cache .hypothesis
+	rm -rf results .snakemake .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
