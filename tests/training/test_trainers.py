@@ -10,7 +10,7 @@ from workflow_scripts.base.errors import UserError
 from workflow_scripts.configuration.settings import Lora, Sft
 from workflow_scripts.models import adapters, standins
 from workflow_scripts.models.catalogue import VERSIONS
-from workflow_scripts.training import running
+from workflow_scripts.training import model as trained_model
 from workflow_scripts.training.data.collators import SftCollator
 from workflow_scripts.training.engine.forward import share_prefixes
 from workflow_scripts.training.trainers.base import parameter_groups
@@ -104,7 +104,7 @@ def test_an_adapter_on_the_tower_gets_gradients_under_either_checkpointing(corpu
     """TRL takes the reentrant one under ZeRO-3."""
     standins.save(VERSIONS[corpus.version], "thinking", tmp_path)
     settings = Sft(gpus=0, lora=Lora(rank=2, dropout=0.0, vision=True))
-    model, lora = running.trainable_model(tmp_path, settings)
+    model, lora = trained_model.load(trained_model.start(tmp_path, settings), settings)
     adapted = get_peft_model(model, lora)
     adapted.enable_input_require_grads()
     model.gradient_checkpointing_enable({"use_reentrant": reentrant})
@@ -137,4 +137,4 @@ def test_groups_without_rates_are_those_of_trainer():
 )
 def test_a_rate_of_a_frozen_part_is_refused(settings, key):
     with pytest.raises(UserError, match=f"frozen; set {key}"):
-        running.part_rates(Path("model"), Sft(**settings))
+        trained_model.start(Path("model"), Sft(**settings))
