@@ -137,7 +137,8 @@ def interrupted_download(tmp_path):
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.05)
         process.send_signal(number)
-        return subprocess.CompletedProcess(command, process.wait(60), stderr=process.stderr.read())
+        _, said = process.communicate(timeout=60)
+        return subprocess.CompletedProcess(command, process.returncode, stderr=said)
 
     return interrupt
 

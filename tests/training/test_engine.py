@@ -41,7 +41,7 @@ def arguments(folder, **changes) -> dict:
         "max_length": None,
         "use_cpu": True,
         "bf16": False,
-        "gradient_checkpointing": False,
+        "activation_checkpointing": False,
         "remove_unused_columns": False,
         "router_aux_loss_coef": 0.0,
         "report_to": "none",
@@ -156,8 +156,8 @@ def relative(left: torch.Tensor, right: torch.Tensor) -> float:
     [
         ("full", {}),
         ("lora", {}),
-        ("lora", {"gradient_checkpointing": True}),
-        ("full", {"gradient_checkpointing": True}),
+        ("lora", {"activation_checkpointing": True}),
+        ("full", {"activation_checkpointing": True}),
         ("lora", {"cached": True}),
     ],
 )
