@@ -6,8 +6,9 @@ SNAKEMAKE_FILES := Snakefile rules
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-# A worker takes a core and a gigabyte.
-PYTEST_ALL := pytest -m "not slow and not slurm" --numprocesses logical --maxprocesses 8 --dist loadgroup
+# A worker takes a core and two gigabytes. It runs whole modules, whose fixtures are then made once.
+PYTEST_ALL := pytest -m "not slow and not slurm" \
+	--numprocesses logical --maxprocesses 8 --dist loadscope --no-loadscope-reorder
 
 .PHONY: help setup demo check test test-slow coverage lint format hooks lock clean
 

@@ -13,6 +13,14 @@ settings.register_profile("steady", deadline=None, suppress_health_check=[Health
 settings.load_profile("steady")
 
 
+# Begun first, so that at the end no worker is left alone with one of them.
+LONG = ("test_chain.py", "test_engine.py", "test_guards.py", "test_validation.py", "test_resume.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
+
 @pytest.fixture(scope="session")
 def realdata() -> Path:
     """The folder of real annotations and sample images, which is no part of the project."""

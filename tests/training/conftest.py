@@ -126,11 +126,7 @@ def some_records(version: str, images: list[str], questions: int, seed: int = 0)
     return records
 
 
-# A worker for each version: stock TRL need not train twice.
-@pytest.fixture(
-    scope="module",
-    params=[pytest.param(version, marks=pytest.mark.xdist_group(version)) for version in VERSIONS],
-)
+@pytest.fixture(scope="module", params=list(VERSIONS))
 def corpus(request, tmp_path_factory) -> Corpus:
     folder = tmp_path_factory.mktemp(f"corpus-{request.param}")
     records = some_records(request.param, draw_images(folder), questions=4)

@@ -10,7 +10,6 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from workflow_scripts.base import files
 
-pytestmark = pytest.mark.xdist_group("chain")
 SCHEMA = files.read_json(Path(__file__).parents[2] / "workflow_scripts" / "evaluation" / "schema.json")
 SHORT = {
     "datasets": {name: {"embedded": 20} for name in ("slake", "rad", "pathvqa")},
