@@ -137,7 +137,10 @@ def interrupted_download(tmp_path):
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.05)
         process.send_signal(number)
-        _, said = process.communicate(timeout=60)
+        try:
+            _, said = process.communicate(timeout=60)
+        finally:
+            process.kill()
         return subprocess.CompletedProcess(command, process.returncode, stderr=said)
 
     return interrupt
