@@ -13,7 +13,7 @@ PYTEST_ALL := pytest -m "not slow and not slurm" \
 .PHONY: help setup demo check test test-slow coverage lint format hooks lock clean
 
 help:  ## List these commands
-	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 16
 
 setup: $(READY)  ## Make .venv with the exact dependencies of requirements.lock
 
