@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import MODE, draw_images
+from dialogues import MODE, draw_images
 from safetensors.torch import load_file
 
 from benchmarks.common import WORDS

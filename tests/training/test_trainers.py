@@ -34,6 +34,7 @@ def built(corpus, folder, method: str, quantized: bool = False) -> SharedPrefixS
             weight_decay=0.1,
             use_cpu=True,
             bf16=False,
+            activation_checkpointing=True,
             max_length=None,
             remove_unused_columns=False,
             router_aux_loss_coef=0.0,

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
+CORES = os.environ.get("OMP_NUM_THREADS", "2")  # of a worker, or of a small machine
 
 
 class Workflow:
@@ -23,7 +24,7 @@ class Workflow:
     def snakemake(self, *arguments: str) -> subprocess.CompletedProcess:
         where = ["--snakefile", str(ROOT / "Snakefile"), "--directory", str(self.folder)]
         settings = ["--configfile", str(self.folder / "settings.yaml")]
-        return self._run(["snakemake", *settings, *where, "--cores", "2", *arguments])
+        return self._run(["snakemake", *settings, *where, "--cores", CORES, *arguments])
 
     def command(self, stage: str, *arguments: str) -> subprocess.CompletedProcess:
         config = ["--config", "config.yaml", "settings.yaml"]

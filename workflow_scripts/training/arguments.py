@@ -31,8 +31,8 @@ def shared(settings: Training, start: Start, folder: Path, seed: int, schedule: 
         "logging_nan_inf_filter": False,  # the trainers refuse such a loss
         "bf16": start.dtype == torch.bfloat16,
         "use_cpu": start.device.type == "cpu",
-        "gradient_checkpointing": settings.gradient_checkpointing,
-        "gradient_checkpointing_kwargs": {"use_reentrant": False},
+        "activation_checkpointing": settings.gradient_checkpointing,
+        "activation_checkpointing_kwargs": {"use_reentrant": False},
         **strategies.arguments(settings.strategy),
         "ddp_timeout": 4 * 3600,  # seconds; while one process prepares what all read, the others wait
         "dataloader_num_workers": 2 if start.device.type == "cuda" else 0,
