@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any, Protocol
 
 from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.configuration import dependencies, reading, text
@@ -9,10 +10,16 @@ from workflow_scripts.configuration.flags import CONFIG_VARIABLE
 from workflow_scripts.configuration.settings import Combination, Training
 
 
+class Wildcards(Protocol):
+    """Snakemake's wildcards of a job: parts of its paths, by name."""
+
+    def __getattr__(self, name: str) -> str: ...
+
+
 class Plan:
     """The plan of a workflow from Snakemake's merged configuration; a UserError lists all that is wrong in it."""
 
-    def __init__(self, raw: dict, where: list[Path], root: Path) -> None:
+    def __init__(self, raw: dict[str, Any], where: list[Path], root: Path) -> None:
         self.config = reading.validate(raw, where=", ".join(map(str, where)))
         self.layout = Layout(Path("results"))
         self.terms = list(map(str, self.config.terms))
@@ -31,33 +38,33 @@ class Plan:
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
         os.environ[CONFIG_VARIABLE] = str(text.write_copy(self.config, self.layout))
 
-    def settings(self, stage: str) -> dict:
+    def settings(self, stage: str) -> dict[str, Any]:
         """The values whose change reruns `stage`."""
         return dependencies.stage_settings(self.config, stage)
 
-    def machines(self, stage: str) -> dict:
+    def machines(self, stage: str) -> dict[str, int | str]:
         """The resources of `stage`: its GPUs, and where it takes several nodes, how many and the GPUs of each."""
         own: Training = getattr(self.config, stage)
         return {"gpu": own.gpus} if own.nodes == 1 else {"nodes": own.nodes, "gres": f"gpu:{own.gpus}"}
 
-    def raw_manifests(self, wildcards) -> list[str]:
+    def raw_manifests(self, wildcards: Wildcards) -> list[str]:
         """The raw files of every source that a data set is made of."""
         return [
             str(self.layout.raw(name) / "manifest.json") for name in self.config.sources(wildcards.dataset)
         ]
 
-    def source(self, wildcards) -> dict:
+    def source(self, wildcards: Wildcards) -> dict[str, Any]:
         """The values whose change fetches a source again."""
         return dependencies.source_settings(self.config, wildcards.source)
 
-    def conversion(self, wildcards) -> dict:
+    def conversion(self, wildcards: Wildcards) -> dict[str, Any]:
         """The values whose change converts a data set again."""
         return dependencies.convert_settings(self.config, wildcards.dataset)
 
-    def preference_files(self, wildcards) -> list[str]:
+    def preference_files(self, wildcards: Wildcards) -> list[str]:
         """The user's own preference files for a data set."""
         return [str(file) for file in self.config.preferences.files.get(wildcards.dataset, [])]
 
-    def checkpoint(self, wildcards) -> dict:
+    def checkpoint(self, wildcards: Wildcards) -> dict[str, Any]:
         """The values whose change fetches a model again."""
         return self.config.checkpoint(wildcards.model_version, wildcards.mode).model_dump(mode="json")

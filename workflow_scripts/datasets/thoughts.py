@@ -5,6 +5,7 @@ last, so that the answer's words appear only where a fact of the row states them
 """
 
 import re
+from collections.abc import Iterator
 
 from workflow_scripts.datasets.records import Example
 
@@ -58,7 +59,7 @@ def thought(example: Example) -> str:
     )
 
 
-def _facts(example: Example):
+def _facts(example: Example) -> Iterator[tuple[str, str]]:
     known = _TYPES.get(example.question_type.upper())
     if known:
         yield "type", known[example.language == "zh"]

@@ -11,7 +11,7 @@ from workflow_scripts.base.errors import UserError
 from workflow_scripts.datasets.checks import structure
 from workflow_scripts.datasets.checks.structure import Message, Text
 from workflow_scripts.datasets.pictures.images import image_size
-from workflow_scripts.datasets.records import last_turn
+from workflow_scripts.datasets.records import PreferencePair, PreferenceRecord, last_turn
 
 
 class UserPair(BaseModel):
@@ -30,7 +30,7 @@ def read(
     rewrite: Callable[[str], str],
     same: Callable[[str, str], bool],
     tested: Container[str],
-) -> Iterator[dict]:
+) -> Iterator[PreferenceRecord]:
     """The preference record of each line of a JSONL file, images relative to it as they are written there.
 
     `rewrite` brings an answer into the format that is trained, or raises ValueError; `same` says whether two answers
@@ -56,7 +56,7 @@ def _pair(
     rewrite: Callable[[str], str],
     same: Callable[[str, str], bool],
     tested: Container[str],
-) -> dict:
+) -> PreferencePair:
     """The pair of one line, or a ValueError that names the key."""
     try:
         pair = UserPair.model_validate(json.loads(line)).model_dump()

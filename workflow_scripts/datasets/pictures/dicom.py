@@ -1,8 +1,16 @@
 """DICOM files as 8-bit images, shown as their own tags say (PS3.3 C.11: modality LUT, then VOI LUT or window)."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from pydicom.dataset import Dataset
+
+    Levels = NDArray[np.number[Any]]
 
 _MARK = b"DICM"  # after a preamble of 128 bytes (PS3.10 7.1)
 _FAR = 1e12  # a level beyond any window
@@ -62,7 +70,7 @@ def _refuse_deflated(path: Path) -> None:
         raise ValueError("deflated DICOM, whose size shows only once inflated; store it in another syntax")
 
 
-def _lift_first_frame_tags(tags, groups: list[str]) -> None:
+def _lift_first_frame_tags(tags: "Dataset", groups: list[str]) -> None:
     """Enhanced DICOM keeps window and rescaling of a frame in nested groups (PS3.3 C.7.6.16)."""
     for group in groups:
         for item in (tags.get(group) or [])[:1]:
@@ -71,7 +79,7 @@ def _lift_first_frame_tags(tags, groups: list[str]) -> None:
                     tags.update(nested)
 
 
-def _shown(levels, tags):
+def _shown(levels: "Levels", tags: "Dataset") -> "Levels":
     """Stored grey levels as shares of white, 0..1, of the same shape."""
     import numpy as np
     from pydicom.pixels import apply_modality_lut, apply_windowing
@@ -90,7 +98,7 @@ def _shown(levels, tags):
     return ((levels - low) / (high - low or 1)).clip(0, 1)
 
 
-def _padding(levels, tags):
+def _padding(levels: "Levels", tags: "Dataset") -> "NDArray[np.bool_]":
     """Which stored levels stand for "no image here" (PS3.3 C.7.5.1.1.2)."""
     first = tags.get("PixelPaddingValue")
     if first is None:
@@ -99,7 +107,7 @@ def _padding(levels, tags):
     return (levels >= min(first, last)) & (levels <= max(first, last))
 
 
-def _through_voi_lut(levels, tags):
+def _through_voi_lut(levels: "Levels", tags: "Dataset") -> "Levels":
     import numpy as np
     from pydicom.pixels import apply_voi
 
