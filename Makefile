@@ -6,7 +6,7 @@ SNAKEMAKE_FILES := Snakefile rules
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help setup demo test test-slow lint format lock clean
+.PHONY: help setup demo test test-slow lint types format lock clean
 
 help:  ## List these commands
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 14
@@ -40,6 +40,9 @@ lint: $(READY)  ## Check style and the workflow
 	ruff format --check
 	snakefmt --check $(SNAKEMAKE_FILES)
 	snakemake --lint
+
+types: $(READY)  ## Check types
+	mypy
 
 format: $(READY)  ## Mend style
 	ruff check --fix

@@ -59,18 +59,26 @@ class PreferencePair(TypedDict):
     rejected: str
 
 
+SIDES: tuple[Literal["chosen", "rejected"], ...] = ("chosen", "rejected")
+
+
 class PreferenceRecord(PreferencePair, LastTurn):
-    """A preference pair as it stands in a run's file; a user's own may have further keys and none of the last ones."""
+    """A preference pair as it stands in a run's file; a user's own may have further keys."""
 
     id: str
     source: str
     origin: str
-    image_id: NotRequired[str]
-    question: NotRequired[str]
-    answer: NotRequired[str]
-    language: NotRequired[str]
-    answer_type: NotRequired[str]
-    rejected_answer: NotRequired[str]
+
+
+class MadePreference(PreferenceRecord):
+    """A preference pair made of a record, with what that says of its question."""
+
+    image_id: str
+    question: str
+    answer: str
+    language: str
+    answer_type: str
+    rejected_answer: str
 
 
 class Turn(NamedTuple):

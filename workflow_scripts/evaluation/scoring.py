@@ -1,15 +1,13 @@
 """The `strict` protocol: exact match after normalisation, and yes/no by polarity, never by substring.
 
 Beside it, in a column of its own, the same with medical synonyms taken for equal.
-
-A prediction row is a dict with at least "gold", "answer" (None when unreadable), "answer_type"
-("open" or "closed"), "truncated", "source" and "language".
 """
 
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal, TypedDict
 
 from workflow_scripts.datasets import terminology
 from workflow_scripts.datasets.polarity import NO, YES
@@ -17,6 +15,51 @@ from workflow_scripts.datasets.terminology import Terminology
 from workflow_scripts.datasets.tokens import tokens
 
 PROTOCOL = "strict"
+
+
+class ScoredRow(TypedDict):
+    """What scoring needs of a prediction; `answer` is None when unreadable, `answer_type` open or closed."""
+
+    gold: str
+    answer: str | None
+    answer_type: str
+    truncated: bool
+    source: str
+    language: str
+
+
+class Prediction(ScoredRow):
+    """What a model answered at a stage to a question; `image` is relative to where the row is kept, or ""."""
+
+    id: str
+    image_id: str
+    question: str
+    stage: str
+    text: str
+    image: str
+
+
+class Metrics(TypedDict):
+    """The protocol's numbers: shares of 0..1, None where a group is empty."""
+
+    n: int
+    accuracy: float | None
+    accuracy_terms: float | None
+    closed_accuracy: float | None
+    open_exact_match: float | None
+    open_token_f1: float | None
+    open_token_recall: float | None
+    unreadable: float | None
+    truncated: float | None
+
+
+class Breakdown(TypedDict):
+    """The numbers over all rows, by source and by language."""
+
+    overall: Metrics
+    test_sets: dict[str, Metrics]
+    languages: dict[str, Metrics]
+
 
 _BARE = {tuple(tokens(word)): kind for kind, words in (("yes", YES), ("no", NO)) for word in words}
 
@@ -113,7 +156,7 @@ def token_recall(gold: str, answer: str | None) -> float:
     return _overlap(gold_tokens, tokens(answer or "")) / max(1, len(gold_tokens))
 
 
-def metrics(rows: Iterable[dict], terms: Terminology | None = None) -> dict[str, float | int | None]:
+def metrics(rows: Iterable[ScoredRow], terms: Terminology | None = None) -> Metrics:
     """The protocol's numbers over prediction rows: n, then shares of 0..1, None where a group is empty.
 
     `accuracy`, `accuracy_terms`, `unreadable` and `truncated` are over all rows; `closed_accuracy` over closed and
@@ -138,19 +181,19 @@ def metrics(rows: Iterable[dict], terms: Terminology | None = None) -> dict[str,
     }
 
 
-def _row_correct(row: dict) -> bool:
+def _row_correct(row: ScoredRow) -> bool:
     return correct(row["gold"], row["answer"], row["answer_type"] == "closed")
 
 
-def _same_terms(row: dict, terms: Terminology) -> bool:
+def _same_terms(row: ScoredRow, terms: Terminology) -> bool:
     return row["answer"] is not None and terms.same(row["gold"], row["answer"])
 
 
-def _mean(value: Callable[[dict], float], rows: list[dict]) -> float | None:
+def _mean(value: Callable[[ScoredRow], float], rows: Sequence[ScoredRow]) -> float | None:
     return sum(map(value, rows)) / len(rows) if rows else None
 
 
-def breakdown(rows: Iterable[dict], terms: Terminology | None = None) -> dict[str, dict]:
+def breakdown(rows: Iterable[ScoredRow], terms: Terminology | None = None) -> Breakdown:
     """`metrics` over all rows ("overall"), by source ("test_sets") and by language ("languages")."""
     rows = list(rows)
     return {
@@ -160,6 +203,8 @@ def breakdown(rows: Iterable[dict], terms: Terminology | None = None) -> dict[st
     }
 
 
-def _by(key: str, rows: list[dict], terms: Terminology | None) -> dict[str, dict]:
+def _by(
+    key: Literal["source", "language"], rows: Sequence[ScoredRow], terms: Terminology | None
+) -> dict[str, Metrics]:
     names = sorted({row[key] for row in rows})
     return {name: metrics((row for row in rows if row[key] == name), terms) for name in names}

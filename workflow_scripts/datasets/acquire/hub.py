@@ -160,7 +160,10 @@ def _fetch_all(repository: Repository, chosen: list[transfer.RemoteFile]) -> dic
 
 
 def _fetch_file(
-    repository: Repository, file: transfer.RemoteFile, advance: Callable[[int], None], stopped: threading.Event
+    repository: Repository,
+    file: transfer.RemoteFile,
+    advance: Callable[[int], None],
+    stopped: threading.Event,
 ) -> str:
     from huggingface_hub import hf_hub_url
     from huggingface_hub.utils import WeakFileLock

@@ -166,7 +166,9 @@ def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
     """Yield what counts arriving bytes: a bar on a terminal, now and then a line in a log."""
     from tqdm import tqdm
 
-    where: dict[str, Any] = {} if sys.stderr.isatty() else {"file": _LogLines(), "mininterval": SECONDS_PER_LINE}
+    where: dict[str, Any] = (
+        {} if sys.stderr.isatty() else {"file": _LogLines(), "mininterval": SECONDS_PER_LINE}
+    )
     form = "{desc}: {n_fmt}{unit} of {total_fmt}{unit}, {rate_fmt}, {remaining} left"
     scale: dict[str, Any] = {"unit": "B", "unit_scale": True, "unit_divisor": 1024}
     with tqdm(desc=title, total=total, bar_format=form if where else None, **scale, **where) as bar:

@@ -34,9 +34,7 @@ class Statistics:
     def __init__(self, polarity: Callable[[str], str | None], normalised: Callable[[str], Hashable]) -> None:
         self._polarity, self._normalise = polarity, normalised
         self._normalised: dict[str, Hashable] = {}
-        self._counters: dict[str, dict[str, Counter[str]]] = {
-            split: defaultdict(Counter) for split in SPLITS
-        }
+        self._counters: dict[str, dict[str, Counter[str]]] = {split: defaultdict(Counter) for split in SPLITS}
         self._images: dict[str, set[str]] = {split: set() for split in SPLITS}
         self._answers: Counter[str] = Counter()
         self._trained: set[Hashable] = set()

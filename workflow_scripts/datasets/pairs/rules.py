@@ -6,7 +6,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from workflow_scripts.datasets.records import PreferenceRecord, Record, last_turn
+from workflow_scripts.datasets.records import MadePreference, Record, last_turn
 
 OWN_ANSWER = "own_answer"
 TRIES = 8  # answers drawn before a question is given up
@@ -82,7 +82,9 @@ def rule_pairs(
     A wrong answer that may `agree` with any of the `answers` to the same question about the same image is left out.
     """
     makers: dict[str, Callable[[Record, random.Random], Iterable[str]]] = {
-        "polarity": _opposite_polarity, "swap": _swapped, "other_image": answers.elsewhere,
+        "polarity": _opposite_polarity,
+        "swap": _swapped,
+        "other_image": answers.elsewhere,
     }
     for record in records:
         right = answers.here(record)
@@ -121,10 +123,10 @@ def _swapped(record: Record, draw: random.Random) -> Iterator[str]:
     before, after = _EDGES[record["language"]]
     for terms in _CLASSES[record["language"]]:
         found = [(term, re.search(f"{before}(?:{term}){after}", answer, re.IGNORECASE)) for term in terms]
-        named = [match for _, match in found if match]
+        there = [match for _, match in found if match]
         others = [term.split("|")[0] for term, match in found if not match]
-        if named and others:
-            yield _with(answer, draw.choice(named), draw.choice(others))
+        if there and others:
+            yield _with(answer, draw.choice(there), draw.choice(others))
             return
 
 
@@ -243,7 +245,7 @@ def _gold_polarity(record: Record) -> str | None:
     return _POLARITY.get(_bare(record["answer"])[1].casefold())
 
 
-def to_record(pair: Pair, chosen: str, rejected: str) -> PreferenceRecord:
+def to_record(pair: Pair, chosen: str, rejected: str) -> MadePreference:
     """The preference record on disk; `chosen` and `rejected` are the assistant's whole texts."""
     record = pair.record
     return {

@@ -47,7 +47,8 @@ def open_image(path: Path) -> Image.Image:
     _refuse_deflated(path)
     tags = Dataset()
     groups = ["SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"]
-    frame = pixel_array(path, index=0, ds_out=tags, specific_tags=groups)
+    # pydicom takes keywords for tags, but its annotation of this function knows of numbers only.
+    frame = pixel_array(path, index=0, ds_out=tags, specific_tags=groups)  # type: ignore[arg-type]
     _lift_first_frame_tags(tags, groups)
     if tags.PhotometricInterpretation in ("MONOCHROME1", "MONOCHROME2"):
         shares = _shown(frame, tags)
@@ -91,20 +92,23 @@ def _shown(levels: "Levels", tags: "Dataset") -> "Levels":
     if tags.get("WindowCenter") is not None and tags.get("WindowWidth") is not None:
         with np.errstate(over="ignore"):  # a sigmoid of far levels
             dark, bright = apply_windowing(np.array([-_FAR, _FAR]), tags)
-            return (apply_windowing(levels, tags) - dark) / (bright - dark)
+            windowed: Levels = (apply_windowing(levels, tags) - dark) / (bright - dark)
+            return windowed
     levels = levels.astype(np.float64)
     inside = levels[~padding] if not padding.all() else levels
     low, high = inside.min(), inside.max()
-    return ((levels - low) / (high - low or 1)).clip(0, 1)
+    shares: Levels = ((levels - low) / (high - low or 1)).clip(0, 1)
+    return shares
 
 
 def _padding(levels: "Levels", tags: "Dataset") -> "NDArray[np.bool_]":
     """Which stored levels stand for "no image here" (PS3.3 C.7.5.1.1.2)."""
     first = tags.get("PixelPaddingValue")
-    if first is None:
-        return levels != levels
-    last = tags.get("PixelPaddingRangeLimit", first)
-    return (levels >= min(first, last)) & (levels <= max(first, last))
+    padding: NDArray[np.bool_] = levels != levels
+    if first is not None:
+        last = tags.get("PixelPaddingRangeLimit", first)
+        padding = (levels >= min(first, last)) & (levels <= max(first, last))
+    return padding
 
 
 def _through_voi_lut(levels: "Levels", tags: "Dataset") -> "Levels":
@@ -116,4 +120,5 @@ def _through_voi_lut(levels: "Levels", tags: "Dataset") -> "Levels":
     # pydicom 3.0 keeps the indices into an 8-bit table in 8 bits; 16 hold the same entries and any index.
     table.LUTDescriptor = [entries, first, 16]
     inside = np.clip(np.round(levels), first, first + (entries or 2**16) - 1).astype(np.int64)
-    return apply_voi(inside, tags) / (2**bits - 1)
+    shares: Levels = apply_voi(inside, tags) / (2**bits - 1)
+    return shares

@@ -62,9 +62,7 @@ def _home(root: Path) -> Path:
     raise UserError(f"{root}: no SLAKE here; looked for train.json and Slake1.0/train.json")
 
 
-def _example(
-    row: Row, split: str, image: Path, mask: str, facts: dict[str, Any], where: str
-) -> Example:
+def _example(row: Row, split: str, image: Path, mask: str, facts: dict[str, Any], where: str) -> Example:
     language = text(row, "q_lang", where)
     return Example(
         id=f"slake-{language}-{text(row, 'qid', where)}",

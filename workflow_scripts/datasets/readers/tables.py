@@ -68,5 +68,8 @@ def _csv(path: Path) -> Iterator[tuple[int, Row]]:
 
 
 _READERS: dict[str, Callable[[Path], Iterator[tuple[int, Row]]]] = {
-    ".jsonl": _jsonl, ".csv": _csv, ".tsv": _csv, ".parquet": parquet.read_rows,
+    ".jsonl": _jsonl,
+    ".csv": _csv,
+    ".tsv": _csv,
+    ".parquet": parquet.read_rows,
 }
