@@ -2,14 +2,21 @@
 VENV := .venv
 READY := $(VENV)/.ready
 RUN := combined_4.1v_thinking
+REPORT := results/report/index.html
+STORE := results/mlflow.db
+PORT := 5000
 SNAKEMAKE_FILES := Snakefile rules
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-.PHONY: help setup demo test test-slow lint types format lock clean
+# A worker takes a core and two gigabytes. It runs whole modules, whose fixtures are then made once.
+PYTEST_ALL := pytest -m "not slow and not slurm" \
+	--numprocesses logical --maxprocesses 8 --dist loadscope --no-loadscope-reorder
+
+.PHONY: help setup demo open mlflow check test test-slow coverage lint types format hooks lock clean
 
 help:  ## List these commands
-	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 16
 
 setup: $(READY)  ## Make .venv with the exact dependencies of requirements.lock
 
@@ -26,20 +33,40 @@ $(READY): requirements.lock
 	@touch $@
 
 demo: $(READY)  ## Run the whole chain on embedded data and models, without a network
-	HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 snakemake --profile profiles/demo results/eval/$(RUN).json
-	@python -m workflow_scripts.report && python -m workflow_scripts.report --print $(RUN)
+	@HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 python -m workflow_scripts.demo results/eval/$(RUN).json
+	@python -m workflow_scripts.report --log_level warning && echo && python -m workflow_scripts.report --print $(RUN)
 
-test: $(READY)  ## Run the tests
-	pytest -m "not slow and not slurm"
+open:  ## Open the report on all runs in a browser
+	@test -f $(REPORT) || { echo "error: $(REPORT): no results yet; run \`make demo\`" >&2; exit 1; }
+	@for program in wslview xdg-open open; do \
+		command -v $$program >/dev/null && $$program $(REPORT) >/dev/null 2>&1 && exit; \
+	done; echo "No browser was found here; open this file in one: $(CURDIR)/$(REPORT)"
+
+mlflow: $(READY)  ## Show the runs and their training curves in MLflow
+	@test -f $(STORE) || { echo "error: $(STORE): no runs yet; run \`make demo\`" >&2; exit 1; }
+	@! python -c 'import socket; socket.create_connection(("127.0.0.1", $(PORT)), 1)' 2>/dev/null \
+		|| { echo "error: port $(PORT) is in use; try \`make mlflow PORT=$$(($(PORT) + 1))\`" >&2; exit 1; }
+	@echo "MLflow will be at http://127.0.0.1:$(PORT) in a few seconds; Ctrl-C ends it."
+	@MLFLOW_DISABLE_TELEMETRY=true mlflow ui --host 127.0.0.1 --port $(PORT) --backend-store-uri sqlite:///$(STORE)
+
+check: lint types test  ## Everything that a commit must pass: style, types, tests
+
+test: $(READY)  ## Run the tests, or with FILE=tests/x.py (a path, a test's id, '-k words') only these
+	$(if $(FILE),pytest $(FILE),$(PYTEST_ALL))
 
 test-slow: $(READY)  ## Run the tests that train to a certain accuracy or start a SLURM cluster
 	pytest -m "slow or slurm"
 
-lint: $(READY)  ## Check style and the workflow
+coverage: $(READY)  ## Run the tests and say how much of the package they cover: at least 90 %
+	@status=0; $(PYTEST_ALL) --cov --cov-report= || status=$$?; \
+		coverage report --fail-under=0 | awk 'NR == 1 { print "Modules below 90 %:" } /%$$/ && $$NF + 0 < 90'; exit $$status
+
+lint: $(READY)  ## Check style, the order of imports and the workflow
 	ruff check
 	ruff format --check
 	snakefmt --check $(SNAKEMAKE_FILES)
 	snakemake --lint
+	lint-imports --no-cache --no-logo
 
 types: $(READY)  ## Check types
 	mypy
@@ -49,10 +76,13 @@ format: $(READY)  ## Mend style
 	ruff format
 	snakefmt $(SNAKEMAKE_FILES)
 
+hooks: $(READY)  ## Let git check style and types before each commit
+	pre-commit install
+
 lock: $(READY)  ## Write requirements.lock after a change of requirements.in
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--custom-compile-command "make lock" requirements.in --output-file requirements.lock
 
 clean:  ## Delete all results and caches, but not .venv
-	rm -rf results .snakemake .pytest_cache .ruff_cache .hypothesis
+	rm -rf results .snakemake .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -4,9 +4,21 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+# One core for each worker; more threads would wait for each other. Subprocesses inherit it.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # A busy machine is no failure.
 settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steady")
+
+
+# Begun first, so that at the end no worker is left alone with one of them.
+LONG = ("test_chain.py", "test_engine.py", "test_guards.py", "test_validation.py", "test_resume.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
 
 
 @pytest.fixture(scope="session")
@@ -15,5 +27,5 @@ def realdata() -> Path:
     root = Path(__file__).resolve().parents[1]
     folder = root / os.environ.get("MEDVQA_REALDATA", "../shared/realdata")
     if not folder.is_dir():
-        pytest.skip("no real data here; set MEDVQA_REALDATA to its folder")
+        pytest.skip("needs the real data; set MEDVQA_REALDATA to its folder, as CONTRIBUTING.md says")
     return folder

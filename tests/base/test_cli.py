@@ -137,7 +137,11 @@ def interrupted_download(tmp_path):
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.05)
         process.send_signal(number)
-        return subprocess.CompletedProcess(command, process.wait(60), stderr=process.stderr.read())
+        try:
+            _, said = process.communicate(timeout=60)
+        finally:
+            process.kill()
+        return subprocess.CompletedProcess(command, process.returncode, stderr=said)
 
     return interrupt
 

@@ -181,6 +181,7 @@ def test_the_size_of_a_jpeg_needs_no_pixels(tmp_path, monkeypatch):
 
 @given(kind=st.sampled_from(("JPEG", "PNG", "TIFF", "GIF", "BMP")), data=st.data())
 @settings(max_examples=60, deadline=None)
+@pytest.mark.filterwarnings("ignore")  # what Pillow says of damage that it bears
 def test_a_damaged_file_gives_an_image_or_a_user_error(kind, data, tmp_path_factory):
     buffer = io.BytesIO()
     coloured().save(buffer, kind)

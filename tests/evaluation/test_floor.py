@@ -1,16 +1,12 @@
 """The question-only prior: its levels by hand, and the known floors of the real sets."""
 
-import json
-import os
 import pickle
-from pathlib import Path
 
 import pytest
 
+from workflow_scripts.base import files
 from workflow_scripts.evaluation.floor import question_only
-from workflow_scripts.evaluation.scoring import correct, metrics
-
-REAL = Path(os.environ.get("MEDVQA_REALDATA", Path(__file__).parents[3] / "shared" / "realdata"))
+from workflow_scripts.evaluation.protocols.strict import correct, metrics
 
 
 def row(question, answer, answer_type="open", language="en", source="slake"):
@@ -46,15 +42,8 @@ def test_each_level_stands_in_for_the_one_before():
     assert question_only([], asked[:1]) == [""]
 
 
-def load(name):
-    path = REAL / name
-    if not path.exists():
-        pytest.skip(f"no {name} in {REAL}; set MEDVQA_REALDATA to the folder of raw sets")
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def rad():
-    rows = load("vqa_rad/VQA_RAD Dataset Public.json")
+def rad(realdata):
+    rows = files.read_json(realdata / "vqa_rad/VQA_RAD Dataset Public.json")
     tests = [each["phrase_type"].startswith("test_") for each in rows]
     made = [row(each["question"], each["answer"], each["answer_type"], "en", "rad") for each in rows]
     return [
@@ -63,11 +52,11 @@ def rad():
     ]
 
 
-def slake(language):
+def slake(realdata, language):
     return [
         [
             row(each["question"], each["answer"], each["answer_type"], language)
-            for each in load(f"slake/Slake1.0/{split}.json")
+            for each in files.read_json(realdata / f"slake/Slake1.0/{split}.json")
             if each["q_lang"] == language
         ]
         for split in ("train", "test")
@@ -79,14 +68,11 @@ class NoGlobals(pickle.Unpickler):
         raise pickle.UnpicklingError(f"{module}.{name} is not plain data")
 
 
-def pathvqa():
+def pathvqa(realdata):
     """The rows without the exact duplicates, which the figures count on 6,719 test rows."""
     halves = []
     for split in ("train", "test"):
-        path = REAL / "pathvqa" / "pvqa" / "qas" / f"{split}_vqa.pkl"
-        if not path.exists():
-            pytest.skip(f"no PathVQA pickles in {REAL}; set MEDVQA_REALDATA to the folder of raw sets")
-        with open(path, "rb") as file:
+        with open(realdata / f"pathvqa/pvqa/qas/{split}_vqa.pkl", "rb") as file:
             rows = NoGlobals(file).load()
         unique = {(each["img_id"], each["sent"], *each["label"]): each for each in rows}
         halves.append(
@@ -114,28 +100,28 @@ def percents(rows):
     return [100 * found[key] for key in ("closed_accuracy", "open_exact_match", "accuracy")]
 
 
-def test_floor_of_rad():
-    rows = floor(rad())
+def test_floor_of_rad(realdata):
+    rows = floor(rad(realdata))
     assert len(rows) == 451
     assert percents(rows) == pytest.approx([52.6, 11.7, 36.4], abs=0.5)
 
 
-def test_floor_of_english_slake():
-    rows = floor(slake("en"))
+def test_floor_of_english_slake(realdata):
+    rows = floor(slake(realdata, "en"))
     assert len(rows) == 1061
     assert percents(rows) == pytest.approx([66.6, 46.7, 54.5], abs=0.5)
 
 
-def test_floor_of_chinese_slake():
+def test_floor_of_chinese_slake(realdata):
     """The figures compare strings (没有 is not 不是); by polarity the closed floor is three points higher."""
-    rows = floor(slake("zh"))
+    rows = floor(slake(realdata, "zh"))
     closed = [each for each in rows if each["answer_type"] == "closed"]
     same_string = [correct(each["gold"], each["answer"], closed=False) for each in closed]
     assert 100 * sum(same_string) / len(closed) == pytest.approx(62.1, abs=0.5)
     assert percents(rows) == pytest.approx([65.2, 51.7, 57.4], abs=0.5)
 
 
-def test_floor_of_pathvqa():
-    rows = floor(pathvqa())
+def test_floor_of_pathvqa(realdata):
+    rows = floor(pathvqa(realdata))
     assert len(rows) == 6719
     assert percents(rows) == pytest.approx([81.8, 13.7, 47.8], abs=0.5)

@@ -374,8 +374,13 @@ def test_a_mixture_depends_on_the_seed_alone(downloaded, tmp_path):
     assert convert_with(downloaded, tmp_path, "combined", mixture=mixture) == first
 
 
-def test_official_splits_are_the_default_and_unchanged(realdata, tmp_path):
-    _, rows, dropped = real_slake(realdata, tmp_path, "official")
+@pytest.fixture(scope="module")
+def official_slake(realdata, tmp_path_factory):
+    return real_slake(realdata, tmp_path_factory.mktemp("official"), "official")
+
+
+def test_official_splits_are_the_default_and_unchanged(realdata, official_slake):
+    _, rows, dropped = official_slake
     official = {row.id: row.split for row in READERS["slake"](realdata / "slake/Slake1.0")}
     assert {row["id"]: split for split in SPLITS for row in rows[split]} | {
         row["id"]: row["split"] for row in dropped
@@ -383,12 +388,12 @@ def test_official_splits_are_the_default_and_unchanged(realdata, tmp_path):
     assert images(rows["train"]) & images(rows["test"])
 
 
-def real_slake(realdata, tmp_path, how):
+def real_slake(realdata, folder, how):
     raw = {
         "data": {"splits": how},
         "datasets": {"slake": {"reader": "slake", "path": str(realdata / "slake/Slake1.0")}},
     }
-    layout, run = Layout(tmp_path), Run("slake", "4.5v", "base")
+    layout, run = Layout(folder), Run("slake", "4.5v", "base")
     download.download_source(validate(raw, "test"), layout, "slake")
     summary = convert.convert(validate(raw, "test"), layout, run)
     rows = {split: list(files.read_jsonl(layout.split(run, split))) for split in SPLITS}
@@ -399,9 +404,9 @@ def images(rows):
     return {row["image_id"] for row in rows}
 
 
-def test_image_disjoint_slake_tests_on_no_image_that_it_has_seen(realdata, tmp_path):
-    _, official, _ = real_slake(realdata, tmp_path / "official", "official")
-    summary, rows, dropped = real_slake(realdata, tmp_path / "disjoint", "image_disjoint")
+def test_image_disjoint_slake_tests_on_no_image_that_it_has_seen(realdata, official_slake, tmp_path):
+    _, official, _ = official_slake
+    summary, rows, dropped = real_slake(realdata, tmp_path, "image_disjoint")
     assert rows["test"] == official["test"]
     tested = images(rows["test"])
     assert not tested & (images(rows["train"]) | images(rows["validation"]))

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from workflow_scripts.base.processes import Processes
 from workflow_scripts.configuration.settings import Dpo, Sft
-from workflow_scripts.training import running
-from workflow_scripts.training.data import batching
+from workflow_scripts.training.data import batching, schedule
 from workflow_scripts.training.data.batching import Limits, Row
 
 TOKENS = {"a": 20, "b": 10, "c": 20, "d": 5, "e": 20, "f": 15}
@@ -89,7 +89,7 @@ def test_a_part_of_an_epoch_is_a_part_of_its_batches():
 def test_a_step_has_batch_size_rows_on_average_whatever_fits_one_pass(tokens):
     rows = [row([image], 5) for image in TOKENS for _ in range(40)]
     settings = Sft(batch_size=16, micro_batch_size=16, micro_batch_tokens=tokens, gpus=0)
-    steps = running.planned(settings, rows, seed=1, equal=False).loads
+    steps = schedule.make(settings, rows, seed=1, equal=False).loads
     assert sum(step.rows for step in steps) / len(steps) == pytest.approx(16, rel=0.25)
 
 
@@ -97,19 +97,17 @@ def test_a_step_has_batch_size_rows_on_average_whatever_fits_one_pass(tokens):
 def test_a_validation_stays_within_the_token_budget(equal):
     rows = [row([image], 5) for image in TOKENS for _ in range(4)] + [row(["a", "b", "c"], 15)] * 16
     settings = Dpo(batch_size=16, micro_batch_size=16, micro_batch_tokens=150, gpus=0)
-    planned = running.planned(settings, rows, seed=1, equal=equal, held=range(24, 40))
+    planned = schedule.make(settings, rows, seed=1, equal=equal, held=range(24, 40))
     assert batching.largest(rows, planned.validation) <= 150
     assert sorted(itertools.chain(*planned.validation)) == [*range(24, 40)]
 
 
-def test_ranks_agree_on_smaller_batches_where_one_of_them_is_over_the_limit(monkeypatch):
+def test_ranks_agree_on_smaller_batches_where_one_of_them_is_over_the_limit():
     """Were each to look at its own batches only, one would accumulate over more of them than the other."""
     rows = [Row(str(number), ((str(number), 10 if number < 2 else 100),), 1, 11) for number in range(4)]
     settings = Dpo(batch_size=4, micro_batch_size=2, micro_batch_tokens=101, epochs=1, gpus=2)
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    found = []
-    for rank in range(2):
-        monkeypatch.setenv("RANK", str(rank))
-        found.append(running.planned(settings, rows, seed=1, equal=True))
+    found = [
+        schedule.make(settings, rows, seed=1, equal=True, process=Processes(rank, 2)) for rank in range(2)
+    ]
     assert {planned.accumulation for planned in found} == {2}
     assert {len(batch) for planned in found for batch in planned.mine} == {1}

@@ -3,21 +3,22 @@
 import logging
 import math
 import re
+from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from test_resume import MODE, Workplace
 
+from workflow_scripts import sft as command
 from workflow_scripts.base import cli, files
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.configuration import reading
 from workflow_scripts.configuration.settings import Sft
 from workflow_scripts.stages import sft
 from workflow_scripts.training import checkpoints, memory, run
-from workflow_scripts.training.data import rows
-from workflow_scripts.training.data.collators import SftCollator
-from workflow_scripts.training.trainers.sft import SharedPrefixSFTTrainer
+from workflow_scripts.training.trainers.sft import SharedPrefixSFTTrainer, build
 
 VERSION = "4.1v"
 
@@ -33,13 +34,10 @@ def train(work, trainer: type, **changes) -> dict:
     """SFT in this process, by the class `trainer`, and validated on its own rows where `changes` ask for that."""
     work.configure(**changes)
 
-    def build(inputs):
-        return trainer(data_collator=SftCollator(**inputs.collator), **inputs.shared)
-
     settings = reading.load([work.folder / "config.yaml"])
-    base = work.layout.model(VERSION, MODE)
-    made = run.Stage("sft", rows.sft_rows, sft._arguments, build)
-    return run.train(run.Task(made, settings, work.layout, work.run, base, work.data, work.data))
+    task = sft.task(settings, work.layout, work.run, work.layout.model(VERSION, MODE))
+    objective = replace(task.objective, build=partial(build, trainer=trainer))
+    return run.train(replace(task, objective=objective, data=work.data, validation_data=work.data))
 
 
 def named_rows(message: str) -> set[str]:
@@ -49,7 +47,7 @@ def named_rows(message: str) -> set[str]:
 @pytest.mark.parametrize("save_steps", [1, 100])
 def test_weights_that_overflow_are_no_checkpoint(work, capsys, save_steps):
     work.configure(learning_rate=1e38, save_steps=save_steps, warmup=0.2)
-    assert cli.run(sft.main, work.flags()) == 1
+    assert cli.run(command.main, work.flags()) == 1
     error = capsys.readouterr().err.splitlines()[-1]
     step = int(re.search(r"error: (?:the loss is nan|weights are not finite) at step (\d+)", error)[1])
     kept = checkpoints.newest(work.layout.checkpoints("sft", work.run))

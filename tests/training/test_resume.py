@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from conftest import MODE, draw_images, some_records
+from dialogues import MODE, draw_images, some_records
 from PIL import Image
 
 from workflow_scripts import sft

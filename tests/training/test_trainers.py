@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 from peft import get_peft_model
 from trl import SFTConfig
 
@@ -10,7 +11,7 @@ from workflow_scripts.base.errors import UserError
 from workflow_scripts.configuration.settings import Lora, Sft
 from workflow_scripts.models import adapters, standins
 from workflow_scripts.models.catalogue import VERSIONS
-from workflow_scripts.training import running
+from workflow_scripts.training import model as trained_model
 from workflow_scripts.training.data.collators import SftCollator
 from workflow_scripts.training.engine.forward import share_prefixes
 from workflow_scripts.training.trainers.base import parameter_groups
@@ -19,8 +20,10 @@ from workflow_scripts.training.trainers.sft import SharedPrefixSFTTrainer
 RATES = {"merger": 3e-4, "vision": 1e-5}
 
 
-def built(corpus, folder, method: str) -> SharedPrefixSFTTrainer:
+def built(corpus, folder, method: str, quantized: bool = False) -> SharedPrefixSFTTrainer:
     model = standins.pretrained_model(VERSIONS[corpus.version])
+    if quantized:  # as TRL sees it
+        model.is_loaded_in_4bit = True
     lora = adapters.lora_config(model, Lora(rank=2, dropout=0.0, vision=True)) if method == "lora" else None
     ours, _ = corpus.sft()
     return SharedPrefixSFTTrainer(
@@ -31,6 +34,7 @@ def built(corpus, folder, method: str) -> SharedPrefixSFTTrainer:
             weight_decay=0.1,
             use_cpu=True,
             bf16=False,
+            activation_checkpointing=True,
             max_length=None,
             remove_unused_columns=False,
             router_aux_loss_coef=0.0,
@@ -60,6 +64,11 @@ def test_the_parts_have_their_own_rates(corpus, tmp_path, method):
         expected = RATES["merger"] if ".merger." in name else RATES["vision"] if ".visual." in name else 1e-3
         assert rate[id(parameter)] == expected, name
     assert {group["lr"] for group in groups} == {1e-3, *RATES.values()}
+
+
+def test_adapters_train_in_fp32_where_trl_would_round_them(corpus, tmp_path):
+    mine = built(corpus, tmp_path, "lora", quantized=True)
+    assert {value.dtype for value in mine.model.parameters() if value.requires_grad} == {torch.float32}
 
 
 def test_weight_decay_is_where_trainer_has_it(corpus, tmp_path):
@@ -104,7 +113,7 @@ def test_an_adapter_on_the_tower_gets_gradients_under_either_checkpointing(corpu
     """TRL takes the reentrant one under ZeRO-3."""
     standins.save(VERSIONS[corpus.version], "thinking", tmp_path)
     settings = Sft(gpus=0, lora=Lora(rank=2, dropout=0.0, vision=True))
-    model, lora = running.trainable_model(tmp_path, settings)
+    model, lora = trained_model.load(trained_model.start(tmp_path, settings), settings)
     adapted = get_peft_model(model, lora)
     adapted.enable_input_require_grads()
     model.gradient_checkpointing_enable({"use_reentrant": reentrant})
@@ -137,4 +146,4 @@ def test_groups_without_rates_are_those_of_trainer():
 )
 def test_a_rate_of_a_frozen_part_is_refused(settings, key):
     with pytest.raises(UserError, match=f"frozen; set {key}"):
-        running.part_rates(Path("model"), Sft(**settings))
+        trained_model.start(Path("model"), Sft(**settings))

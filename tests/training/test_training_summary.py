@@ -1,6 +1,7 @@
 """The lines before a training say what will be trained, and estimate its memory."""
 
 import logging
+from pathlib import Path
 
 import pytest
 from peft import get_peft_model
@@ -10,14 +11,16 @@ from workflow_scripts.configuration.settings import Lora, Sft
 from workflow_scripts.models import adapters, standins
 from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.stages.sft import stage as sft
-from workflow_scripts.training import running, summary
+from workflow_scripts.training import summary
+from workflow_scripts.training.data import schedule
 from workflow_scripts.training.data.batching import Row
+from workflow_scripts.training.model import start
 
 ROWS = [Row(image, ((image, 16),), 20, 36) for image in "abc" for _ in range(8)]
 
 
-def planned(settings: Sft) -> running.Planned:
-    return running.planned(settings, ROWS, seed=1, equal=False)
+def planned(settings: Sft) -> schedule.Schedule:
+    return schedule.make(settings, ROWS, seed=1, equal=False)
 
 
 def adapted(version: str, vision: bool = False):
@@ -55,20 +58,22 @@ def test_memory_of_full_training_and_what_strategies_divide():
         parameter.requires_grad_(False)
     weights = 4 * sum(parameter.numel() for parameter in model.parameters())
     trained = 4 * sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    found = summary.memory(model, settings, planned(settings), processes=1)
+    found = summary.memory(model, settings, start(Path(), settings), planned(settings), processes=1)
     assert (found["weights"], found["gradients"], found["optimiser"]) == (weights, trained, 2 * trained)
     # fp32: twice 34 bytes for each token, hidden unit and layer
     assert found["activations"] == planned(settings).peak.tokens * 128 * 4 * 34 * 2
 
     sharded = settings.model_copy(update={"strategy": "zero2"})
-    found = summary.memory(model, sharded, planned(settings), processes=2)
+    found = summary.memory(model, sharded, start(Path(), sharded), planned(settings), processes=2)
     assert (found["weights"], found["gradients"], found["optimiser"]) == (weights, trained / 2, trained)
 
 
 def test_checkpointing_takes_less():
     model = adapted("4.1v")
     kept, recomputed = (
-        summary.memory(model, settings, planned(settings), 1)["activations"]
+        summary.memory(model, settings, start(Path(), settings), planned(settings), processes=1)[
+            "activations"
+        ]
         for settings in (Sft(gpus=0, gradient_checkpointing=False), Sft(gpus=0))
     )
     assert recomputed == kept * (2 * 4 + 34) / (34 * 4)
@@ -78,7 +83,7 @@ def test_the_lines_of_a_stage(workplace, caplog):
     workplace.settings.sft.lora.vision, workplace.settings.sft.merger_learning_rate = True, 3e-5
     with caplog.at_level(logging.INFO):
         metrics = sft(workplace.settings, workplace.layout, workplace.run, workplace.model)
-    said = [record.getMessage() for record in caplog.records if record.name.endswith("stage")]
+    said = [record.getMessage() for record in caplog.records if record.name.endswith("training.run")]
     lines = {line[:12].strip() or line[12:].split("  ")[0]: line[12:] for line in said}
     assert lines["device"] == "cpu, fp32, ddp, 1 process(es)"
     assert lines["adapter"].split() == [

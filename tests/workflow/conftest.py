@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
+CORES = os.environ.get("OMP_NUM_THREADS", "2")  # of a worker, or of a small machine
 
 
 class Workflow:
@@ -23,7 +24,7 @@ class Workflow:
     def snakemake(self, *arguments: str) -> subprocess.CompletedProcess:
         where = ["--snakefile", str(ROOT / "Snakefile"), "--directory", str(self.folder)]
         settings = ["--configfile", str(self.folder / "settings.yaml")]
-        return self._run(["snakemake", *settings, *where, "--cores", "2", *arguments])
+        return self._run(["snakemake", *settings, *where, "--cores", CORES, *arguments])
 
     def command(self, stage: str, *arguments: str) -> subprocess.CompletedProcess:
         config = ["--config", "config.yaml", "settings.yaml"]
@@ -42,3 +43,14 @@ class Workflow:
 def start(tmp_path_factory):
     """Make a workflow from settings."""
     return lambda settings: Workflow(tmp_path_factory.mktemp("workflow"), settings)
+
+
+@pytest.fixture
+def stood_in(tmp_path) -> dict[str, str]:
+    """An environment in which the workflow calls stand_in.py instead of its commands."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    stand_in = Path(__file__).with_name("stand_in.py")
+    (folder / "python").write_text(f'#!/bin/sh\nexec {sys.executable} {stand_in} "$@"\n')
+    (folder / "python").chmod(0o755)
+    return {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}

@@ -48,6 +48,10 @@ class Layout:
         """Unfinished training. No output of Snakemake, which deletes the outputs of a failed job."""
         return self.root / "checkpoints" / stage / str(run)
 
+    def features(self) -> Path:
+        """What frozen vision towers made of images, for all runs."""
+        return self.root / "features"
+
     def preferences(self, run: Run) -> Path:
         """The preference pairs of a run."""
         return self.root / "preferences" / f"{run}.jsonl"

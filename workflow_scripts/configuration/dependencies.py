@@ -5,7 +5,7 @@ from typing import Any
 from workflow_scripts.configuration.settings import Combination, Config, Source
 
 _WITHOUT_EFFECT = {
-    "gpus", "nodes", "oom_retries", "save_steps", "log_steps", "strategy", "vision_cache_gb"
+    "gpus", "nodes", "threads", "oom_retries", "save_steps", "log_steps", "strategy", "vision_cache_gb"
 }  # fmt: skip
 STAGE_SECTIONS = {
     "convert": ("data",),

@@ -7,7 +7,17 @@ from typing import Any, Protocol
 from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.configuration import dependencies, reading, text
 from workflow_scripts.configuration.flags import CONFIG_VARIABLE
-from workflow_scripts.configuration.settings import Combination, Training
+from workflow_scripts.configuration.settings import Combination, Data, Evaluation, Training
+
+# The section of the configuration with a rule's threads, GPUs and nodes.
+_RESOURCES = {
+    "convert": "data",
+    "validate": "data",
+    "sft": "sft",
+    "preferences": "evaluation",
+    "dpo": "dpo",
+    "evaluate": "evaluation",
+}
 
 
 class Wildcards(Protocol):
@@ -42,10 +52,27 @@ class Plan:
         """The values whose change reruns `stage`."""
         return dependencies.stage_settings(self.config, stage)
 
-    def machines(self, stage: str) -> dict[str, int | str]:
-        """The resources of `stage`: its GPUs, and where it takes several nodes, how many and the GPUs of each."""
-        own: Training = getattr(self.config, stage)
-        return {"gpu": own.gpus} if own.nodes == 1 else {"nodes": own.nodes, "gres": f"gpu:{own.gpus}"}
+    def threads(self, rule: str) -> int:
+        """The CPU cores of a job of `rule`, which Snakemake tells it as OMP_NUM_THREADS."""
+        section = self._section(rule)
+        return section.threads if section else 1
+
+    def resources(self, rule: str) -> dict[str, int | str]:
+        """What else a job of `rule` takes: the one place in a machine's memory for a model, and its GPUs."""
+        section = self._section(rule)
+        if section is None or isinstance(section, Data):
+            return {}
+        found: dict[str, int | str] = {"models": 1}
+        if isinstance(section, Training) and section.nodes > 1:
+            found |= {"nodes": section.nodes, "gres": f"gpu:{section.gpus}"}
+        elif section.gpus:
+            found |= {"gpu": section.gpus}
+        # Threads count once for a job here, and not above the cores of the machine that submits it.
+        return found | ({"cpus_per_gpu": section.threads} if section.gpus else {})
+
+    def _section(self, rule: str) -> Data | Training | Evaluation | None:
+        """Where the configuration has the resources of `rule`: in one section; None takes one core and no more."""
+        return getattr(self.config, _RESOURCES[rule]) if rule in _RESOURCES else None
 
     def raw_manifests(self, wildcards: Wildcards) -> list[str]:
         """The raw files of every source that a data set is made of."""

@@ -12,6 +12,7 @@ from workflow_scripts.base import credentials
 from workflow_scripts.base.errors import UserError, unknown
 from workflow_scripts.base.files import read_yaml
 from workflow_scripts.configuration.settings import Combination, Config, Dataset, Section, Source
+from workflow_scripts.datasets import readers
 from workflow_scripts.models.catalogue import VERSIONS
 
 
@@ -86,6 +87,8 @@ def _cross_checks(raw: dict[str, Any]) -> Iterator[str]:
             yield f"datasets.{name}: needs one of repository, path or embedded"
         elif entry.get("reader") == "custom" and not (entry.get("repository") or entry.get("path")):
             yield f"datasets.{name}: a custom set has no phantoms; give its path or repository"
+        elif entry.get("embedded") and not _has_phantoms(entry.get("reader")):
+            yield f"datasets.{name}.embedded: there are no phantoms in the layout of {entry['reader']}"
         elif entry.get("repository") and not entry.get("revision"):
             yield f"datasets.{name}.revision: missing; give the commit of {entry['repository']} to be read"
     data = raw.get("data")
@@ -152,3 +155,11 @@ def _fields(location: list[int | str], dataset: type[Section]) -> list[str]:
         if section == Dataset:
             section = dataset
     return list(section.model_fields)
+
+
+def _has_phantoms(reader: object) -> bool:
+    if reader not in readers.NAMES:
+        return True  # that is an error of its own
+    from workflow_scripts.datasets.phantoms import layouts
+
+    return reader in layouts.WRITERS

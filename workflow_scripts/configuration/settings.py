@@ -16,6 +16,8 @@ from pydantic import (
 
 from workflow_scripts.base import credentials
 from workflow_scripts.base.errors import UserError, unknown
+from workflow_scripts.datasets import readers
+from workflow_scripts.datasets.pairs.rules import RULES, RuleName
 from workflow_scripts.datasets.readers import tables
 from workflow_scripts.models.catalogue import VERSIONS, Mode
 
@@ -53,7 +55,7 @@ class Section(BaseModel):
 class Source(Section):
     """Where a data set comes from: `embedded` phantoms, a local `path`, or the hub's `repository`, in this order."""
 
-    reader: Literal["slake", "rad", "pathvqa", "custom"] = Field(
+    reader: readers.Name = Field(
         description="the raw format; custom: your own .csv, .tsv, .parquet or .jsonl"
     )
     repository: str | None = Field(default=None, description="dataset id on the Hugging Face hub")
@@ -146,6 +148,7 @@ class Data(Section):
         default=True,
         description="validation decodes every image, which also finds near-duplicates; false: headers only",
     )
+    threads: Count = Field(default=4, description="CPU cores of one job, which decode images")
 
 
 class Lora(Section):
@@ -192,6 +195,7 @@ class Training(Section):
         default=1, ge=0, description="GPUs of one job, on each of its nodes; 0 trains on the CPU"
     )
     nodes: Count = Field(default=1, description="machines of one job")
+    threads: Count = Field(default=8, description="CPU cores of each process, of which there is one per GPU")
     batch_size: Count = Field(
         default=16, description="rows (dpo: pairs) per optimiser step, over all GPUs; sft: on average"
     )
@@ -273,9 +277,9 @@ class Preferences(Section):
     max_questions: Count = Field(
         default=2000, description="train questions that are sampled, spread over the images"
     )
-    rules: Distinct[Literal["polarity", "swap", "other_image"]] = Field(
+    rules: Distinct[RuleName] = Field(
         default=["polarity", "swap", "other_image"],
-        description="yes/no flipped; side, organ or modality swapped; the same question's answer on another image",
+        description="; ".join(f"{name}: {rule.meaning}" for name, rule in RULES.items()),
     )
     max_pairs: Count = Field(default=4000, description="pairs kept in all, own answers first")
     max_pairs_per_image: Count = 8
@@ -308,6 +312,7 @@ class Evaluation(Section):
         default=True, description="score the better of the SFT and the DPO model on blank images as well"
     )
     gpus: int = Field(default=1, ge=0, description="GPUs of one job; 0 runs on the CPU")
+    threads: Count = Field(default=8, description="CPU cores of one job")
 
 
 def _no_credentials(uri: str) -> str:

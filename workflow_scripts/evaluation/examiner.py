@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from workflow_scripts.datasets.records import Record
-from workflow_scripts.evaluation.scoring import Prediction
+from workflow_scripts.evaluation.predictions import Prediction
 from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.models.formats import AnswerFormat
 

@@ -2,7 +2,8 @@
 
 from typing import Any, TypedDict
 
-from workflow_scripts.evaluation.scoring import Breakdown
+from workflow_scripts.evaluation import protocols
+from workflow_scripts.evaluation.predictions import Breakdown
 
 STAGES = {"untrained": "before training", "sft": "after SFT", "dpo": "after DPO"}
 _MODELS = {"sft": "SFT", "dpo": "DPO"}
@@ -57,7 +58,7 @@ def table(evaluation: Evaluation) -> str:
     ]
     n = evaluation["stages"][evaluation["final_stage"]]["overall"]["n"]
     caption = (
-        f"{evaluation['run']}: accuracy in %, strict protocol, n = {n:,} questions, unreadable ones are wrong;"
+        f"{evaluation['run']}: accuracy in %, {protocols.DEFAULT.NAME} protocol, n = {n:,} questions, unreadable ones are wrong;"
         " terms: medical synonyms are right too"
     )
     return "\n".join([caption, *rows])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from peft import PeftModel
-from transformers import AutoModelForImageTextToText
+from transformers import AutoModelForImageTextToText, Glm4vModel, Glm4vMoeModel
 from transformers.utils import logging as transformers_logging
 
 from workflow_scripts.base import files
@@ -107,10 +107,10 @@ def merged(path: Path, dtype: torch.dtype, device: torch.device, placed: bool = 
     return loaded
 
 
-def backbone(model: torch.nn.Module) -> torch.nn.Module:
+def backbone(model: torch.nn.Module) -> Glm4vModel | Glm4vMoeModel:
     """The model without its head, below any adapter."""
     whole: Any = model.get_base_model() if isinstance(model, PeftModel) else model
-    found: torch.nn.Module = whole.model
+    found: Glm4vModel | Glm4vMoeModel = whole.model
     return found
 
 

@@ -11,8 +11,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from workflow_scripts.base import files
-from workflow_scripts.evaluation import scoring
-from workflow_scripts.evaluation.scoring import Breakdown, Metrics, Prediction
+from workflow_scripts.evaluation import protocols
+from workflow_scripts.evaluation.predictions import Breakdown, Metrics, Prediction
+from workflow_scripts.evaluation.protocols import strict
 from workflow_scripts.evaluation.table import Evaluation, lines, percent
 from workflow_scripts.pages import charts
 
@@ -62,7 +63,7 @@ def gallery_page(path: Path, title: str, rows: Iterable[Prediction]) -> None:
 def _verdict(row: Prediction) -> str:
     if row["answer"] is None:
         return "unreadable"
-    right = scoring.correct(row["gold"], row["answer"], row["answer_type"] == "closed")
+    right = strict.correct(row["gold"], row["answer"], row["answer_type"] == "closed")
     return "right" if right else "wrong"
 
 
@@ -130,7 +131,7 @@ def _environment() -> Environment:
     )
     environment.filters.update(percent=percent, duration=duration, count="{:,}".format)
     environment.globals.update(
-        stages=STAGES, lines={"floor": "Question-only floor", **STAGES}, protocol=scoring.PROTOCOL
+        stages=STAGES, lines={"floor": "Question-only floor", **STAGES}, protocol=protocols.DEFAULT
     )
     return environment
 

@@ -1,42 +1,22 @@
 """Direct preference optimisation of the SFT model, which is also the reference: `results/dpo/{run}/`."""
 
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.configuration.settings import Config, Dpo
+from workflow_scripts.stages import recorded_training
+from workflow_scripts.training.run import Task
+from workflow_scripts.training.trainers import dpo
 
 
-def stage(settings: Config, layout: Layout, run: Run, base_model: Path) -> dict:
+def task(settings: Config, layout: Layout, run: Run, base_model: Path) -> Task[Dpo]:
+    """The training of `base_model` on the preference pairs of `run`, a part of which it is validated on."""
+    pairs = layout.preferences(run)
+    objective = dpo.objective(references=pairs.parent / f"{run}.reference")
+    return recorded_training.task(settings, layout, run, objective, settings.dpo, base_model, data=pairs)
+
+
+def stage(settings: Config, layout: Layout, run: Run, base_model: Path) -> dict[str, Any]:
     """Train and write the model or adapter of `run`; returns its metrics."""
-    from workflow_scripts.training import run as training
-    from workflow_scripts.training.data import rows
-
-    data = layout.preferences(run)
-    build = partial(_trainer, data.parent / f"{run}.reference")
-    dpo = training.Stage("dpo", rows.preference_rows, _arguments, build)
-    return training.train(training.Task(dpo, settings, layout, run, base_model, data))
-
-
-def _arguments(settings: Dpo, shared: dict):
-    from trl import DPOConfig
-
-    return DPOConfig(
-        **shared,
-        beta=settings.beta,
-        loss_type=list(settings.loss),
-        loss_weights=list(settings.loss.values()),
-        precompute_ref_log_probs=True,
-    )
-
-
-def _trainer(reference: Path, inputs):
-    from workflow_scripts.training.data.collators import PreferenceCollator
-    from workflow_scripts.training.trainers.base import SharedPrefixDPOTrainer
-
-    return SharedPrefixDPOTrainer(
-        reference=reference / f"{inputs.key}.safetensors",
-        passes=inputs.passes,
-        data_collator=PreferenceCollator(**inputs.collator),
-        **inputs.shared,
-    )
+    return recorded_training.train(settings, layout, run, task(settings, layout, run, base_model))

@@ -21,9 +21,9 @@ from workflow_scripts.configuration.settings import Config
 from workflow_scripts.datasets import terminology
 from workflow_scripts.datasets.records import Record
 from workflow_scripts.datasets.terminology import Terminology
-from workflow_scripts.evaluation import floor, scoring
+from workflow_scripts.evaluation import floor, protocols
 from workflow_scripts.evaluation.examiner import Examiner
-from workflow_scripts.evaluation.scoring import Breakdown, Metrics, Prediction, ScoredRow
+from workflow_scripts.evaluation.predictions import Breakdown, Metrics, Prediction, ScoredRow
 from workflow_scripts.evaluation.table import Evaluation, percent
 
 logger = logging.getLogger(__name__)
@@ -80,9 +80,9 @@ def evaluate(settings: Config, layout: Layout, run: Run) -> Evaluation:
             },
             "selection": {"by": "accuracy on validation rows", "validation": validation},
         },
-        "stages": {stage: scoring.breakdown(stage_rows, terms) for stage, stage_rows in rows.items()},
+        "stages": {stage: protocols.breakdown(stage_rows, terms) for stage, stage_rows in rows.items()},
         "floor": {"question_only": question_only(records["train"], records["test"], terms)},
-        "ablation": {"blank_image": scoring.breakdown(blank, terms)} if blank else {},
+        "ablation": {"blank_image": protocols.breakdown(blank, terms)} if blank else {},
         "cost": {
             "sft_seconds": trained["sft"]["seconds"],
             "dpo_seconds": trained["dpo"]["seconds"],
@@ -115,8 +115,10 @@ def _ask_stages(
         with examiner.model(path) as model:
             rows[stage] = examiner.predictions(model, test, folder, stage)
             if stage != "untrained":
-                scores[stage] = scoring.metrics(examiner.predictions(model, validation, folder, stage), terms)
-        accuracy = scoring.metrics(rows[stage], terms)["accuracy"]
+                scores[stage] = protocols.DEFAULT.metrics(
+                    examiner.predictions(model, validation, folder, stage), terms
+                )
+        accuracy = protocols.DEFAULT.metrics(rows[stage], terms)["accuracy"]
         logger.info("%s: %s %% of %d", stage, percent(accuracy), len(rows[stage]))
     return rows, scores
 
@@ -135,7 +137,7 @@ def question_only(train: list[Record], test: list[Record], terms: Terminology) -
         }
         for record, guess in zip(test, guesses, strict=True)
     ]
-    return scoring.breakdown(rows, terms)
+    return protocols.breakdown(rows, terms)
 
 
 def _sample(records: list[Record], limit: int, seed: int) -> list[Record]:
@@ -191,8 +193,8 @@ def evaluate_model(
         "model_path": str(path),
         "model_version": version,
         "mode": mode,
-        "protocol": scoring.PROTOCOL,
-        **scoring.breakdown(rows, terminology.load(tuple(settings.terms))),
+        "protocol": protocols.DEFAULT.NAME,
+        **protocols.breakdown(rows, terminology.load(tuple(settings.terms))),
     }
     files.write_jsonl(output.with_suffix(".predictions.jsonl"), rows)
     files.write_json(output, result)

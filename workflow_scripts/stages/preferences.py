@@ -26,7 +26,7 @@ from workflow_scripts.datasets.pairs import user_pairs
 from workflow_scripts.datasets.pairs.rules import OWN_ANSWER, Answers, Pair
 from workflow_scripts.datasets.records import PreferenceRecord, Record
 from workflow_scripts.datasets.tokens import tokens
-from workflow_scripts.evaluation import scoring
+from workflow_scripts.evaluation.protocols import strict
 from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.models.formats import AnswerFormat
 
@@ -142,8 +142,8 @@ def agree(answer: str, right: str) -> bool:
     Synonyms say the same, by our terms alone: the user's, added for the scorer, make no new pairs. What says yes or
     no has no parts: 有 is a part of 没有 and denies it.
     """
-    if scoring.polarity(answer) or scoring.polarity(right):
-        return scoring.same_answer(answer, right)
+    if strict.polarity(answer) or strict.polarity(right):
+        return strict.same_answer(answer, right)
     if terminology.load().same(answer, right):
         return True
     words, right_words = set(tokens(answer)), set(tokens(right))
@@ -168,7 +168,7 @@ def _relative(images: list[str], folder: Path, target: Path) -> list[str]:
 
 def _check(rows: list[PreferenceRecord], answer_format: AnswerFormat) -> None:
     """Refuse pairs that a stranger could not use: answers are read back from the texts and must differ."""
-    problems, same = Problems(), scoring.same_when_read(answer_format.read)
+    problems, same = Problems(), strict.same_when_read(answer_format.read)
     for row in rows:
         if problem := structure.pair_problem(row, same):
             kind, detail = problem
@@ -181,7 +181,7 @@ def _user_rows(
     file: Path, target: Path, held_out: HeldOut, answer_format: AnswerFormat
 ) -> list[PreferenceRecord]:
     """The user's own pairs, images relative to `target`; one that shows a test image is refused."""
-    same = scoring.same_when_read(answer_format.read)
+    same = strict.same_when_read(answer_format.read)
     return [
         {**row, "images": _relative(row["images"], file.parent, target)}
         for row in user_pairs.read(file, answer_format.rewrite, same, held_out.digests)

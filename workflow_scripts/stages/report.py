@@ -80,10 +80,14 @@ def printed(settings: Config, layout: Layout, run: str) -> str:
     path = layout.root / "eval" / f"{run}.json"
     if not path.is_file():
         raise UserError(f"{path}: no such file; `snakemake {path}` makes it")
-    lines = [table.table(_evaluation(path)), "", f"Report: xdg-open {layout.report()}"]
+    lines = [table.table(_evaluation(path)), "", f"Report: make open, or open {layout.report()}"]
     if "mlflow" in settings.tracking:
         uri = credentials.without(tracking_uri(settings, layout))
-        start = "" if uri.startswith("http") else "mlflow ui --host 127.0.0.1 --backend-store-uri "
+        start = (
+            ""
+            if uri.startswith("http")
+            else "make mlflow, or mlflow ui --host 127.0.0.1 --backend-store-uri "
+        )
         lines.append(f"MLflow: {start}{uri}")
     return "\n".join(lines)
 

@@ -8,7 +8,7 @@ from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.paths import Layout
 from workflow_scripts.configuration import flags
 from workflow_scripts.configuration.settings import Config
-from workflow_scripts.evaluation.scoring import Metrics
+from workflow_scripts.evaluation.predictions import Metrics
 from workflow_scripts.evaluation.table import percent
 from workflow_scripts.stages.evaluate import evaluate_model
 

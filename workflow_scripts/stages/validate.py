@@ -24,7 +24,7 @@ from workflow_scripts.datasets.pictures.images import open_image
 from workflow_scripts.datasets.pictures.near_duplicates import MOST_BITS
 from workflow_scripts.datasets.records import SPLITS
 from workflow_scripts.datasets.tokens import tokens
-from workflow_scripts.evaluation import scoring
+from workflow_scripts.evaluation.protocols import strict
 from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.models.dialogue import Dialogue
 from workflow_scripts.pages import rendering
@@ -80,7 +80,7 @@ class Examination:
         self.errors, self.warnings = Problems(), Problems()
         self.pictures = Pictures(self.folder, self.dialogue.image_tokens, self.errors)
         self.ledger = Ledger()
-        self.statistics = Statistics(scoring.polarity, lambda answer: " ".join(tokens(answer)))
+        self.statistics = Statistics(strict.polarity, lambda answer: " ".join(tokens(answer)))
         self.sampler = Sampler(settings.seed)
         self.lengths = array("I")
         self.copies = 0
@@ -178,7 +178,7 @@ class Examination:
     def _check_user_pairs(self) -> None:
         """The user's own preference pairs, before hours of training lead up to them."""
         tested = {picture.digest for picture in self.pictures.good() if "test" in picture.splits}
-        same = scoring.same_when_read(self.reader.read)
+        same = strict.same_when_read(self.reader.read)
         for path in self.settings.preferences.files.get(self.run.dataset, []):
             try:
                 deque(user_pairs.read(path, self.reader.rewrite, same, tested), maxlen=0)

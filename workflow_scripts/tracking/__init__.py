@@ -37,7 +37,7 @@ class Tracker(Protocol):
     def close(self, failed: bool) -> None: ...
 
 
-_TRACKERS: dict[str, Callable[[Config, Layout, Run, str, Mapping[str, object]], Tracker]] = {
+TRACKERS: dict[str, Callable[[Config, Layout, Run, str, Mapping[str, object]], Tracker]] = {
     "mlflow": MlflowTracker,
     "tensorboard": TensorboardTracker,
     "wandb": WandbTracker,
@@ -119,7 +119,7 @@ def stage(
     record = Record()
     if int(os.environ.get("RANK", 0)) == 0:
         for tracker in settings.tracking:
-            record.open(tracker, partial(_TRACKERS[tracker], settings, layout, run, name, parameters))
+            record.open(tracker, partial(TRACKERS[tracker], settings, layout, run, name, parameters))
     failed = True
     try:
         yield record

@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 from workflow_scripts.base import files
 from workflow_scripts.base.errors import UserError
@@ -17,7 +18,7 @@ KEPT = 2  # the newest ones; with validation, the best and the newest
 HASHED_BYTES = 2**26  # of larger files the manifest has the size alone: hashing would hold up the training
 
 
-def prepare(folder: Path, depends_on: dict) -> Path | None:
+def prepare(folder: Path, depends_on: dict[str, Any]) -> Path | None:
     """The newest whole checkpoint in `folder` to resume from, or None.
 
     `depends_on` is everything the result depends on: parameters, data, base model. Checkpoints of anything else
@@ -39,17 +40,17 @@ def prepare(folder: Path, depends_on: dict) -> Path | None:
     return None
 
 
-def belong(folder: Path, depends_on: dict) -> bool:
+def belong(folder: Path, depends_on: dict[str, Any]) -> bool:
     """Whether the checkpoints in `folder` are of a training that depended on the same."""
-    return _depended_on(folder) == _plain(depends_on)
+    return bool(_depended_on(folder) == _plain(depends_on))
 
 
-def _depended_on(folder: Path) -> dict:
+def _depended_on(folder: Path) -> dict[str, Any]:
     kept = folder / FINGERPRINT
     return files.read_json(kept) if kept.is_file() else {}
 
 
-def _plain(value: object) -> object:
+def _plain(value: Any) -> Any:
     """`value` as it comes back from a JSON file."""
     return json.loads(json.dumps(value))
 
@@ -76,12 +77,12 @@ def seal(checkpoint: Path) -> None:
 def is_whole(checkpoint: Path) -> bool:
     """Whether `checkpoint` was sealed and has not changed since."""
     try:
-        return files.read_json(checkpoint / MANIFEST) == _contents(checkpoint)
+        return bool(files.read_json(checkpoint / MANIFEST) == _contents(checkpoint))
     except UserError:  # no manifest, or a part of one
         return False
 
 
-def _contents(checkpoint: Path) -> dict[str, dict]:
+def _contents(checkpoint: Path) -> dict[str, dict[str, Any]]:
     """Size and, of all but large files, digest of each file but the manifest."""
     found = {}
     for file in _files(checkpoint):

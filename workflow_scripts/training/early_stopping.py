@@ -1,11 +1,15 @@
 """Early stopping by the validation loss, and which checkpoint is kept."""
 
+from pathlib import Path
+from typing import Any
+
 from transformers import EarlyStoppingCallback, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
 
 from workflow_scripts.configuration.settings import Training
 
 
-def arguments(settings: Training) -> dict:
+def arguments(settings: Training) -> dict[str, Any]:
     """TrainingArguments by which the model with the least validation loss is kept; {} without validation.
 
     The loss is the mean over batches of as many rows. A checkpoint is written at each validation, so that the best is one.
@@ -22,27 +26,27 @@ def arguments(settings: Training) -> dict:
     }
 
 
-class EarlyStopping(EarlyStoppingCallback):
-    """Also where a training is resumed from the checkpoint that was to be its last.
-
-    The trainer has forgotten that it was to stop, and takes a step more, which must not count.
-    """
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if self.early_stopping_patience_counter >= self.early_stopping_patience:
-            control.should_training_stop = True
-            control.should_log = control.should_evaluate = control.should_save = False
-            state.global_step -= 1
-
-
-def callbacks(settings: Training) -> list[EarlyStopping]:
+def callbacks(settings: Training) -> list[EarlyStoppingCallback]:
     """Early stopping where it is asked for."""
     if not (settings.validation_steps and settings.patience):
         return []
-    return [EarlyStopping(settings.patience)]
+    return [EarlyStoppingCallback(settings.patience)]
 
 
-def outcome(state: TrainerState) -> dict:
+def ended_at(checkpoint: Path) -> int | None:
+    """The step after which early stopping ended the training that left `checkpoint`; None where it did not.
+
+    Resumed from there, the trainer has forgotten that it was to stop, and would take a step more.
+    """
+    state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+    kept = state.stateful_callbacks.get(EarlyStoppingCallback.__name__)
+    if kept is None:
+        return None
+    used = kept["attributes"]["early_stopping_patience_counter"]
+    return state.global_step if used >= kept["args"]["early_stopping_patience"] else None
+
+
+def outcome(state: TrainerState) -> dict[str, float | None]:
     """{"best_step", "validation_loss"} of the model that was kept; {} without validation."""
     if state.best_metric is None:
         return {}

@@ -3,9 +3,11 @@
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
+from typing import Any
 
 import torch
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from workflow_scripts.base.errors import STOPPING, Terminated
 
@@ -26,21 +28,25 @@ class StopOnSignal(TrainerCallback):
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _receive(self, number: int, frame) -> None:
+    def _receive(self, number: int, frame: FrameType | None) -> None:
         self.received = number
 
-    def _told(self, args) -> bool:
+    def _told(self, args: TrainingArguments) -> bool:
         if args.world_size > 1:  # all must stop after the same step, whenever each of them was told
             latest = torch.tensor(self.received, device=args.device)
             torch.distributed.all_reduce(latest, torch.distributed.ReduceOp.MAX)
             self.received = int(latest)
         return bool(self.received)
 
-    def on_step_end(self, args, state, control, **kwargs):
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         if self._told(args):
             control.should_save = True
 
-    def on_save(self, args, state, control, **kwargs):
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         if self._told(args) and state.global_step < state.max_steps:
             raise Terminated(
                 self.received,

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.configuration.settings import Training
@@ -19,7 +20,11 @@ SHUTDOWN_SECONDS = 180
 
 
 def launch_or_run(
-    module: str, arguments: list[str], settings: Training, checkpoints: Path, run: Callable[[], dict]
+    module: str,
+    arguments: list[str],
+    settings: Training,
+    checkpoints: Path,
+    run: Callable[[], dict[str, Any]],
 ) -> int:
     """Call `run` here, or run `python -m module` once per GPU; returns the exit status.
 
@@ -132,10 +137,11 @@ def _told_by(*command: str, environment: Mapping[str, str]) -> list[str]:
 
 
 def _launched(command: tuple[list[str], dict[str, str]], checkpoints: Path) -> int:
+    """Run `command` until it ends for another reason than memory that ran out; returns its exit status."""
     while True:
-        before = memory.budget_written(checkpoints)
+        before = memory.retries(checkpoints)
         status = _wait_for(*command)
-        if not status or memory.budget_written(checkpoints) in (None, before):
+        if not status or memory.retries(checkpoints) <= before:
             return status
         logger.warning("starting all processes again")
 

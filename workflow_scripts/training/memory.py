@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 
@@ -11,8 +12,12 @@ from workflow_scripts.base.errors import UserError
 from workflow_scripts.configuration.settings import Training
 from workflow_scripts.training import checkpoints
 from workflow_scripts.training.data.batching import Row, load
+from workflow_scripts.training.strategies import STRATEGIES
 
 BUDGET = "token_budget.json"  # beside the checkpoints, and gone with them when a parameter changes
+
+
+Settings = TypeVar("Settings", bound=Training)
 
 
 class BatchTooLarge(Exception):
@@ -63,13 +68,13 @@ def explained(stage: str, settings: Training, costs: list[Row], image_side: int)
 def _message(what: str, ways: list[str], stage: str, settings: Training) -> str:
     if not settings.gradient_checkpointing:
         ways = [*ways, f"{stage}.gradient_checkpointing: true"]
-    if not settings.strategy.startswith("zero3"):
+    if not STRATEGIES[settings.strategy].is_zero3:
         ways = [*ways, f"{stage}.strategy: zero3 on more GPUs"]
     ways = ways or [f"{stage}.gpus or {stage}.nodes higher"]
     return f"out of GPU memory {what}; set one of: {'; '.join(ways)}"
 
 
-def within_budget(settings: Training, folder: Path, depends_on: dict) -> Training:
+def within_budget(settings: Settings, folder: Path, depends_on: dict[str, Any]) -> Settings:
     """`settings` with the token budget that earlier tries, which depended on the same, left in `folder`."""
     kept = folder / BUDGET
     if not kept.is_file() or not checkpoints.belong(folder, depends_on):
@@ -77,10 +82,10 @@ def within_budget(settings: Training, folder: Path, depends_on: dict) -> Trainin
     return settings.model_copy(update={"micro_batch_tokens": files.read_json(kept)["micro_batch_tokens"]})
 
 
-def budget_written(folder: Path) -> int | None:
-    """When a smaller budget for the next try was left in `folder`, in nanoseconds; None where there is none."""
+def retries(folder: Path) -> int:
+    """How often a smaller budget for the next try was left in `folder`."""
     kept = folder / BUDGET
-    return kept.stat().st_mtime_ns if kept.is_file() else None
+    return int(files.read_json(kept)["retries"]) if kept.is_file() else 0
 
 
 def halve(settings: Training, folder: Path) -> int | None:
@@ -90,13 +95,13 @@ def halve(settings: Training, folder: Path) -> int | None:
     has reached: the next try starts from the beginning.
     """
     kept = folder / BUDGET
-    before = files.read_json(kept) if kept.is_file() else {}
+    before: dict[str, int] = files.read_json(kept) if kept.is_file() else {}
     if before.get("micro_batch_tokens", settings.micro_batch_tokens) < settings.micro_batch_tokens:
         return before["micro_batch_tokens"]  # another process of the same try was faster
-    retries = 1 + before.get("retries", 0)
-    if retries > settings.oom_retries:
+    tries = 1 + before.get("retries", 0)
+    if tries > settings.oom_retries:
         return None
     checkpoints.discard(folder)
     smaller = max(1, settings.micro_batch_tokens // 2)
-    files.write_json(kept, {"micro_batch_tokens": smaller, "retries": retries})
+    files.write_json(kept, {"micro_batch_tokens": smaller, "retries": tries})
     return smaller

@@ -1,20 +1,23 @@
 """Options that need an NVIDIA GPU and a package that is not installed with the others."""
 
 from importlib import metadata
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.configuration.settings import Training
+from workflow_scripts.training.strategies import STRATEGIES
+
+if TYPE_CHECKING:
+    from transformers import BitsAndBytesConfig
 
 # Distributions with the versions that these options were written against.
 BITSANDBYTES = "bitsandbytes==0.50.2"
 LIGER = "liger-kernel==0.8.5"
-# Sharded weights cannot be in 4 bits.
-WHOLE_WEIGHTS = ("ddp", "zero1", "zero2")
 
 
-def four_bit(settings: Training, model_type: str, device: torch.device):
+def four_bit(settings: Training, model_type: str, device: torch.device) -> "BitsAndBytesConfig | None":
     """QLoRA's BitsAndBytesConfig, or None where it is not asked for; a UserError where it cannot be had.
 
     As in QLoRA (arXiv 2305.14314): NF4, double quantisation, bf16 arithmetic. The vision tower and the head stay as
@@ -28,7 +31,7 @@ def four_bit(settings: Training, model_type: str, device: torch.device):
             "lora.quantize: 4bit leaves the routed experts of an MoE, which are nearly all of it, in 16 bits "
             "(bitsandbytes takes linear layers only); use strategy: zero3"
         )
-    if settings.strategy not in WHOLE_WEIGHTS:
+    if STRATEGIES[settings.strategy].divides_weights:
         raise UserError(
             f"lora.quantize: 4bit cannot shard weights as strategy: {settings.strategy} does; "
             "use ddp or zero2, or leave quantize empty"
@@ -36,7 +39,7 @@ def four_bit(settings: Training, model_type: str, device: torch.device):
     return nf4()
 
 
-def nf4():
+def nf4() -> "BitsAndBytesConfig":
     """The BitsAndBytesConfig of `four_bit`."""
     from transformers import BitsAndBytesConfig
 
@@ -49,7 +52,7 @@ def nf4():
     )
 
 
-def liger(settings: Training, device: torch.device) -> dict:
+def liger(settings: Training, device: torch.device) -> dict[str, Any]:
     """TrainingArguments that turn on Liger's layers; {} where they are not asked for, a UserError where impossible.
 
     They work token by token, so a tree of rows stays exact. TRL's fused head stays: it switches Liger's off.

@@ -21,7 +21,7 @@ def is_adapter(name: str) -> bool:
 
 def size(parameter: torch.nn.Parameter) -> int:
     """How many numbers a parameter has in all, also where DeepSpeed holds a part of it or 4 bits hold each."""
-    if hasattr(parameter, "ds_numel"):
-        return parameter.ds_numel
+    if (whole := getattr(parameter, "ds_numel", None)) is not None:
+        return int(whole)
     quantized = getattr(parameter, "quant_state", None)
     return math.prod(quantized.shape) if quantized else parameter.numel()

@@ -2,11 +2,12 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from workflow_scripts.base import files
 from workflow_scripts.training.data.batching import Load
@@ -25,7 +26,7 @@ class Progress(TrainerCallback):
 
     def __init__(self, loads: Sequence[Load], folder: Path) -> None:
         self.loads = loads
-        self.bar: tqdm | None = None
+        self.bar: tqdm[Any] | None = None
         self.clock = folder / CLOCK
         self.earlier = 0.0
         self.started = 0.0
@@ -39,7 +40,9 @@ class Progress(TrainerCallback):
         """What was run in the steps from `first` up to `step`, over all processes."""
         return sum(self.loads[first:step], Load())
 
-    def on_train_begin(self, args, state, control, **kwargs):
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         self.started, self.first_step = time.monotonic(), state.global_step
         if self.first_step and self.clock.is_file():
             self.earlier = files.read_json(self.clock)["seconds"]
@@ -53,7 +56,9 @@ class Progress(TrainerCallback):
                 bar_format=BAR,
             )
 
-    def on_step_end(self, args, state, control, **kwargs):
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         if self.bar is not None:
             self.bar.update()
 
@@ -62,12 +67,21 @@ class Progress(TrainerCallback):
         if self.bar is not None:
             self.bar.close()
 
-    def on_save(self, args, state, control, **kwargs):
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         if state.is_world_process_zero:
             files.write_json(self.clock, {"seconds": self.seconds})
 
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        if not state.is_world_process_zero or "loss" not in (logs or {}):
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if self.bar is None or not logs or "loss" not in logs:
             return
         seconds = time.monotonic() - self.started
         done = self.done(state.global_step, self.first_step)
@@ -82,8 +96,15 @@ class Progress(TrainerCallback):
         else:
             self.bar.set_postfix_str(text)
 
-    def on_evaluate(self, args, state, control, metrics=None, **kwargs):
-        if state.is_world_process_zero:
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: Mapping[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if state.is_world_process_zero and metrics:
             loss, best = metrics["eval_loss"], state.best_metric
             note = (
                 "" if best is None or loss < best else f", least {best:.4f} at step {state.best_global_step}"
@@ -91,7 +112,7 @@ class Progress(TrainerCallback):
             logger.info("step %d: validation loss %.4f%s", state.global_step, loss, note)
 
 
-def curve(history: list[dict]) -> list[dict]:
+def curve(history: list[dict[str, Any]]) -> list[dict[str, float]]:
     """The points of the training curve from the trainer's log history."""
     keep = (
         "loss",

@@ -1,100 +1,119 @@
-"""What sft and dpo have in common: resume, load, train, write, record."""
+"""One training in phases: prepare the rows and their plan, load the model, build the trainer, train, save."""
 
 import logging
-import os
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Generic
 
+import torch
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
-from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
+from peft import LoraConfig
+from tqdm.contrib.logging import logging_redirect_tqdm
+from transformers import PrinterCallback, TrainerCallback, TrainingArguments, set_seed
 
-from workflow_scripts import tracking
 from workflow_scripts.base import files
 from workflow_scripts.base.errors import UserError
-from workflow_scripts.base.paths import Layout, Run
-from workflow_scripts.configuration import dependencies
-from workflow_scripts.configuration.settings import Config, Training
+from workflow_scripts.base.processes import processes
 from workflow_scripts.models import loading, processors
 from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.models.dialogue import Dialogue
 from workflow_scripts.models.pixels import Pixels
-from workflow_scripts.training import checkpoints, early_stopping, memory, running, strategies, summary
-from workflow_scripts.training.data import features, held_out, rows
+from workflow_scripts.training import (
+    checkpoints,
+    early_stopping,
+    memory,
+    model,
+    parts,
+    strategies,
+    summary,
+)
+from workflow_scripts.training.data import features, held_out, rows, schedule
 from workflow_scripts.training.data.batching import Row
-from workflow_scripts.training.progress import Progress
+from workflow_scripts.training.data.schedule import Schedule
+from workflow_scripts.training.interruption import StopOnSignal
+from workflow_scripts.training.memory import Settings
+from workflow_scripts.training.model import Start
+from workflow_scripts.training.progress import Progress, curve
+from workflow_scripts.training.trainers.base import PlannedBatches
+from workflow_scripts.training.trainers.objective import Materials, Objective
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass
-class Inputs:
-    """What a stage builds its trainer from: the arguments of its collator and its own.
-
-    `passes` are this process's batches of a single pass over the rows; `key` names what the reference's
-    log-probabilities depend on.
-    """
-
-    collator: dict
-    shared: dict
-    passes: list[list[int]]
-    key: str
-
-
 @dataclass(frozen=True)
-class Stage:
-    """What sft and dpo do differently: how rows are read, the trainer's arguments made, and the trainer built.
-
-    `configure` takes the stage's settings and the arguments that both have in common.
-    """
-
-    name: str
-    read_rows: Callable[[Path, Dialogue], Dataset]
-    configure: Callable[[Training, dict], TrainingArguments]
-    build: Callable[[Inputs], Trainer]
-
-
-@dataclass(frozen=True)
-class Task:
-    """One training: `base_model` on the rows of `data`, into `results/{stage}/{run}/`.
+class Task(Generic[Settings]):
+    """One training of `base_model` on the rows of `data`, whose model goes to `trained`.
 
     Where validation is asked for, it is on the rows of `validation_data`; without such a file on a part of `data`.
+    `unfinished` is the folder of checkpoints, `features` that of kept vision features. `recipe` are the plain values
+    of the configuration that the result depends on.
     """
 
-    stage: Stage
-    settings: Config
-    layout: Layout
-    run: Run
+    objective: Objective[Settings]
+    settings: Settings
+    recipe: dict[str, Any]
+    run: str
+    model_version: str
+    mode: str
+    seed: int
+    max_image_side: int
+    max_tokens: int
     base_model: Path
     data: Path
-    validation_data: Path | None = None
+    validation_data: Path | None
+    trained: Path
+    unfinished: Path
+    features: Path
 
-    @property
-    def own(self) -> Training:
-        """The settings of the stage."""
-        return getattr(self.settings, self.stage.name)
-
-    @property
-    def folder(self) -> Path:
-        """Where unfinished training is kept."""
-        return self.layout.checkpoints(self.stage.name, self.run)
-
-    def depends_on(self) -> dict:
+    def depends_on(self) -> dict[str, Any]:
         """Everything that the result depends on, but for the images that the rows show."""
-        # What else is set about the data acts through them.
-        of_data = {"data": {"max_image_side": self.settings.data.max_image_side}}
         found = {
-            "settings": dependencies.stage_settings(self.settings, self.stage.name) | of_data,
+            "settings": self.recipe,
             "data": files.sha256(self.data),
             "base_model": [str(self.base_model), loading.fingerprint(self.base_model)],
         }
-        if self.own.validation_steps and self.validation_data:
+        if self.settings.validation_steps and self.validation_data:
             found["validation_data"] = files.sha256(self.validation_data)
         return found
 
 
-def train(task: Task) -> dict:
+@dataclass(frozen=True)
+class Prepared(Generic[Settings]):
+    """The rows and their plan, before there is a model.
+
+    `settings` have the token budget of this try, `digests` those of the images by path; `held` are the rows that are
+    validated on.
+    """
+
+    settings: Settings
+    start: Start
+    processor: Any
+    dataset: Dataset
+    costs: list[Row]
+    held: list[int]
+    digests: dict[str, str]
+    depends_on: dict[str, Any]
+    schedule: Schedule
+    arguments: TrainingArguments
+    resume_from: Path | None
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The model, ready for its method, and how it takes images and trees."""
+
+    model: torch.nn.Module
+    lora: LoraConfig | None
+    pixels: Pixels
+    features: features.FeatureStore | None
+    one_sequence: bool
+
+
+def train(task: Task[Settings], callbacks: Sequence[TrainerCallback] = ()) -> dict[str, Any]:
     """Train, write the model and its metrics.json, and return them.
 
     One process that runs out of memory tries again here where `oom_retries` allow; of several, which wait for
@@ -102,130 +121,202 @@ def train(task: Task) -> dict:
     """
     while True:
         try:
-            return _try_once(task)
+            return _try_once(task, callbacks)
         except memory.OutOfMemory as error:
-            smaller = memory.halve(error.settings, task.folder)
+            smaller = memory.halve(error.settings, task.unfinished)
             if smaller is None:
                 raise
-            again = f"{error}; starting over with {task.stage.name}.micro_batch_tokens = {smaller}"
-            if _processes() > 1:
+            again = f"{error}; starting over with {task.objective.name}.micro_batch_tokens = {smaller}"
+            if processes().count > 1:
                 raise UserError(again) from error
             logger.warning("%s", again)
         loading.free_memory()
 
 
-def _processes() -> int:
-    return int(os.environ.get("WORLD_SIZE", 1))
+def _try_once(task: Task[Settings], callbacks: Sequence[TrainerCallback]) -> dict[str, Any]:
+    prepared = prepare(task)
+    name, settings = task.objective.name, prepared.settings
+    with memory.explained(name, settings, prepared.costs, task.max_image_side):
+        loaded = load(task, prepared)
+        progress = Progress(prepared.schedule.loads, task.unfinished)
+        trainer = build(task, prepared, loaded, [progress, *callbacks])
+        outcome = run(trainer, prepared.resume_from, progress)
+        metrics = {
+            "stage": name,
+            "run": task.run,
+            "method": settings.method,
+            "base_model": str(task.base_model),
+            "train_rows": prepared.schedule.rows,
+            **outcome,
+            "micro_batch_tokens": settings.micro_batch_tokens,  # less than configured after oom_retries
+            "fingerprint": files.fingerprint(prepared.depends_on),
+        }
+        return save(trainer, task, prepared.processor, metrics)
 
 
-def _try_once(task: Task) -> dict:
-    settings, folder, depends_on = task.settings, task.folder, task.depends_on()
-    parameters = dependencies.stage_settings(settings, task.stage.name)
-    rates = running.part_rates(task.base_model, task.own)
-    image_side = settings.data.max_image_side
-    processor = processors.load(task.base_model, VERSIONS[task.run.model_version], image_side)
-    dataset, costs, held = _rows(task, Dialogue(processor, task.run.model_version, task.run.mode))
+def prepare(task: Task[Settings]) -> Prepared[Settings]:
+    """Read the rows and plan their batches; find what was done already."""
+    depends_on = task.depends_on()
+    start = model.start(task.base_model, task.settings)
+    processor = processors.load(task.base_model, VERSIONS[task.model_version], task.max_image_side)
+    dataset, costs, held = _rows(task, Dialogue(processor, task.model_version, task.mode))
     images = dict.fromkeys(path for paths in dataset["image_paths"] for path in paths)
     digests = {image: files.sha256(Path(image)) for image in images}
     depends_on["images"] = files.fingerprint([digests[image] for image in sorted(digests)])
     # Another number of processes, strategy or precision comes to the same result, by other steps.
-    _, dtype = loading.device_and_dtype(task.own.gpus, task.own.precision)
-    of_checkpoints = depends_on | {"processes": [task.own.strategy, _processes(), str(dtype)]}
-    own = memory.within_budget(task.own, folder, of_checkpoints)
-    planned = running.planned(own, costs, settings.seed, equal=task.stage.name == "dpo", held=held)
+    process = processes()
+    of_checkpoints = depends_on | {"processes": [task.settings.strategy, process.count, str(start.dtype)]}
+    settings = memory.within_budget(task.settings, task.unfinished, of_checkpoints)
+    planned = schedule.make(settings, costs, task.seed, task.objective.equal_batches, held, process)
     # Before the model: they say how it is to be loaded.
-    arguments = task.stage.configure(own, running.arguments(own, folder, settings.seed, planned))
-    resume_from = _prepared(folder, of_checkpoints, arguments)
-    with (
-        memory.explained(task.stage.name, own, costs, image_side),
-        tracking.stage(settings, task.layout, task.run, task.stage.name, parameters) as record,
-    ):
-        model, lora = running.trainable_model(task.base_model, own)
-        pixels = Pixels(processor.image_processor)
-        collator = {"processor": processor, "pixels": pixels}
-        if own.vision_cache_gb and not running.trains_vision(task.base_model, own):
-            collator["features"] = _vision_features(own, task.layout, arguments, model, pixels, digests)
-        collator["one_sequence"] = loading.use_tree_attention(model, arguments.device)
-        progress = Progress(planned.loads, folder)
-        shared = {
-            "model": model,
-            "args": arguments,
-            "train_dataset": dataset,
-            "eval_dataset": dataset if held else None,  # the planned batches choose the rows
-            "processing_class": processor,
-            "peft_config": lora,
-            "callbacks": [progress, *early_stopping.callbacks(own), *record.callbacks()],
-            "planned": planned.mine,
-            "validation": planned.validation,
-            "part_rates": rates,
-        }
-        of_rows = [depends_on[name] for name in ("data", "images", "base_model")]
-        key = files.fingerprint([*of_rows, pixels.settings(), str(model.dtype), own.lora.quantize])
-        set_seed(settings.seed)  # a new adapter is the same, however the model was loaded
-        runner = task.stage.build(Inputs(collator, shared, planned.single_pass, key))
-        runner.remove_callback(PrinterCallback)  # Progress says it
-        if runner.is_world_process_zero():
-            device = str(runner.args.device)
-            for line in summary.lines(runner.model, own, planned, rates, device, runner.args.world_size):
-                logger.info(line)
-        outcome = running.train(runner, resume_from, progress)
-        metrics = {
-            "stage": task.stage.name,
-            "run": str(task.run),
-            "method": own.method,
-            "base_model": str(task.base_model),
-            "train_rows": planned.rows,
-            **outcome,
-            "micro_batch_tokens": own.micro_batch_tokens,  # less than configured after oom_retries
-            "fingerprint": files.fingerprint(depends_on),
-        }
-        trained = task.layout.trained(task.stage.name, task.run)
-        running.save(runner, processor, trained, folder, metrics)
-        record.metrics({key: value for key, value in metrics.items() if key != "curve"})
-        record.artifact(trained / "metrics.json")
-    return metrics
+    arguments = task.objective.arguments(settings, start, task.unfinished, task.seed, planned)
+    resume_from = _resume_from(task.unfinished, of_checkpoints, arguments)
+    if resume_from and (ended := early_stopping.ended_at(resume_from)):
+        planned = planned.until(ended)
+    return Prepared(
+        settings, start, processor, dataset, costs, held, digests, depends_on, planned, arguments, resume_from
+    )
 
 
-def _prepared(folder: Path, depends_on: dict, arguments: TrainingArguments) -> Path | None:
-    """The checkpoint to resume from, if any: one process looks, and all take what it has found."""
-    found = [checkpoints.prepare(folder, depends_on) if arguments.process_index == 0 else None]
-    return broadcast_object_list(found)[0]
-
-
-def _rows(task: Task, dialogue: Dialogue) -> tuple[Dataset, list[Row], list[int]]:
+def _rows(task: Task[Settings], dialogue: Dialogue) -> tuple[Dataset, list[Row], list[int]]:
     """All rows, what each costs, and which of them are validated on instead of trained on."""
-    own, seed = task.own, task.settings.seed
-    dataset = task.stage.read_rows(task.data, dialogue)
+    settings, read = task.settings, task.objective.read_rows
+    dataset = read(task.data, dialogue)
     held: list[int] = []
-    if own.validation_steps and task.validation_data:
-        others = task.stage.read_rows(task.validation_data, dialogue)
-        dataset, held = held_out.add_rows(dataset, others, own.validation_rows, seed)
-    costs = rows.costs(dataset, dialogue, task.settings.data.max_tokens)
-    if own.validation_steps and not task.validation_data:
-        held = held_out.set_aside([row.image for row in costs], own.validation_rows, seed)
+    if settings.validation_steps and task.validation_data:
+        others = read(task.validation_data, dialogue)
+        dataset, held = held_out.add_rows(dataset, others, settings.validation_rows, task.seed)
+    costs = rows.costs(dataset, dialogue, task.max_tokens)
+    if settings.validation_steps and not task.validation_data:
+        held = held_out.set_aside([row.image for row in costs], settings.validation_rows, task.seed)
     return dataset, costs, held
 
 
+def _resume_from(folder: Path, depends_on: dict[str, Any], arguments: TrainingArguments) -> Path | None:
+    """The checkpoint to resume from, if any: one process looks, and all take what it has found."""
+    found = [checkpoints.prepare(folder, depends_on) if arguments.process_index == 0 else None]
+    agreed: Path | None = broadcast_object_list(found)[0]
+    return agreed
+
+
+def load(task: Task[Settings], prepared: Prepared[Settings]) -> Loaded:
+    """Load the model, and compute the vision features that are not kept yet."""
+    settings, device = prepared.settings, prepared.arguments.device
+    loaded, lora = model.load(prepared.start, settings)
+    pixels = Pixels(prepared.processor.image_processor)
+    kept = None
+    if settings.vision_cache_gb and not prepared.start.trains_vision:
+        limit = int(settings.vision_cache_gb * 2**30)
+        kept = _vision_features(task.features, limit, prepared.arguments, loaded, pixels, prepared.digests)
+        if prepared.start.strategy.divides_weights and not kept.holds(list(prepared.digests)):
+            logger.info(
+                "vision features are computed each time: %s divides the tower, and some are missing",
+                settings.strategy,
+            )
+            kept = None
+    return Loaded(loaded, lora, pixels, kept, loading.use_tree_attention(loaded, device))
+
+
 def _vision_features(
-    settings: Training,
-    layout: Layout,
+    folder: Path,
+    limit: int,
     arguments: TrainingArguments,
-    model,
+    loaded: torch.nn.Module,
     pixels: Pixels,
     digests: Mapping[str, str],
-) -> features.FeatureStore | None:
-    """The features of the images that `digests` names, made where they are missing; None where they cannot be used."""
-    backbone = loading.backbone(model)
+) -> features.FeatureStore:
+    """The features of the images that `digests` names, made where they are missing, up to `limit` bytes."""
+    backbone: Any = loading.backbone(loaded)
     # All processes put the tower together, one of them uses it.
     with strategies.whole(backbone.visual, arguments.device), arguments.main_process_first(local=False):
-        key = features.store_key(backbone, pixels)
-        store = features.FeatureStore(layout.root / "features", key, digests)
+        store = features.FeatureStore(folder, features.store_key(backbone, pixels), digests)
         if arguments.process_index == 0:
-            store.fill(backbone, pixels, list(digests), int(settings.vision_cache_gb * 2**30))
-    if settings.strategy in strategies.SHARDS_WEIGHTS and not store.holds(list(digests)):
-        logger.info(
-            "vision features are computed each time: %s divides the tower, and some are missing",
-            settings.strategy,
-        )
-        return None
+            store.fill(backbone, pixels, list(digests), limit)
     return store
+
+
+def build(
+    task: Task[Settings],
+    prepared: Prepared[Settings],
+    loaded: Loaded,
+    callbacks: Sequence[TrainerCallback],
+) -> PlannedBatches:
+    """The trainer, and a summary of what it is about to do."""
+    settings = prepared.settings
+    of_rows = [prepared.depends_on[name] for name in ("data", "images", "base_model")]
+    of_model = [loaded.pixels.settings(), str(loaded.model.dtype), settings.lora.quantize]
+    set_seed(task.seed)  # a new adapter is the same, however the model was loaded
+    trainer = task.objective.build(
+        Materials(
+            model=loaded.model,
+            arguments=prepared.arguments,
+            dataset=prepared.dataset,
+            schedule=prepared.schedule,
+            processor=prepared.processor,
+            pixels=loaded.pixels,
+            features=loaded.features,
+            one_sequence=loaded.one_sequence,
+            lora=loaded.lora,
+            part_rates=prepared.start.rates,
+            reference_key=files.fingerprint([*of_rows, *of_model]),
+            validates=bool(prepared.held),
+            callbacks=[*callbacks, *early_stopping.callbacks(settings)],
+        )
+    )
+    trainer.remove_callback(PrinterCallback)  # Progress says it
+    if trainer.is_world_process_zero():
+        count = trainer.args.world_size
+        for line in summary.lines(trainer.model, settings, prepared.start, prepared.schedule, count):
+            logger.info(line)
+    return trainer
+
+
+def run(trainer: PlannedBatches, resume_from: Path | None, progress: Progress) -> dict[str, Any]:
+    """Run `trainer` to its end; returns steps, seconds, final loss, curve and the model's size."""
+    set_seed(trainer.args.seed)  # dropout must not depend on what was computed, or read from a cache, before
+    stop = StopOnSignal()
+    trainer.add_callback(stop)
+    with logging_redirect_tqdm(), closing(progress), stop.listening():
+        trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+    points = curve(trainer.state.log_history)
+    seconds, done = progress.seconds, progress.done(trainer.state.global_step)
+    named = list(trainer.model.named_parameters())
+    return {
+        "steps": trainer.state.global_step,
+        "seconds": seconds,
+        "examples_per_second": done.rows / seconds,
+        "image_reuse": done.image_reuse,
+        "final_loss": points[-1]["loss"],
+        "trainable_parameters": sum(parts.size(value) for _, value in named if value.requires_grad),
+        "total_parameters": sum(parts.size(value) for _, value in named),
+        "device": str(trainer.args.device),
+        "precision": "bf16" if trainer.args.bf16 else "fp32",
+        "curve": points,
+        **early_stopping.outcome(trainer.state),
+    }
+
+
+def save(
+    trainer: PlannedBatches, task: Task[Settings], processor: Any, metrics: dict[str, Any]
+) -> dict[str, Any]:
+    """Put the trained model, its processor and metrics.json into place, then remove the checkpoints; returns metrics.
+
+    What was written goes into the fingerprint of `metrics`: other GPUs come to other weights by the same settings.
+    """
+    final = task.unfinished / "final"
+    trainer.save_model(str(final))
+    if not trainer.is_world_process_zero():
+        return metrics
+    # DPO keeps the SFT adapter as a second, frozen one; it is not part of the result.
+    shutil.rmtree(final / "ref", ignore_errors=True)
+    for leftover in ("training_args.bin", "README.md"):
+        (final / leftover).unlink(missing_ok=True)
+    processor.save_pretrained(final)
+    weights = [files.sha256(file) for file in sorted(final.glob("*.safetensors"))]
+    metrics = metrics | {"fingerprint": files.fingerprint([metrics["fingerprint"], weights])}
+    files.write_json(final / "metrics.json", metrics)
+    with files.replacing_folder(task.trained) as temporary:
+        temporary.rmdir()
+        shutil.move(final, temporary)  # checkpoints may lie on another disk
+    shutil.rmtree(task.unfinished)
+    return metrics

@@ -1,33 +1,69 @@
-"""How several processes share a training: what each strategy tells DeepSpeed, FSDP and the trainer."""
+"""How several processes share a training: what each strategy divides, and what DeepSpeed, FSDP and the trainer are told."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 
-SHARDS_WEIGHTS = {"zero3", "zero3_offload", "fsdp"}
+from workflow_scripts.training.engine.sharding import divided_by_zero3
+
+Divided = Literal["weights", "gradients", "optimiser"]
 
 
-def arguments(strategy: str) -> dict:
-    """The entries of TrainingArguments for `strategy`.
+@dataclass(frozen=True)
+class Strategy:
+    """What is divided among the processes, by which library; offloading keeps weights and optimiser off the GPU."""
+
+    library: Literal["torch", "deepspeed", "fsdp"]
+    divides: tuple[Divided, ...] = ()
+    offloads: bool = False
+
+    @property
+    def divides_weights(self) -> bool:
+        return "weights" in self.divides
+
+    @property
+    def is_zero3(self) -> bool:
+        return self.library == "deepspeed" and self.divides_weights
+
+
+EVERYTHING: tuple[Divided, ...] = ("weights", "gradients", "optimiser")
+STRATEGIES = {
+    "ddp": Strategy("torch"),
+    "zero1": Strategy("deepspeed", ("optimiser",)),
+    "zero2": Strategy("deepspeed", ("gradients", "optimiser")),
+    "zero3": Strategy("deepspeed", EVERYTHING),
+    "zero3_offload": Strategy("deepspeed", EVERYTHING, offloads=True),
+    "fsdp": Strategy("fsdp", EVERYTHING),
+}
+
+
+def arguments(name: str) -> dict[str, Any]:
+    """The entries of TrainingArguments for the strategy `name`.
 
     They must exist before the model is loaded: under ZeRO-3 transformers then loads each process's part alone.
     """
-    if strategy == "fsdp":
+    strategy = STRATEGIES[name]
+    if strategy.library == "fsdp":
         return {"fsdp": True, "fsdp_config": {"version": 2, "state_dict_type": "FULL_STATE_DICT"}}
-    if strategy.startswith("zero"):
+    if strategy.library == "deepspeed":
         return {"deepspeed": deepspeed_config(strategy)}
     # A batch without images runs the vision tower all the same, where that trains.
     return {"ddp_find_unused_parameters": False}
 
 
-def deepspeed_config(strategy: str) -> dict:
-    """DeepSpeed's configuration for zero1, zero2, zero3 or zero3_offload; "auto" is filled in by transformers."""
-    name, _, offload = strategy.partition("_")
-    zero: dict = {"stage": int(name.removeprefix("zero")), "overlap_comm": True, "contiguous_gradients": True}
-    if name == "zero3":
+def deepspeed_config(strategy: Strategy) -> dict[str, Any]:
+    """DeepSpeed's configuration; "auto" is filled in by transformers. ZeRO's stage is how many kinds are divided."""
+    zero: dict[str, Any] = {
+        "stage": len(strategy.divides),
+        "overlap_comm": True,
+        "contiguous_gradients": True,
+    }
+    if strategy.is_zero3:
         zero["stage3_gather_16bit_weights_on_model_save"] = True
-    if offload:
+    if strategy.offloads:
         zero |= {f"offload_{part}": {"device": "cpu", "pin_memory": True} for part in ("param", "optimizer")}
     return {
         "train_batch_size": "auto",
@@ -45,7 +81,7 @@ def deepspeed_config(strategy: str) -> dict:
 @contextmanager
 def whole(module: torch.nn.Module, device: torch.device) -> Iterator[None]:
     """`module` with all of its parameters on `device`, for the time of the block; all processes enter together."""
-    if is_partitioned(module):
+    if divided_by_zero3(module):
         import deepspeed
 
         with deepspeed.zero.GatheredParameters(list(module.parameters())):
@@ -55,8 +91,3 @@ def whole(module: torch.nn.Module, device: torch.device) -> Iterator[None]:
         module.to(device)
         yield
         module.to(before)
-
-
-def is_partitioned(module: torch.nn.Module) -> bool:
-    """Whether ZeRO-3 holds a part of the parameters only."""
-    return any(hasattr(parameter, "ds_id") for parameter in module.parameters())

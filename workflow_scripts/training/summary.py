@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -9,48 +10,41 @@ from tqdm import tqdm
 from workflow_scripts.configuration.settings import Training
 from workflow_scripts.models import loading
 from workflow_scripts.training import parts
-from workflow_scripts.training.running import Planned
-
-# What each strategy divides among the processes; offloading keeps weights and the optimiser's state off the GPU.
-DIVIDED = {
-    "ddp": (),
-    "zero1": ("optimiser",),
-    "zero2": ("gradients", "optimiser"),
-    "zero3": ("weights", "gradients", "optimiser"),
-    "zero3_offload": ("weights", "gradients", "optimiser"),
-    "fsdp": ("weights", "gradients", "optimiser"),
-}
+from workflow_scripts.training.data.schedule import Schedule
+from workflow_scripts.training.model import Start
 
 
 def lines(
     model: torch.nn.Module,
     settings: Training,
-    planned: Planned,
-    rates: Mapping[str, float],
-    device: str,
+    start: Start,
+    schedule: Schedule,
     processes: int,
 ) -> list[str]:
-    """The summary of a training of `model`, aligned in two columns; `rates` are those of parts with one of their own."""
+    """The summary of a training of `model`, aligned in two columns."""
     found = [
-        ("device", f"{device}, {_precision(model, settings)}, {settings.strategy}, {processes} process(es)"),
+        (
+            "device",
+            f"{start.device}, {_precision(model, start.dtype)}, {settings.strategy}, {processes} process(es)",
+        ),
         *[("parameters" if not number else "", text) for number, text in enumerate(_parameters(model))],
         *_adapters(model),
-        ("rates", _rates(settings, rates)),
-        *_batches(planned, settings, processes),
-        ("memory", _memory_line(memory(model, settings, planned, processes))),
+        ("rates", _rates(settings, start.rates)),
+        *_batches(schedule, settings, processes),
+        ("memory", _memory_line(memory(model, settings, start, schedule, processes))),
     ]
     return [f"{name:<12}{text}" for name, text in found]
 
 
-def _precision(model: torch.nn.Module, settings: Training) -> str:
-    _, dtype = loading.device_and_dtype(settings.gpus, settings.precision)
+def _precision(model: torch.nn.Module, dtype: torch.dtype) -> str:
     name = {torch.bfloat16: "bf16", torch.float32: "fp32"}[dtype]
     return f"{name}, frozen text layers in 4 bits" if getattr(model, "is_loaded_in_4bit", False) else name
 
 
 def parameters(model: torch.nn.Module) -> dict[str, tuple[int, int]]:
     """(all, trained) parameters of the language model, the merger, the vision tower, and the adapters on them."""
-    total, trained = Counter(), Counter()
+    total: Counter[str] = Counter()
+    trained: Counter[str] = Counter()
     for name, parameter in model.named_parameters():
         part = "adapter" if parts.is_adapter(name) else parts.part(name)
         total[part] += parts.size(parameter)
@@ -65,9 +59,9 @@ def _parameters(model: torch.nn.Module) -> list[str]:
     ]
 
 
-def adapter_targets(model: torch.nn.Module) -> dict[str, Counter]:
+def adapter_targets(model: torch.nn.Module) -> dict[str, Counter[str]]:
     """How many modules of each projection carry a trainable adapter, by part of the model."""
-    found = {part: Counter() for part in parts.PARTS}
+    found: dict[str, Counter[str]] = {part: Counter() for part in parts.PARTS}
     for name, parameter in model.named_parameters():
         if ".lora_A." in name and parameter.requires_grad:
             module = name.split(".lora_A.")[0].replace(".base_layer", "")
@@ -87,16 +81,16 @@ def _rates(settings: Training, rates: Mapping[str, float]) -> str:
     return ", ".join(f"{part} {rate:.1e}".strip() for part, rate in rates.items())
 
 
-def _batches(planned: Planned, settings: Training, processes: int) -> list[tuple[str, str]]:
-    steps = len(planned.loads)
-    sizes = [load.rows for load in planned.loads]
-    run = sum(planned.loads[1:], planned.loads[0])
+def _batches(schedule: Schedule, settings: Training, processes: int) -> list[tuple[str, str]]:
+    steps = len(schedule.loads)
+    sizes = [load.rows for load in schedule.loads]
+    run = sum(schedule.loads[1:], schedule.loads[0])
     return [
-        ("training", f"{planned.rows:,} rows, {settings.epochs:g} epoch(s), {steps:,} steps"),
+        ("training", f"{schedule.rows:,} rows, {settings.epochs:g} epoch(s), {steps:,} steps"),
         (
             "batch",
             f"{run.rows / steps:.1f} rows a step ({min(sizes)} to {max(sizes)}), "
-            f"in {planned.accumulation} pass(es) of {processes} process(es)",
+            f"in {schedule.accumulation} pass(es) of {processes} process(es)",
         ),
         (
             "tokens",
@@ -106,7 +100,9 @@ def _batches(planned: Planned, settings: Training, processes: int) -> list[tuple
     ]
 
 
-def memory(model: torch.nn.Module, settings: Training, planned: Planned, processes: int) -> dict[str, float]:
+def memory(
+    model: torch.nn.Module, settings: Training, start: Start, schedule: Schedule, processes: int
+) -> dict[str, float]:
     """Bytes that a process needs, by kind: an estimate, to which CUDA's own and fragmentation come.
 
     Gradients are as large as what trains, AdamW's two moments twice that; DeepSpeed trains in 16 bits, with a copy of
@@ -116,24 +112,27 @@ def memory(model: torch.nn.Module, settings: Training, planned: Planned, process
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     gradients = sum(parts.size(parameter) * parameter.element_size() for parameter in trained)
-    needed = {
+    needed: dict[str, float] = {
         "weights": sum(_bytes(parameter) for parameter in model.parameters()),
         "gradients": gradients,
         "optimiser": 2 * gradients,
     }
-    _, dtype = loading.device_and_dtype(settings.gpus, settings.precision)
-    if settings.strategy.startswith("zero") and dtype == torch.bfloat16:
+    strategy = start.strategy
+    if strategy.library == "deepspeed" and start.dtype == torch.bfloat16:
         numbers = sum(map(parts.size, trained))
         needed = {
             "weights": sum(min(_bytes(value), 2 * parts.size(value)) for value in model.parameters()),
             "gradients": 2 * numbers,
             "optimiser": 12 * numbers,
         }
-    for kind in DIVIDED[settings.strategy]:
+    for kind in strategy.divides:
         needed[kind] /= processes
-    if settings.strategy == "zero3_offload":
+    if strategy.offloads:
         needed |= {"weights": 0, "optimiser": 0}
-    return {**needed, "activations": _activations(model, settings, planned)}
+    return {
+        **needed,
+        "activations": _activations(model, settings.gradient_checkpointing, start.dtype, schedule),
+    }
 
 
 def _bytes(parameter: torch.nn.Parameter) -> int:
@@ -142,23 +141,21 @@ def _bytes(parameter: torch.nn.Parameter) -> int:
     return (parameter.numel() if packed else parts.size(parameter)) * parameter.element_size()
 
 
-def _activations(model: torch.nn.Module, settings: Training, planned: Planned) -> float:
-    backbone = loading.backbone(model)
+def _activations(
+    model: torch.nn.Module, checkpointing: bool, dtype: torch.dtype, schedule: Schedule
+) -> float:
+    backbone: Any = loading.backbone(model)
     config = backbone.config
     text, vision = config.text_config, config.vision_config
-    stacks = [(planned.peak.tokens, text.hidden_size, text.num_hidden_layers)]
+    stacks = [(schedule.peak.tokens, text.hidden_size, text.num_hidden_layers)]
     if any(parameter.requires_grad for parameter in backbone.visual.parameters()):
-        patches = planned.peak.image_tokens * vision.spatial_merge_size**2
+        patches = schedule.peak.image_tokens * vision.spatial_merge_size**2
         stacks.append((patches, vision.hidden_size, vision.depth))
-    _, dtype = loading.device_and_dtype(settings.gpus, settings.precision)
-    return (
-        sum(
-            tokens * hidden * (2 * layers + 34 if settings.gradient_checkpointing else 34 * layers)
-            for tokens, hidden, layers in stacks
-        )
-        * dtype.itemsize
-        / 2
+    values: int = sum(
+        tokens * hidden * (2 * layers + 34 if checkpointing else 34 * layers)
+        for tokens, hidden, layers in stacks
     )
+    return values * dtype.itemsize / 2
 
 
 def _memory_line(needed: dict[str, float]) -> str:

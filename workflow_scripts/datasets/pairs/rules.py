@@ -1,14 +1,19 @@
-"""Wrong answers for preference pairs, made by rules, and the choice among all pairs."""
+"""Wrong answers for preference pairs, made by rules, and the choice among all pairs.
+
+To add a rule: its name in RuleName, a function, and its row in RULES.
+"""
 
 import random
 import re
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 from workflow_scripts.datasets.records import MadePreference, Record, last_turn
 
 OWN_ANSWER = "own_answer"
+RuleName = Literal["polarity", "swap", "other_image"]
 TRIES = 8  # answers drawn before a question is given up
 
 # Yes and no in one wording; a word that stands twice turns into its first partner.
@@ -63,7 +68,7 @@ _EDGES = {
 
 @dataclass(frozen=True)
 class Pair:
-    """A record whose answer is preferred to `rejected`; `origin` is own_answer, polarity, swap or other_image."""
+    """A record whose answer is preferred to `rejected`; `origin` is own_answer or one of RULES."""
 
     record: Record
     rejected: str
@@ -73,7 +78,7 @@ class Pair:
 def rule_pairs(
     records: list[Record],
     answers: "Answers",
-    rules: Sequence[str],
+    rules: Sequence[RuleName],
     seed: int,
     agree: Callable[[str, str], bool],
 ) -> Iterator[Pair]:
@@ -81,19 +86,11 @@ def rule_pairs(
 
     A wrong answer that may `agree` with any of the `answers` to the same question about the same image is left out.
     """
-    makers: dict[str, Callable[[Record, random.Random], Iterable[str]]] = {
-        "polarity": _opposite_polarity,
-        "swap": _swapped,
-        "other_image": answers.elsewhere,
-    }
     for record in records:
         right = answers.here(record)
         for rule in rules:
             draw = random.Random(f"{seed}-{record['id']}-{rule}")
-            candidates = list(makers[rule](record, draw))
-            if rule == "swap" and not candidates:
-                candidates = list(answers.of_other_organs(record, draw))
-            for answer in candidates:
+            for answer in list(RULES[rule].wrong_answers(record, answers, draw)):
                 if not any(agree(answer, known) for known in right):
                     yield Pair(record, answer, rule)
                     break
@@ -102,14 +99,19 @@ def rule_pairs(
 # The rules
 
 
-def _opposite_polarity(record: Record, draw: random.Random) -> Iterator[str]:
+def _opposite_polarity(record: Record, answers: "Answers", draw: random.Random) -> Iterator[str]:
     """A bare yes as the no of the same wording, and the reverse."""
     before, word, after = _bare(record["answer"])
     if word.casefold() in _COUNTERPART:
         yield before + _in_case_of(word, _COUNTERPART[word.casefold()]) + after
 
 
-def _swapped(record: Record, draw: random.Random) -> Iterator[str]:
+def _swapped(record: Record, answers: "Answers", draw: random.Random) -> list[str]:
+    """The answer with its terms swapped or, where it has none, answers about other organs."""
+    return list(_other_terms(record, draw)) or answers.of_other_organs(record, draw)
+
+
+def _other_terms(record: Record, draw: random.Random) -> Iterator[str]:
     """The answer with one side changed or, where it names none, another modality, plane, organ or region."""
     answer = record["answer"]
     sides = list(_SIDE.finditer(answer))
@@ -150,6 +152,25 @@ def _bare(answer: str) -> tuple[str, str, str]:
     return match[1], match[2], match[3]
 
 
+def _of_another_image(record: Record, answers: "Answers", draw: random.Random) -> list[str]:
+    """Answers to the same question about other images."""
+    return answers.elsewhere(record, draw)
+
+
+class Rule(NamedTuple):
+    """`wrong_answers` to a record are tried in their order; `meaning` is what config.yaml says of the rule."""
+
+    meaning: str
+    wrong_answers: Callable[[Record, "Answers", random.Random], Iterable[str]]
+
+
+RULES: dict[RuleName, Rule] = {
+    "polarity": Rule("yes/no flipped", _opposite_polarity),
+    "swap": Rule("side, organ or modality swapped", _swapped),
+    "other_image": Rule("the same question's answer on another image", _of_another_image),
+}
+
+
 class Answers:
     """What the records answer: to a question about an image, to a question anywhere, to a type of question."""
 
@@ -171,6 +192,7 @@ class Answers:
         return self._here[self._place(record)]
 
     def elsewhere(self, record: Record, draw: random.Random) -> list[str]:
+        """Answers to the record's question, about any image."""
         return _few(self._everywhere[self._question(record)], draw)
 
     def of_other_organs(self, record: Record, draw: random.Random) -> list[str]:

@@ -9,10 +9,13 @@ from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from workflow_scripts.datasets.readers.tables import FieldName
 from workflow_scripts.datasets.records import Example
+
+Name = Literal["slake", "rad", "pathvqa", "custom"]  # each a module of this folder with `read`
+NAMES: tuple[Name, ...] = get_args(Name)
 
 
 def _read(name: str, root: Path, **options: Any) -> Iterator[Example]:
@@ -20,9 +23,7 @@ def _read(name: str, root: Path, **options: Any) -> Iterator[Example]:
     return examples
 
 
-READERS: dict[str, Callable[..., Iterator[Example]]] = {
-    name: partial(_read, name) for name in ("slake", "rad", "pathvqa", "custom")
-}
+READERS: dict[str, Callable[..., Iterator[Example]]] = {name: partial(_read, name) for name in NAMES}
 
 
 def read(reader: str, root: Path, source: str, columns: Mapping[FieldName, str]) -> Iterator[Example]:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -14,6 +15,7 @@ from tqdm import tqdm
 
 from workflow_scripts.base import files
 from workflow_scripts.models.pixels import Pixels
+from workflow_scripts.training.engine.forward import Backbone
 
 logger = logging.getLogger(__name__)
 
@@ -31,12 +33,12 @@ class FeatureStore:
         self.folder = folder / key
         self._digests = dict(digests)
         self._shards: dict[str, str] = {}
-        self._opened: dict[str, object] = {}
+        self._opened: dict[str, Any] = {}
         for shard in self.folder.glob("*.safetensors"):  # what other runs are writing has another name
             with safe_open(shard, "pt") as opened:
                 self._note(shard.name, opened.keys())
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_opened": {}}
 
     def read(self, images: Sequence[str]) -> list[tuple[torch.Tensor, torch.Tensor]] | None:
@@ -60,7 +62,7 @@ class FeatureStore:
         return self._digests[image]
 
     @torch.no_grad()
-    def fill(self, backbone: torch.nn.Module, pixels: Pixels, images: Sequence[str], limit: int) -> None:
+    def fill(self, backbone: Backbone, pixels: Pixels, images: Sequence[str], limit: int) -> None:
         """Compute and keep what is missing of `images`, until the features of all towers take `limit` bytes."""
         missing = {self._digest(image): image for image in dict.fromkeys(images)}
         missing = {digest: image for digest, image in missing.items() if digest not in self._shards}
@@ -107,7 +109,7 @@ class FeatureStore:
         self._shards |= {name: shard for name in names if not name.endswith(".grid")}
 
 
-def store_key(backbone: torch.nn.Module, pixels: Pixels) -> str:
+def store_key(backbone: Backbone, pixels: Pixels) -> str:
     """What features depend on besides the image: the tower and its weights with their type, and how pixels are made."""
     made = {"pixels": pixels.settings(), "tower": backbone.visual.config.to_dict()}
     digest = hashlib.sha256(json.dumps(made, sort_keys=True, default=str).encode())

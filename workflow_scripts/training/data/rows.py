@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset
 
@@ -17,7 +18,7 @@ def sft_rows(path: Path, dialogue: Dialogue) -> Dataset:
     return _dataset(path, _sft_rows(path, dialogue))
 
 
-def _sft_rows(path: Path, dialogue: Dialogue) -> Iterator[dict]:
+def _sft_rows(path: Path, dialogue: Dialogue) -> Iterator[dict[str, Any]]:
     for record in files.read_jsonl(path):
         for turn in dialogue.turns(record):
             yield {
@@ -33,7 +34,7 @@ def preference_rows(path: Path, dialogue: Dialogue) -> Dataset:
     return _dataset(path, _preference_rows(path, dialogue))
 
 
-def _preference_rows(path: Path, dialogue: Dialogue) -> Iterator[dict]:
+def _preference_rows(path: Path, dialogue: Dialogue) -> Iterator[dict[str, Any]]:
     for record in files.read_jsonl(path):
         messages = record["messages"]
         yield {
@@ -70,7 +71,7 @@ def costs(dataset: Dataset, dialogue: Dialogue, max_tokens: int) -> list[Row]:
     return found
 
 
-def _dataset(path: Path, rows: Iterator[dict]) -> Dataset:
+def _dataset(path: Path, rows: Iterator[dict[str, Any]]) -> Dataset:
     listed = list(rows)
     if not listed:
         raise UserError(f"{path}: no rows to train on")

@@ -6,7 +6,7 @@ from torch.nn.attention.flex_attention import BlockMask
 FLEX_BLOCK = 128  # flex attention works in blocks of this many tokens
 
 
-def attention_mask(ends: torch.Tensor, implementation: str):
+def attention_mask(ends: torch.Tensor, implementation: str) -> torch.Tensor | BlockMask:
     """Which token sees which: q sees k where k <= q < ends[k]; `ends` is [sequences, length].
 
     A boolean [sequences, 1, length, length] for sdpa, a BlockMask for flex attention, which takes a length of whole
@@ -22,13 +22,13 @@ def attention_mask(ends: torch.Tensor, implementation: str):
 def _block_mask(ends: torch.Tensor) -> BlockMask:
     """Made from the ends within each block: PyTorch's `create_block_mask` asks for every pair of tokens."""
 
-    def sees(batch, head, query, key):
+    def sees(batch: torch.Tensor, head: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
         return (key <= query) & (query < ends[batch, key])
 
     length = ends.shape[1]
     first = torch.arange(0, length, FLEX_BLOCK, device=ends.device)  # tokens of the blocks
     query, key = first[:, None], first[None, :]
-    blocks = ends.unflatten(1, (-1, FLEX_BLOCK))
+    blocks = ends.view(len(ends), -1, FLEX_BLOCK)  # [sequences, blocks, tokens]
     some = (key <= query) & (query < blocks.amax(-1)[:, None])
     every = (key < query) & (query + FLEX_BLOCK <= blocks.amin(-1)[:, None])
     return BlockMask.from_kv_blocks(

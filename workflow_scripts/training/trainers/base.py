@@ -3,104 +3,161 @@
 import math
 import signal
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from itertools import chain
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from datasets import Dataset
 from peft import PeftModel
 from torch.utils.data import DataLoader
+from transformers import Trainer
 from transformers.trainer_utils import rotate_checkpoints
 
 from workflow_scripts.base.errors import STOPPING, UserError
 from workflow_scripts.training import checkpoints, memory, parts
 
 
-class PlannedBatches:
+class NumberedRows(torch.utils.data.Dataset[tuple[int, dict[str, Any]]]):
+    """The rows of `dataset`, each with its number."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, number: int) -> tuple[int, dict[str, Any]]:
+        return number, self.dataset[number]
+
+
+@dataclass(frozen=True)
+class NumberedBatches:
+    """Batches by `collate` whose tree carries the numbers of their rows."""
+
+    collate: Callable[[list[dict[str, Any]]], dict[str, Any]]
+
+    def __call__(self, rows: list[tuple[int, dict[str, Any]]]) -> dict[str, Any]:
+        batch = self.collate([row for _, row in rows])
+        batch["tree"]["rows"] = [number for number, _ in rows]
+        return batch
+
+
+def rows_of(batch: Mapping[str, Any]) -> list[int]:
+    """The numbers of the rows that `batch` holds."""
+    rows: list[int] = batch["tree"]["rows"]
+    return rows
+
+
+def keep_in_fp32(model: torch.nn.Module) -> None:
+    """Hold what trains of `model` in fp32: bf16 loses most steps of a small learning rate.
+
+    TRL 1.16 rounds the adapters of a model in 4 bits to bf16. DeepSpeed keeps copies in fp32 of its own.
+    """
+    for parameter in model.parameters():
+        if parameter.requires_grad and parameter.dtype == torch.bfloat16:
+            parameter.data = parameter.data.float()
+
+
+class PlannedBatches(Trainer):
     """A trainer whose batches are planned beforehand: this process's lists of row numbers, for the whole run.
 
     `validation` are those of a validation. It stops at a loss that is not finite, names the batch that did not fit
     into memory, and its checkpoints are known to be whole.
     """
 
+    model: Any  # Trainer lets these be None until it is built
+    train_dataset: Any
+
     def __init__(
-        self, *args, planned: list[list[int]], validation: Sequence[list[int]] = (), **kwargs
+        self, *args: Any, planned: list[list[int]], validation: Sequence[list[int]] = (), **kwargs: Any
     ) -> None:
         self.planned, self.validation = planned, validation
-        self._of_step: list[list[int]] = []
+        self._rows_of_step: list[int] = []
         super().__init__(*args, **kwargs)
+        if isinstance(self.model, PeftModel) and not self.is_deepspeed_enabled:
+            keep_in_fp32(self.model)
 
-    def get_train_dataloader(self) -> DataLoader:
+    def get_train_dataloader(self) -> DataLoader[Any]:
         """The planned batches in their order; skipping some on resumption decodes nothing."""
         return self.loader(self.train_dataset, self.planned)
 
-    def get_eval_dataloader(self, eval_dataset: Dataset | None = None) -> DataLoader:
+    def get_eval_dataloader(self, eval_dataset: Dataset | None = None) -> DataLoader[Any]:
         """The batches of a validation, whose rows lie in the same dataset as those that are trained on."""
-        self._to_validate = iter(self.validation)
         return self.loader(self.train_dataset, self.validation)
 
-    def loader(self, dataset: Dataset, batches: Sequence[list[int]]) -> DataLoader:
+    def loader(self, dataset: Dataset, batches: Sequence[list[int]]) -> DataLoader[Any]:
         """`dataset` in `batches`, made in workers where there are any."""
         return DataLoader(
-            dataset,
+            NumberedRows(dataset),
             batch_sampler=batches,
-            collate_fn=self.data_collator,
+            collate_fn=NumberedBatches(self.data_collator),
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory,
             worker_init_fn=_outlive_signals,
         )
 
-    def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device):
-        first = self.state.global_step * self.args.gradient_accumulation_steps
-        self._of_step = self.planned[first : first + num_batches]
-        self._to_come = iter(self._of_step)
-        return super().get_batch_samples(epoch_iterator, num_batches, device)
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[dict[str, Any]], num_batches: int, device: torch.device
+    ) -> tuple[list[dict[str, Any]], torch.Tensor | int | None]:
+        """The batches of an optimiser step, whose rows are noted for error messages."""
+        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self._rows_of_step = [row for batch in batches for row in rows_of(batch)]
+        return batches, items
 
-    def training_step(self, *args, **kwargs) -> torch.Tensor:
+    def training_step(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> torch.Tensor:
         """One forward and backward pass; a loss that is not finite is a UserError before it reaches the weights."""
-        batch, step = next(self._to_come), self.state.global_step + 1
-        with memory.of_batch(batch, step):
-            loss = super().training_step(*args, **kwargs)
+        rows, step = rows_of(inputs), self.state.global_step + 1
+        with memory.of_batch(rows, step):
+            loss = super().training_step(model, inputs, num_items_in_batch)
         if not torch.isfinite(loss):
-            raise self._not_finite(f"the loss is {float(loss)}", step, batch)
+            raise self._not_finite(f"the loss is {float(loss)}", step, rows)
         return loss
 
-    def prediction_step(self, *args, **kwargs) -> tuple:
+    def prediction_step(
+        self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
         """One forward pass of a validation."""
-        with memory.of_batch(next(self._to_validate), self.state.global_step):
-            return super().prediction_step(*args, **kwargs)
+        with memory.of_batch(rows_of(inputs), self.state.global_step):
+            return super().prediction_step(model, inputs, *args, **kwargs)
 
-    def _get_grad_norm(self, model, grad_norm=None):
+    def _get_grad_norm(self, model: torch.nn.Module, grad_norm: float | None = None) -> float | None:
         """A finite loss may have a gradient that is not; the optimiser's step comes after, or a checkpoint at least."""
-        norm = super()._get_grad_norm(model, grad_norm)
+        norm: float | None = super()._get_grad_norm(model, grad_norm)  # type: ignore[no-untyped-call]
         if norm is not None and not math.isfinite(norm):
-            rows = list(chain(*self._of_step))
-            raise self._not_finite(f"the gradient's norm is {float(norm)}", self.state.global_step + 1, rows)
+            step = self.state.global_step + 1
+            raise self._not_finite(f"the gradient's norm is {float(norm)}", step, self._rows_of_step)
         return norm
 
-    def _save_checkpoint(self, model, trial) -> None:
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         """Save and seal a checkpoint, and only then remove those that it takes the place of."""
         trained = (parameter for parameter in self.model.parameters() if parameter.requires_grad)
         if not all(parameter.isfinite().all() for parameter in trained):
-            rows = list(chain(*self._of_step))
-            raise self._not_finite("weights are not finite", self.state.global_step, rows)
+            raise self._not_finite("weights are not finite", self.state.global_step, self._rows_of_step)
         super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()  # every process has written its random state
         if self.args.should_save:
-            checkpoints.seal(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
-            rotate_checkpoints(self.args.output_dir, checkpoints.KEPT, self.state.best_model_checkpoint)
+            checkpoints.seal(self._folder / f"checkpoint-{self.state.global_step}")
+            rotate_checkpoints(str(self._folder), checkpoints.KEPT, self.state.best_model_checkpoint)
         self.accelerator.wait_for_everyone()
 
     def _not_finite(self, what: str, step: int, rows: list[int]) -> UserError:
-        kept = checkpoints.newest(Path(self.args.output_dir))
+        kept = checkpoints.newest(self._folder)
         return UserError(
             f"{what} at step {step}, in the rows {', '.join(self.train_dataset[rows]['id'])}; the last good checkpoint "
             f"is {kept or 'none yet'}; look at these rows, lower the learning rate, or train in fp32 (precision)"
         )
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
+    def _load_from_checkpoint(
+        self, resume_from_checkpoint: str, model: torch.nn.Module | None = None
+    ) -> None:
         if self._is_whole_model:
             self._load_whole(resume_from_checkpoint)
         else:
@@ -116,7 +173,11 @@ class PlannedBatches:
     def _is_whole_model(self) -> bool:
         return not (isinstance(self.model, PeftModel) or self.is_fsdp_enabled or self.is_deepspeed_enabled)
 
-    def _load_whole(self, checkpoint: str) -> None:
+    @property
+    def _folder(self) -> Path:
+        return Path(str(self.args.output_dir))
+
+    def _load_whole(self, checkpoint: str | None) -> None:
         """transformers 5.23 saves whole models in the hub's layout but loads them as if it were the model's own.
 
         The experts of an MoE would stay as they were.
@@ -131,14 +192,18 @@ def _outlive_signals(worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-class PartRates:
+class PartRates(Trainer):
     """A trainer with learning rates of their own for some of `parts.PARTS`; the rest has the main one."""
 
-    def __init__(self, *args, part_rates: Mapping[str, float] = MappingProxyType({}), **kwargs) -> None:
+    model: Any
+
+    def __init__(
+        self, *args: Any, part_rates: Mapping[str, float] = MappingProxyType({}), **kwargs: Any
+    ) -> None:
         self.part_rates = part_rates
         super().__init__(*args, **kwargs)
 
-    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The optimiser that Trainer makes, over `parameter_groups`."""
         model = self.model if model is None else model
         if self.optimizer is None and self.part_rates:
@@ -152,12 +217,12 @@ class PartRates:
 
 def parameter_groups(
     model: torch.nn.Module, decayed: Collection[str], weight_decay: float, rates: Mapping[str, float]
-) -> list[dict]:
+) -> list[dict[str, Any]]:
     """The trainable parameters by part, those whose names are in `decayed` apart; language model first.
 
     The trainer logs the rate of the first group. A part that is not in `rates` has the optimiser's.
     """
-    members: dict[tuple[str, bool], list] = defaultdict(list)
+    members: dict[tuple[str, bool], list[torch.nn.Parameter]] = defaultdict(list)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             members[parts.part(name), name in decayed].append(parameter)

@@ -1,21 +1,28 @@
 """Direct preference optimisation: TRL's DPOTrainer over trees of pairs."""
 
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate.utils import gather_object
 from datasets import Dataset, concatenate_datasets
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
-from trl import DPOTrainer
+from trl import DPOConfig, DPOTrainer
 from trl.models import prepare_deepspeed
 
 from workflow_scripts.base import files
+from workflow_scripts.configuration.settings import Dpo
 from workflow_scripts.models import loading
-from workflow_scripts.training import memory
-from workflow_scripts.training.data.collators import REFERENCE_COLUMNS
+from workflow_scripts.training import arguments, memory
+from workflow_scripts.training.data import rows
+from workflow_scripts.training.data.collators import REFERENCE_COLUMNS, PreferenceCollator
+from workflow_scripts.training.data.schedule import Schedule
 from workflow_scripts.training.engine.forward import share_prefixes
-from workflow_scripts.training.trainers.base import PartRates, PlannedBatches
+from workflow_scripts.training.model import Start
+from workflow_scripts.training.trainers.base import PartRates, PlannedBatches, rows_of
+from workflow_scripts.training.trainers.objective import Materials, Objective
 
 
 class SharedPrefixDPOTrainer(PlannedBatches, PartRates, DPOTrainer):
@@ -25,13 +32,19 @@ class SharedPrefixDPOTrainer(PlannedBatches, PartRates, DPOTrainer):
     not there, one pass of the untrained policy makes it; `passes` are this process's batches of that pass.
     """
 
-    def __init__(self, *args, reference: Path, passes: list[list[int]], **kwargs) -> None:
+    def __init__(self, *args: Any, reference: Path, passes: list[list[int]], **kwargs: Any) -> None:
         self.reference, self.passes = reference, passes
         super().__init__(*args, **kwargs)
 
-    def _prepare_dataset(self, dataset: Dataset, *args) -> Dataset:
+    def _prepare_dataset(self, dataset: Dataset, *args: Any) -> Dataset:
         """The rows are tokens already; TRL would look for texts."""
         return dataset
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Under DeepSpeed the trainer rounds every number to the model's type; the reference's stay as they were kept."""
+        kept = {name: inputs[name].to(self.args.device) for name in REFERENCE_COLUMNS if name in inputs}
+        prepared: dict[str, Any] = super()._prepare_inputs(inputs)
+        return prepared | kept
 
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
         """TRL's own pass goes pair by pair and keeps nothing for the next run."""
@@ -50,12 +63,14 @@ class SharedPrefixDPOTrainer(PlannedBatches, PartRates, DPOTrainer):
             model.to(self.accelerator.device)  # FSDP takes it there only when training starts
         if self.is_deepspeed_enabled:
             model = self._precompute_engine = prepare_deepspeed(self.model, self.accelerator)
-        found = []
-        bar = tqdm(self.passes, unit="batch", desc="reference", disable=None, leave=False)
-        for rows, batch in zip(bar, self.loader(dataset, self.passes), strict=True):
-            with memory.of_batch(rows, step=0):
-                sides = self.compute_ref_log_probs(model, self._prepare_inputs(batch))
-            found += zip(rows, *(side.tolist() for side in sides), strict=True)
+        found: list[tuple[int, float, float]] = []
+        bar = tqdm(total=len(self.passes), unit="batch", desc="reference", disable=None, leave=False)
+        for batch in self.loader(dataset, self.passes):
+            with memory.of_batch(rows_of(batch), step=0):
+                inputs = self._prepare_inputs(batch)
+                sides = self.compute_ref_log_probs(model, inputs)  # type: ignore[no-untyped-call]
+            bar.update()
+            found += zip(rows_of(batch), *(side.tolist() for side in sides), strict=True)
         found = gather_object(found)
         if self.accelerator.is_main_process:
             # A pair that filled up the last step of several ranks was seen twice.
@@ -64,3 +79,39 @@ class SharedPrefixDPOTrainer(PlannedBatches, PartRates, DPOTrainer):
             values = dict(zip(REFERENCE_COLUMNS, map(torch.tensor, sides), strict=True))
             with files.replacing(self.reference) as temporary:
                 save_file(values, temporary)
+
+
+def objective(references: Path) -> Objective[Dpo]:
+    """What DPO does by itself; the reference's log-probabilities are kept in the folder `references`."""
+    return Objective("dpo", True, rows.preference_rows, _arguments, partial(build, references))
+
+
+def _arguments(settings: Dpo, start: Start, folder: Path, seed: int, schedule: Schedule) -> DPOConfig:
+    return DPOConfig(
+        **arguments.shared(settings, start, folder, seed, schedule),
+        beta=settings.beta,
+        loss_type=list(settings.loss),
+        loss_weights=list(settings.loss.values()),
+        precompute_ref_log_probs=True,
+    )
+
+
+def build(references: Path, made_of: Materials) -> SharedPrefixDPOTrainer:
+    """The trainer that is `made_of` these."""
+    return SharedPrefixDPOTrainer(
+        model=made_of.model,
+        args=made_of.arguments,
+        data_collator=PreferenceCollator(
+            made_of.processor, made_of.pixels, made_of.features, made_of.one_sequence
+        ),
+        train_dataset=made_of.dataset,
+        eval_dataset=made_of.dataset if made_of.validates else None,  # the schedule chooses the rows
+        processing_class=made_of.processor,
+        peft_config=made_of.lora,
+        callbacks=made_of.callbacks,
+        planned=made_of.schedule.mine,
+        validation=made_of.schedule.validation,
+        part_rates=made_of.part_rates,
+        reference=references / f"{made_of.reference_key}.safetensors",
+        passes=made_of.schedule.single_pass,
+    )

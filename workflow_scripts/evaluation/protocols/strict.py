@@ -7,58 +7,15 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal, TypedDict
 
 from workflow_scripts.datasets import terminology
 from workflow_scripts.datasets.polarity import NO, YES
 from workflow_scripts.datasets.terminology import Terminology
 from workflow_scripts.datasets.tokens import tokens
+from workflow_scripts.evaluation.predictions import Metrics, ScoredRow
 
-PROTOCOL = "strict"
-
-
-class ScoredRow(TypedDict):
-    """What scoring needs of a prediction; `answer` is None when unreadable, `answer_type` open or closed."""
-
-    gold: str
-    answer: str | None
-    answer_type: str
-    truncated: bool
-    source: str
-    language: str
-
-
-class Prediction(ScoredRow):
-    """What a model answered at a stage to a question; `image` is relative to where the row is kept, or ""."""
-
-    id: str
-    image_id: str
-    question: str
-    stage: str
-    text: str
-    image: str
-
-
-class Metrics(TypedDict):
-    """The protocol's numbers: shares of 0..1, None where a group is empty."""
-
-    n: int
-    accuracy: float | None
-    accuracy_terms: float | None
-    closed_accuracy: float | None
-    open_exact_match: float | None
-    open_token_f1: float | None
-    open_token_recall: float | None
-    unreadable: float | None
-    truncated: float | None
-
-
-class Breakdown(TypedDict):
-    """The numbers over all rows, by source and by language."""
-
-    overall: Metrics
-    test_sets: dict[str, Metrics]
-    languages: dict[str, Metrics]
+NAME = "strict"
+DEFINITION = "a closed yes/no question by polarity, everything else by exact match after normalisation"
 
 
 _BARE = {tuple(tokens(word)): kind for kind, words in (("yes", YES), ("no", NO)) for word in words}
@@ -191,20 +148,3 @@ def _same_terms(row: ScoredRow, terms: Terminology) -> bool:
 
 def _mean(value: Callable[[ScoredRow], float], rows: Sequence[ScoredRow]) -> float | None:
     return sum(map(value, rows)) / len(rows) if rows else None
-
-
-def breakdown(rows: Iterable[ScoredRow], terms: Terminology | None = None) -> Breakdown:
-    """`metrics` over all rows ("overall"), by source ("test_sets") and by language ("languages")."""
-    rows = list(rows)
-    return {
-        "overall": metrics(rows, terms),
-        "test_sets": _by("source", rows, terms),
-        "languages": _by("language", rows, terms),
-    }
-
-
-def _by(
-    key: Literal["source", "language"], rows: Sequence[ScoredRow], terms: Terminology | None
-) -> dict[str, Metrics]:
-    names = sorted({row[key] for row in rows})
-    return {name: metrics((row for row in rows if row[key] == name), terms) for name in names}

@@ -1,0 +1,56 @@
+"""What sft and dpo have in common: from the configuration to a training task, and its record."""
+
+from pathlib import Path
+from typing import Any
+
+from workflow_scripts import tracking
+from workflow_scripts.base.paths import Layout, Run
+from workflow_scripts.configuration import dependencies
+from workflow_scripts.configuration.settings import Config
+from workflow_scripts.training import run as training
+from workflow_scripts.training.memory import Settings
+from workflow_scripts.training.run import Task
+from workflow_scripts.training.trainers.objective import Objective
+
+
+def task(
+    settings: Config,
+    layout: Layout,
+    run: Run,
+    objective: Objective[Settings],
+    own: Settings,
+    base_model: Path,
+    data: Path,
+    validation_data: Path | None = None,
+) -> Task[Settings]:
+    """The training of `run` by the stage's `own` settings; what the rest of the configuration means for it."""
+    name, side = objective.name, settings.data.max_image_side
+    return Task(
+        objective=objective,
+        settings=own,
+        # What else is set about the data acts through them.
+        recipe=dependencies.stage_settings(settings, name) | {"data": {"max_image_side": side}},
+        run=str(run),
+        model_version=run.model_version,
+        mode=run.mode,
+        seed=settings.seed,
+        max_image_side=side,
+        max_tokens=settings.data.max_tokens,
+        base_model=base_model,
+        data=data,
+        validation_data=validation_data,
+        trained=layout.trained(name, run),
+        unfinished=layout.checkpoints(name, run),
+        features=layout.features(),
+    )
+
+
+def train(settings: Config, layout: Layout, run: Run, task: Task[Settings]) -> dict[str, Any]:
+    """Train, recorded by the trackers; returns the metrics."""
+    name = task.objective.name
+    parameters = dependencies.stage_settings(settings, name)
+    with tracking.stage(settings, layout, run, name, parameters) as record:
+        metrics = training.train(task, record.callbacks())
+        record.metrics({key: value for key, value in metrics.items() if key != "curve"})
+        record.artifact(task.trained / "metrics.json")
+    return metrics
