@@ -2,6 +2,9 @@
 VENV := .venv
 READY := $(VENV)/.ready
 RUN := combined_4.1v_thinking
+REPORT := results/report/index.html
+STORE := results/mlflow.db
+PORT := 5000
 SNAKEMAKE_FILES := Snakefile rules
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
@@ -10,7 +13,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 PYTEST_ALL := pytest -m "not slow and not slurm" \
 	--numprocesses logical --maxprocesses 8 --dist loadscope --no-loadscope-reorder
 
-.PHONY: help setup demo check test test-slow coverage lint format hooks lock clean
+.PHONY: help setup demo open mlflow check test test-slow coverage lint types format hooks lock clean
 
 help:  ## List these commands
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 16
@@ -30,8 +33,22 @@ $(READY): requirements.lock
 	@touch $@
 
 demo: $(READY)  ## Run the whole chain on embedded data and models, without a network
-	HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 snakemake --profile profiles/demo results/eval/$(RUN).json
-	@python -m workflow_scripts.report && python -m workflow_scripts.report --print $(RUN)
+	@HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 python -m workflow_scripts.demo results/eval/$(RUN).json
+	@python -m workflow_scripts.report --log_level warning && echo && python -m workflow_scripts.report --print $(RUN)
+
+open:  ## Open the report on all runs in a browser
+	@test -f $(REPORT) || { echo "error: $(REPORT): no results yet; run \`make demo\`" >&2; exit 1; }
+	@for program in wslview xdg-open open; do \
+		command -v $$program >/dev/null && $$program $(REPORT) >/dev/null 2>&1 && exit; \
+	done; echo "No browser was found here; open this file in one: $(CURDIR)/$(REPORT)"
+
+mlflow: $(READY)  ## Show the runs and their training curves in MLflow
+	@test -f $(STORE) || { echo "error: $(STORE): no runs yet; run \`make demo\`" >&2; exit 1; }
+	@! python -c 'import socket; socket.create_connection(("127.0.0.1", $(PORT)), 1)' 2>/dev/null \
+		|| { echo "error: port $(PORT) is in use; try \`make mlflow PORT=$$(($(PORT) + 1))\`" >&2; exit 1; }
+	@echo "MLflow will be at http://127.0.0.1:$(PORT) in a few seconds; Ctrl-C ends it."
+	@MLFLOW_DISABLE_TELEMETRY=true PYTHONWARNINGS=ignore mlflow ui --workers 1 \
+		--host 127.0.0.1 --port $(PORT) --backend-store-uri sqlite:///$(STORE)
 
 check: lint types test  ## Everything that a commit must pass: style, types, tests
 
@@ -51,6 +68,9 @@ lint: $(READY)  ## Check style, the order of imports and the workflow
 	snakefmt --check $(SNAKEMAKE_FILES)
 	snakemake --lint
 	lint-imports --no-cache --no-logo
+
+types: $(READY)  ## Check types
+	mypy
 
 format: $(READY)  ## Mend style
 	ruff check --fix

@@ -15,3 +15,9 @@ wildcard_constraints:
     source="|".join(map(re.escape, plan.sources)),
     model_version="|".join(map(re.escape, plan.config.models)),
     mode="thinking|base",
+
+
+# What holds a model takes one of `models`, of which profiles/default gives a machine one. On a cluster each job has a
+# machine of its own, or its share of one.
+resource_scopes:
+    models="local",

@@ -13,10 +13,11 @@ rule convert:
         "results/benchmarks/convert/{dataset}_{model_version}_{mode}.tsv"
     conda:
         "../envs/workflow.yaml"
+    threads: plan.threads("convert")
+    resources:
+        **plan.resources("convert"),
     params:
         settings=plan.conversion,
-    message:
-        "Convert {wildcards.dataset} {wildcards.model_version} {wildcards.mode}"
     shell:
         "python -m workflow_scripts.convert"
         " --dataset {wildcards.dataset} --model_version {wildcards.model_version} --mode {wildcards.mode}"

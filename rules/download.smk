@@ -7,10 +7,11 @@ rule download:
         "results/benchmarks/download/{source}.tsv"
     conda:
         "../envs/workflow.yaml"
+    threads: plan.threads("download")
+    resources:
+        **plan.resources("download"),
     params:
         origin=plan.source,
-    message:
-        "Download {wildcards.source}"
     shell:
         "python -m workflow_scripts.download" " --dataset {wildcards.source} 2>&1 | tee {log}"
 
@@ -24,10 +25,11 @@ rule download_model:
         "results/benchmarks/download/{model_version}_{mode}.tsv"
     conda:
         "../envs/workflow.yaml"
+    threads: plan.threads("download_model")
+    resources:
+        **plan.resources("download_model"),
     params:
         origin=plan.checkpoint,
-    message:
-        "Download the model {wildcards.model_version} {wildcards.mode}"
     shell:
         "python -m workflow_scripts.download"
         " --model_version {wildcards.model_version} --mode {wildcards.mode} 2>&1 | tee {log}"

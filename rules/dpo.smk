@@ -10,13 +10,11 @@ rule dpo:
         "results/benchmarks/dpo/{dataset}_{model_version}_{mode}.tsv"
     conda:
         "../envs/workflow.yaml"
-    threads: workflow.cores
+    threads: plan.threads("dpo")
     resources:
-        **plan.machines("dpo"),
+        **plan.resources("dpo"),
     params:
         settings=plan.settings("dpo"),
-    message:
-        "Optimise preferences of {wildcards.dataset} {wildcards.model_version} {wildcards.mode}"
     shell:
         "python -m workflow_scripts.dpo"
         " --dataset {wildcards.dataset} --model_version {wildcards.model_version} --mode {wildcards.mode}"

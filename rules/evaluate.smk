@@ -22,13 +22,11 @@ rule evaluate:
         "results/benchmarks/evaluate/{dataset}_{model_version}_{mode}.tsv"
     conda:
         "../envs/workflow.yaml"
-    threads: workflow.cores
+    threads: plan.threads("evaluate")
     resources:
-        gpu=plan.config.evaluation.gpus,
+        **plan.resources("evaluate"),
     params:
         settings=plan.settings("evaluate"),
-    message:
-        "Evaluate {wildcards.dataset} {wildcards.model_version} {wildcards.mode}"
     shell:
         "python -m workflow_scripts.evaluate"
         " --dataset {wildcards.dataset} --model_version {wildcards.model_version} --mode {wildcards.mode}"

@@ -13,13 +13,11 @@ rule preferences:
         "results/benchmarks/preferences/{dataset}_{model_version}_{mode}.tsv"
     conda:
         "../envs/workflow.yaml"
-    threads: workflow.cores
+    threads: plan.threads("preferences")
     resources:
-        gpu=plan.config.evaluation.gpus,
+        **plan.resources("preferences"),
     params:
         settings=plan.settings("preferences"),
-    message:
-        "Collect preferences for {wildcards.dataset} {wildcards.model_version} {wildcards.mode}"
     shell:
         "python -m workflow_scripts.preferences"
         " --dataset {wildcards.dataset} --model_version {wildcards.model_version} --mode {wildcards.mode}"

@@ -13,7 +13,8 @@ rule report:
         "results/benchmarks/report.tsv"
     conda:
         "../envs/workflow.yaml"
-    message:
-        "Report on all runs"
+    threads: plan.threads("report")
+    resources:
+        **plan.resources("report"),
     shell:
         "python -m workflow_scripts.report 2>&1 | tee {log}"

@@ -11,13 +11,11 @@ rule sft:
         "results/benchmarks/sft/{dataset}_{model_version}_{mode}.tsv"
     conda:
         "../envs/workflow.yaml"
-    threads: workflow.cores
+    threads: plan.threads("sft")
     resources:
-        **plan.machines("sft"),
+        **plan.resources("sft"),
     params:
         settings=plan.settings("sft"),
-    message:
-        "Fine-tune {wildcards.dataset} {wildcards.model_version} {wildcards.mode}"
     shell:
         "python -m workflow_scripts.sft"
         " --dataset {wildcards.dataset} --model_version {wildcards.model_version} --mode {wildcards.mode}"

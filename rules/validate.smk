@@ -20,10 +20,11 @@ rule validate:
         "results/benchmarks/validate/{dataset}_{model_version}_{mode}.tsv"
     conda:
         "../envs/workflow.yaml"
+    threads: plan.threads("validate")
+    resources:
+        **plan.resources("validate"),
     params:
         settings=plan.settings("validate"),
-    message:
-        "Validate {wildcards.dataset} {wildcards.model_version} {wildcards.mode}"
     shell:
         "python -m workflow_scripts.validate"
         " --dataset {wildcards.dataset} --model_version {wildcards.model_version} --mode {wildcards.mode}"

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from workflow_scripts.configuration.dependencies import STAGE_SECTIONS
 from workflow_scripts.configuration.plan import Plan
 
 SLAKE = {"reader": "slake", "repository": "a/b", "revision": "c"}
@@ -59,6 +60,25 @@ def test_the_users_preference_files_are_inputs(plan):
 
 
 def test_a_stage_asks_for_its_gpus_on_each_of_its_nodes(plan):
-    found = plan(sft={"gpus": 4, "nodes": 2}, dpo={"gpus": 2})
-    assert found.machines("sft") == {"nodes": 2, "gres": "gpu:4"}
-    assert found.machines("dpo") == {"gpu": 2}  # on one node, as profiles/slurm has it by default
+    found = plan(sft={"gpus": 4, "nodes": 2}, dpo={"gpus": 2, "threads": 6})
+    assert found.resources("sft") == {"models": 1, "nodes": 2, "gres": "gpu:4", "cpus_per_gpu": 8}
+    # On one node, as profiles/slurm has it by default.
+    assert found.resources("dpo") == {"models": 1, "gpu": 2, "cpus_per_gpu": 6}
+
+
+def test_the_resources_of_a_rule_stand_in_one_section(plan):
+    found = plan(data={"threads": 3}, evaluation={"gpus": 0, "threads": 5})
+    for rule in ("convert", "validate"):
+        assert (found.threads(rule), found.resources(rule)) == (3, {})
+    for rule in ("preferences", "evaluate"):
+        assert (found.threads(rule), found.resources(rule)) == (5, {"models": 1})
+    for rule in ("download", "download_model", "report"):
+        assert (found.threads(rule), found.resources(rule)) == (1, {})
+
+
+def test_other_resources_rerun_nothing(plan):
+    fewer = {name: {"threads": 1} for name in ("data", "dpo", "evaluation")}
+    before, after = plan(), plan(**fewer, sft={"threads": 1, "gpus": 2, "nodes": 2})
+    for stage in STAGE_SECTIONS:
+        assert before.settings(stage) == after.settings(stage)
+    assert not changed(before, after)

@@ -53,6 +53,7 @@ datasets:
   mixed: {members: [slake, rad], weights: {slake: 0, rat: 2}, temperature: 2}
   mine: {reader: custom, path: x, columns: {imag: file}}
   drawn: {reader: custom, embedded: 20}
+  drawn2: {reader: custom, path: table.csv, embedded: 20}
   named: {reader: rad, path: x, columns: {image: file}}
 data: {near_duplicates: remove}
 models: {4.1w: {thinking: {repo: x}}, 4.1v: {thinkng: {embedded: true}}}
@@ -83,6 +84,7 @@ def test_every_error_is_listed_with_path_value_and_nearest_name(tmp_path):
         "datasets.mine.columns",
         "'imag' is unknown (known: image, question,",
         "datasets.drawn: a custom set has no phantoms",
+        "datasets.drawn2.embedded: there are no phantoms in the layout of custom",
         "datasets.named.columns: is for the reader custom only",
         "datasets.combo.wieghts: 'wieghts' is unknown (known: members, weights, temperature)",
         "datasets.mixed.weights.slake: 0",

@@ -2,7 +2,7 @@ import pytest
 
 from workflow_scripts.datasets import polarity
 from workflow_scripts.datasets.pairs import rules
-from workflow_scripts.evaluation import scoring
+from workflow_scripts.evaluation.protocols import strict
 
 
 @pytest.mark.parametrize("answer", ["Yes", "NO", " no ", "不包含", "是的"])
@@ -18,5 +18,5 @@ def test_anything_more_is_not(answer):
 def test_preferences_and_scoring_know_the_same_words():
     assert set(rules._POLARITY) <= set(polarity.YES + polarity.NO)
     assert not set(polarity.YES) & set(polarity.NO)
-    assert {scoring.polarity(word) for word in polarity.YES} == {"yes"}
-    assert {scoring.polarity(word) for word in polarity.NO} == {"no"}
+    assert {strict.polarity(word) for word in polarity.YES} == {"yes"}
+    assert {strict.polarity(word) for word in polarity.NO} == {"no"}

@@ -1,18 +1,23 @@
 """Preference pairs: what the rules make of an answer, and which pairs are chosen."""
 
 from collections import Counter
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from workflow_scripts.datasets.pairs import rules
-from workflow_scripts.datasets.pairs.rules import OWN_ANSWER, Answers, Pair, rule_pairs, select
+from workflow_scripts.datasets.pairs.rules import OWN_ANSWER, Answers, Pair, RuleName, rule_pairs, select
 from workflow_scripts.datasets.records import to_record
-from workflow_scripts.evaluation import scoring
+from workflow_scripts.evaluation.protocols import strict
 from workflow_scripts.stages.preferences import agree
 
-RULES = ["polarity", "swap", "other_image"]
+RULES = list(rules.RULES)
+
+
+def test_every_rule_has_a_function():
+    assert list(get_args(RuleName)) == RULES
 
 
 def record(answer, question="Where?", image="i1", **values):
@@ -170,7 +175,7 @@ def test_rules_make_wrong_answers_whatever_the_order(rows, seed):
     pairs = list(rule_pairs(records, Answers(records), RULES, seed, agree))
     for pair in pairs:
         assert pair.rejected.strip()
-        assert not scoring.correct(pair.record["answer"], pair.rejected, closed=True)
+        assert not strict.correct(pair.record["answer"], pair.rejected, closed=True)
     assert pairs == list(rule_pairs(records, Answers(records), RULES, seed, agree))
     assert len({(pair.record["id"], pair.origin) for pair in pairs}) == len(pairs)
 
@@ -199,7 +204,7 @@ def test_the_choice_keeps_every_limit(pairs, most, most_per_image, seed):
     assert len(chosen) <= most
     assert max(Counter(pair.record["image_id"] for pair in chosen).values(), default=0) <= most_per_image
     assert len({(pair.record["id"], pair.rejected) for pair in chosen}) == len(chosen)
-    right = Counter(scoring.polarity(pair.record["answer"]) for pair in chosen)
+    right = Counter(strict.polarity(pair.record["answer"]) for pair in chosen)
     assert right["yes"] == right["no"]
 
 

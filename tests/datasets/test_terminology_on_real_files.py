@@ -7,7 +7,7 @@ import pytest
 from workflow_scripts.datasets.readers import READERS
 from workflow_scripts.datasets.terminology import load
 from workflow_scripts.datasets.tokens import tokens
-from workflow_scripts.evaluation.scoring import polarity
+from workflow_scripts.evaluation.protocols.strict import polarity
 
 TERMS = load()
 

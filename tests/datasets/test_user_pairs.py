@@ -8,7 +8,7 @@ from PIL import Image
 from workflow_scripts.base import files
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.datasets.pairs import user_pairs
-from workflow_scripts.evaluation.scoring import same_answer
+from workflow_scripts.evaluation.protocols.strict import same_answer
 
 USER = {
     "messages": [{"role": "user", "content": "<image>Is it?"}],

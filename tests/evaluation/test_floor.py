@@ -6,7 +6,7 @@ import pytest
 
 from workflow_scripts.base import files
 from workflow_scripts.evaluation.floor import question_only
-from workflow_scripts.evaluation.scoring import correct, metrics
+from workflow_scripts.evaluation.protocols.strict import correct, metrics
 
 
 def row(question, answer, answer_type="open", language="en", source="slake"):

@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 
 import workflow_scripts.evaluation
-from workflow_scripts.evaluation.scoring import breakdown
+from workflow_scripts.evaluation.protocols import breakdown
 from workflow_scripts.evaluation.table import table
 
 SCHEMA = json.loads(Path(workflow_scripts.evaluation.__file__).with_name("schema.json").read_text("utf-8"))

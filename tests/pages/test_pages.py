@@ -8,13 +8,15 @@ from html.parser import HTMLParser
 import pytest
 from PIL import Image
 
-from workflow_scripts.evaluation.scoring import breakdown
+from workflow_scripts.evaluation.protocols import breakdown
 from workflow_scripts.pages import charts, rendering
 
 HOSTILE = '<script>alert("x")</script>'
 URI = rendering.thumbnail(Image.new("RGB", (32, 32), "gray"))
 
 
+# Of Linux, Adobe's name for the same, macOS and Windows.
+CHINESE_FONTS = ("Noto Sans CJK SC", "Source Han Sans SC", "PingFang SC", "Microsoft YaHei")
 VOID = {"meta", "img", "br"}
 
 
@@ -49,6 +51,7 @@ def check(path):
     assert all(value.startswith("data:image/jpeg") for name, value in outline.attributes if name == "src")
     assert "url(" not in text and "@import" not in text
     assert "prefers-color-scheme" in text and 'name="viewport"' in text
+    assert all(f'"{font}"' in text for font in CHINESE_FONTS)
     return text
 
 

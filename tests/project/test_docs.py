@@ -1,5 +1,6 @@
 """Documents link to what is there, and both READMEs give the same commands, which exist."""
 
+import itertools
 import re
 import subprocess
 import sys
@@ -63,6 +64,64 @@ def test_configuration_snippets_are_valid_and_the_same_in_both_readmes():
     raw = files.read_yaml(ROOT / "config.yaml")
     for snippet in snippets("README.md"):
         reading.validate(reading.merge(raw, yaml.safe_load(snippet)), where="README.md")
+
+
+BILINGUAL = [
+    page.with_name(page.name.replace(".zh.md", ".md")) for page in PAGES if page.name.endswith(".zh.md")
+]
+
+
+@pytest.mark.parametrize("page", BILINGUAL, ids=lambda page: page.name)
+def test_both_languages_have_the_same_headings_lists_tables_and_blocks(page):
+    """Their order and their kind; what a `#` says within a block of commands is a remark, in either language."""
+    assert outline(page) == outline(page.with_suffix(".zh.md"))
+
+
+def outline(page: Path) -> list[str]:
+    """What the lines of a page are: headings by their level, items, rows, and blocks with all that is in them."""
+    found, block = [], False
+    for line in page.read_text(encoding="utf-8").splitlines():
+        if line.startswith("```"):
+            block = not block
+            found.append(line)
+        elif block:
+            found.append(re.sub(r"\s*#\s.*", "", line))
+        elif mark := re.match(r"#+ |- |\d+\. |\||!\[", line):
+            found.append(mark[0])
+    return found
+
+
+CHINESE = [page.with_suffix(".zh.md") for page in BILINGUAL]
+
+
+def prose(page: Path) -> str:
+    """The page without its blocks of code."""
+    return re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+
+
+def wraps(text: str) -> list[str]:
+    """The lines that go on in the next one instead of ending a paragraph, an item or a row."""
+    begins = re.compile(r"\s*(?:$|#|\||[-*] |\d+\. |!\[|>)")
+    pairs = itertools.pairwise(text.splitlines())
+    return [line for line, after in pairs if line.strip() and line[0] not in "#|" and not begins.match(after)]
+
+
+@pytest.mark.parametrize("page", CHINESE, ids=lambda page: page.name)
+def test_no_chinese_paragraph_is_wrapped(page):
+    """A wrap between Chinese characters shows as a space; so a paragraph or an item is one line."""
+    assert wraps(prose(page)) == []
+
+
+def test_a_wrap_is_found():
+    assert wraps("一段，\n没有完。\n\n1. 一项\n2. 没有\n   完\n") == ["一段，", "2. 没有"]
+
+
+@pytest.mark.parametrize("page", CHINESE, ids=lambda page: page.name)
+def test_chinese_has_its_own_punctuation_and_a_space_beside_latin_words(page):
+    text = re.sub(r"\]\([^)]*\)", "]", re.sub(r"`[^`\n]*`", "`", prose(page)))
+    letter = "[\u3400-\u9fff]"
+    assert re.findall(rf".{{0,8}}{letter}[,.;:!?(].{{0,8}}", text) == []
+    assert re.findall(rf".{{0,8}}(?:{letter}[A-Za-z0-9`]|[A-Za-z0-9`]{letter}).{{0,8}}", text) == []
 
 
 def test_keys_named_in_the_readmes_exist():

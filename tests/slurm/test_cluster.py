@@ -22,6 +22,9 @@ GPUS = {
     "sft": 2, "preferences": 1, "dpo": 4, "evaluate": 1, "report": 0,
 }  # fmt: skip
 
+THREADS = 8  # of a process, of which there is one per GPU
+CPU_THREADS = {"convert": 4, "validate": 4}  # at most the cores of the machine that submits
+
 
 @pytest.fixture(scope="module", autouse=True)
 def running_cluster(profile):
@@ -82,7 +85,7 @@ def test_one_run_from_download_to_report(workdir, flags, profile, tmp_path):
         assert job["Partition"] == asked["slurm_partition"]
         assert job["NumNodes"] == "1"
         assert job.get("TresPerJob") == (f"gres:gpu:{gpus}" if gpus else None)
-        cpus = gpus * asked["cpus_per_gpu"] if gpus else 1
+        cpus = gpus * THREADS if gpus else min(CPU_THREADS.get(stage, 1), os.cpu_count())
         assert job["NumCPUs"] == str(cpus)
         assert memory_mb(job) == (cpus * asked["mem_mb_per_cpu"] if gpus else asked["mem_mb"])
 

@@ -9,7 +9,7 @@ from workflow_scripts.base import files
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.configuration.settings import Config
-from workflow_scripts.evaluation import scoring
+from workflow_scripts.evaluation import protocols
 from workflow_scripts.stages import report
 
 FULL = Run("slake", "4.1v", "thinking")
@@ -33,7 +33,7 @@ def layout(tmp_path):
 
 def evaluation(run):
     row = {"gold": "yes", "answer": "Yes", "answer_type": "closed", "truncated": False}
-    scores = scoring.breakdown([{**row, "source": run.dataset, "language": "en"}])
+    scores = protocols.breakdown([{**row, "source": run.dataset, "language": "en"}])
     return {
         "run": str(run),
         "final_stage": "dpo",
@@ -95,8 +95,11 @@ def test_no_results_at_all_says_what_to_run(tmp_path):
 def test_one_run_is_printed_with_the_commands_that_show_more(layout):
     text = report.printed(Config(), layout, str(FULL))
     assert "after DPO" in text and "100.0" in text
-    assert f"xdg-open {layout.report()}" in text
-    assert f"mlflow ui --host 127.0.0.1 --backend-store-uri sqlite:///{layout.root}/mlflow.db" in text
+    assert f"make open, or open {layout.report()}" in text
+    assert (
+        f"make mlflow, or mlflow ui --host 127.0.0.1 --backend-store-uri sqlite:///{layout.root}/mlflow.db"
+        in text
+    )
 
 
 def test_what_is_not_recorded_by_mlflow_or_lies_on_a_server_is_said_so(layout):

@@ -59,6 +59,11 @@ def test_mlflow_has_a_parent_per_run_and_a_child_per_stage(layout):
     assert table == {"columns": ["id", "answer"], "data": [["1", "是"]]}
 
 
+def test_every_tracker_that_the_configuration_offers_is_there():
+    schema = Config.model_json_schema()["properties"]["tracking"]
+    assert schema["items"]["enum"] == list(tracking.TRACKERS)
+
+
 def test_the_token_of_the_hub_is_not_tracked(layout, monkeypatch, caplog):
     monkeypatch.setenv("HF_TOKEN", "hf_secretsecretsecret")
     record(Config(tracking=["mlflow", "tensorboard"]), layout, "sft")

@@ -1,5 +1,6 @@
 """Several processes on a CPU train to the losses of one."""
 
+import math
 import os
 import subprocess
 import sys
@@ -36,9 +37,9 @@ if strategy.startswith("zero"):
     deepspeed.init_distributed("gloo")
 settings, layout, run = reading.load([Path("config.yaml")]), Layout(Path("results")), Run("set", version, "thinking")
 model = layout.model(version, "thinking")
-sft.sft(settings, layout, run, model)
+sft.stage(settings, layout, run, model)
 PartialState().wait_for_everyone()  # the first process writes the result
-dpo.dpo(settings, layout, run, layout.trained("sft", run) if settings.sft.method == "lora" else model)
+dpo.stage(settings, layout, run, layout.trained("sft", run) if settings.sft.method == "lora" else model)
 """
 
 
@@ -150,3 +151,11 @@ def test_two_processes_train_as_one(alone, tmp_path, strategy, case):
         assert found[stage] == pytest.approx(losses, abs=1e-4), stage
     for weights in tmp_path.glob("results/sft/*/*.safetensors"):
         assert all(tensor.numel() for tensor in load_file(weights).values())
+
+
+@pytest.mark.parametrize(("strategy", "processes"), [("ddp", 1), ("zero2", 2), ("zero3", 2), ("fsdp", 2)])
+def test_the_first_loss_of_dpo_in_bf16_is_ln_2(tmp_path, strategy, processes):
+    """Policy and reference are one model then; log-probabilities rounded to bf16 would differ by up to 0.2."""
+    case = CASES["4.1v"] | {"precision": "bf16", "max_steps": 1}
+    found = train(tmp_path, strategy, "4.1v", processes, **case)
+    assert found["dpo"][0] == pytest.approx(math.log(2), abs=2e-4)

@@ -246,3 +246,20 @@ def test_in_bf16_it_differs_from_stock_no_more_than_stock_from_itself(corpus):
     alone = gradient(*(collate([deepcopy(row)]) for row in stock_rows))
     shared = gradient(SftCollator(**corpus.collator())(list(ours)))
     assert 0 < relative(shared, together) <= relative(alone, together)
+
+
+def test_gradients_of_shared_places_are_summed_in_one_order():
+    """With several threads, as on a busy machine, every try comes to the same bits."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        hidden = torch.randn(600, 128, requires_grad=True)
+        places, weights = torch.randint(0, 60, (80, 50)), torch.randn(80, 50, 128)
+        sums = set()
+        for _ in range(200):
+            hidden.grad = None
+            (forward.gathered(hidden, places) * weights).sum().backward()
+            sums.add(hidden.grad.numpy().tobytes())
+    finally:
+        torch.set_num_threads(before)
+    assert len(sums) == 1

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 from peft import get_peft_model
 from trl import SFTConfig
 
@@ -19,8 +20,10 @@ from workflow_scripts.training.trainers.sft import SharedPrefixSFTTrainer
 RATES = {"merger": 3e-4, "vision": 1e-5}
 
 
-def built(corpus, folder, method: str) -> SharedPrefixSFTTrainer:
+def built(corpus, folder, method: str, quantized: bool = False) -> SharedPrefixSFTTrainer:
     model = standins.pretrained_model(VERSIONS[corpus.version])
+    if quantized:  # as TRL sees it
+        model.is_loaded_in_4bit = True
     lora = adapters.lora_config(model, Lora(rank=2, dropout=0.0, vision=True)) if method == "lora" else None
     ours, _ = corpus.sft()
     return SharedPrefixSFTTrainer(
@@ -61,6 +64,11 @@ def test_the_parts_have_their_own_rates(corpus, tmp_path, method):
         expected = RATES["merger"] if ".merger." in name else RATES["vision"] if ".visual." in name else 1e-3
         assert rate[id(parameter)] == expected, name
     assert {group["lr"] for group in groups} == {1e-3, *RATES.values()}
+
+
+def test_adapters_train_in_fp32_where_trl_would_round_them(corpus, tmp_path):
+    mine = built(corpus, tmp_path, "lora", quantized=True)
+    assert {value.dtype for value in mine.model.parameters() if value.requires_grad} == {torch.float32}
 
 
 def test_weight_decay_is_where_trainer_has_it(corpus, tmp_path):

@@ -43,3 +43,14 @@ class Workflow:
 def start(tmp_path_factory):
     """Make a workflow from settings."""
     return lambda settings: Workflow(tmp_path_factory.mktemp("workflow"), settings)
+
+
+@pytest.fixture
+def stood_in(tmp_path) -> dict[str, str]:
+    """An environment in which the workflow calls stand_in.py instead of its commands."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    stand_in = Path(__file__).with_name("stand_in.py")
+    (folder / "python").write_text(f'#!/bin/sh\nexec {sys.executable} {stand_in} "$@"\n')
+    (folder / "python").chmod(0o755)
+    return {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}

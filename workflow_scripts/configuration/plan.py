@@ -2,17 +2,34 @@
 
 import os
 from pathlib import Path
+from typing import Any, Protocol
 
 from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.configuration import dependencies, reading, text
 from workflow_scripts.configuration.flags import CONFIG_VARIABLE
-from workflow_scripts.configuration.settings import Combination, Training
+from workflow_scripts.configuration.settings import Combination, Data, Evaluation, Training
+
+# The section of the configuration with a rule's threads, GPUs and nodes.
+_RESOURCES = {
+    "convert": "data",
+    "validate": "data",
+    "sft": "sft",
+    "preferences": "evaluation",
+    "dpo": "dpo",
+    "evaluate": "evaluation",
+}
+
+
+class Wildcards(Protocol):
+    """Snakemake's wildcards of a job: parts of its paths, by name."""
+
+    def __getattr__(self, name: str) -> str: ...
 
 
 class Plan:
     """The plan of a workflow from Snakemake's merged configuration; a UserError lists all that is wrong in it."""
 
-    def __init__(self, raw: dict, where: list[Path], root: Path) -> None:
+    def __init__(self, raw: dict[str, Any], where: list[Path], root: Path) -> None:
         self.config = reading.validate(raw, where=", ".join(map(str, where)))
         self.layout = Layout(Path("results"))
         self.terms = list(map(str, self.config.terms))
@@ -31,33 +48,50 @@ class Plan:
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
         os.environ[CONFIG_VARIABLE] = str(text.write_copy(self.config, self.layout))
 
-    def settings(self, stage: str) -> dict:
+    def settings(self, stage: str) -> dict[str, Any]:
         """The values whose change reruns `stage`."""
         return dependencies.stage_settings(self.config, stage)
 
-    def machines(self, stage: str) -> dict:
-        """The resources of `stage`: its GPUs, and where it takes several nodes, how many and the GPUs of each."""
-        own: Training = getattr(self.config, stage)
-        return {"gpu": own.gpus} if own.nodes == 1 else {"nodes": own.nodes, "gres": f"gpu:{own.gpus}"}
+    def threads(self, rule: str) -> int:
+        """The CPU cores of a job of `rule`, which Snakemake tells it as OMP_NUM_THREADS."""
+        section = self._section(rule)
+        return section.threads if section else 1
 
-    def raw_manifests(self, wildcards) -> list[str]:
+    def resources(self, rule: str) -> dict[str, int | str]:
+        """What else a job of `rule` takes: the one place in a machine's memory for a model, and its GPUs."""
+        section = self._section(rule)
+        if section is None or isinstance(section, Data):
+            return {}
+        found: dict[str, int | str] = {"models": 1}
+        if isinstance(section, Training) and section.nodes > 1:
+            found |= {"nodes": section.nodes, "gres": f"gpu:{section.gpus}"}
+        elif section.gpus:
+            found |= {"gpu": section.gpus}
+        # Threads count once for a job here, and not above the cores of the machine that submits it.
+        return found | ({"cpus_per_gpu": section.threads} if section.gpus else {})
+
+    def _section(self, rule: str) -> Data | Training | Evaluation | None:
+        """Where the configuration has the resources of `rule`: in one section; None takes one core and no more."""
+        return getattr(self.config, _RESOURCES[rule]) if rule in _RESOURCES else None
+
+    def raw_manifests(self, wildcards: Wildcards) -> list[str]:
         """The raw files of every source that a data set is made of."""
         return [
             str(self.layout.raw(name) / "manifest.json") for name in self.config.sources(wildcards.dataset)
         ]
 
-    def source(self, wildcards) -> dict:
+    def source(self, wildcards: Wildcards) -> dict[str, Any]:
         """The values whose change fetches a source again."""
         return dependencies.source_settings(self.config, wildcards.source)
 
-    def conversion(self, wildcards) -> dict:
+    def conversion(self, wildcards: Wildcards) -> dict[str, Any]:
         """The values whose change converts a data set again."""
         return dependencies.convert_settings(self.config, wildcards.dataset)
 
-    def preference_files(self, wildcards) -> list[str]:
+    def preference_files(self, wildcards: Wildcards) -> list[str]:
         """The user's own preference files for a data set."""
         return [str(file) for file in self.config.preferences.files.get(wildcards.dataset, [])]
 
-    def checkpoint(self, wildcards) -> dict:
+    def checkpoint(self, wildcards: Wildcards) -> dict[str, Any]:
         """The values whose change fetches a model again."""
         return self.config.checkpoint(wildcards.model_version, wildcards.mode).model_dump(mode="json")

@@ -16,8 +16,10 @@ from pydantic import (
 
 from workflow_scripts.base import credentials
 from workflow_scripts.base.errors import UserError, unknown
+from workflow_scripts.datasets import readers
+from workflow_scripts.datasets.pairs.rules import RULES, RuleName
 from workflow_scripts.datasets.readers import tables
-from workflow_scripts.models.catalogue import MODES, VERSIONS
+from workflow_scripts.models.catalogue import VERSIONS, Mode
 
 Language = Literal["en", "zh"]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -29,15 +31,16 @@ Loss = Literal[
     "apo_down", "discopop", "sft", "sigmoid_norm",
 ]  # fmt: skip
 
+Name = TypeVar("Name")
 
-def _distinct(names: list) -> list:
+
+def _distinct(names: list[Name]) -> list[Name]:
     for name in names:
         if names.count(name) > 1:
             raise ValueError(f"{name!r} stands more than once")
     return names
 
 
-Name = TypeVar("Name")
 Distinct = Annotated[list[Name], AfterValidator(_distinct)]
 
 
@@ -52,7 +55,7 @@ class Section(BaseModel):
 class Source(Section):
     """Where a data set comes from: `embedded` phantoms, a local `path`, or the hub's `repository`, in this order."""
 
-    reader: Literal["slake", "rad", "pathvqa", "custom"] = Field(
+    reader: readers.Name = Field(
         description="the raw format; custom: your own .csv, .tsv, .parquet or .jsonl"
     )
     repository: str | None = Field(None, description="dataset id on the Hugging Face hub")
@@ -62,7 +65,7 @@ class Source(Section):
         None, description="a local folder in the original layout, or a custom table, used instead of the hub"
     )
     images: Path | None = Field(None, description="custom: a folder of images that lies apart from the table")
-    columns: dict[Literal[tables.FIELDS], str] = Field(
+    columns: dict[tables.FieldName, str] = Field(
         {},
         description=f"custom: the column of a field that is called otherwise; fields are {', '.join(tables.FIELDS)}",
     )
@@ -132,6 +135,7 @@ class Data(Section):
         True,
         description="validation decodes every image, which also finds near-duplicates; false: headers only",
     )
+    threads: Count = Field(4, description="CPU cores of one job, which decode images")
 
 
 class Lora(Section):
@@ -175,6 +179,7 @@ class Training(Section):
     )
     gpus: int = Field(1, ge=0, description="GPUs of one job, on each of its nodes; 0 trains on the CPU")
     nodes: Count = Field(1, description="machines of one job")
+    threads: Count = Field(8, description="CPU cores of each process, of which there is one per GPU")
     batch_size: Count = Field(
         16, description="rows (dpo: pairs) per optimiser step, over all GPUs; sft: on average"
     )
@@ -244,9 +249,9 @@ class Preferences(Section):
     samples: Count = Field(2, description="answers sampled per question")
     temperature: Positive = 1.0
     max_questions: Count = Field(2000, description="train questions that are sampled, spread over the images")
-    rules: Distinct[Literal["polarity", "swap", "other_image"]] = Field(
+    rules: Distinct[RuleName] = Field(
         ["polarity", "swap", "other_image"],
-        description="yes/no flipped; side, organ or modality swapped; the same question's answer on another image",
+        description="; ".join(f"{name}: {rule.meaning}" for name, rule in RULES.items()),
     )
     max_pairs: Count = Field(4000, description="pairs kept in all, own answers first")
     max_pairs_per_image: Count = 8
@@ -277,6 +282,7 @@ class Evaluation(Section):
         True, description="score the better of the SFT and the DPO model on blank images as well"
     )
     gpus: int = Field(1, ge=0, description="GPUs of one job; 0 runs on the CPU")
+    threads: Count = Field(8, description="CPU cores of one job")
 
 
 def _no_credentials(uri: str) -> str:
@@ -317,7 +323,7 @@ class Config(Section):
         min_length=1,
         description="data sets by the name that stands in results/eval/{dataset}_{model_version}_{mode}.json",
     )
-    models: dict[str, dict[Literal[MODES], Checkpoint]] = Field(
+    models: dict[str, dict[Mode, Checkpoint]] = Field(
         {
             name: {mode: Checkpoint(repository=id) for mode, id in version.repositories.items()}
             for name, version in VERSIONS.items()
@@ -344,8 +350,10 @@ class Config(Section):
     def sources(self, dataset: str) -> dict[str, Source]:
         """The sources that `dataset` is made of, by name."""
         entry = self.dataset(dataset)
-        names = entry.members if isinstance(entry, Combination) else [dataset]
-        return {name: self.datasets[name] for name in names}
+        if isinstance(entry, Source):
+            return {dataset: entry}
+        members = {name: self.datasets[name] for name in entry.members}
+        return {name: member for name, member in members.items() if isinstance(member, Source)}
 
     def dataset(self, name: str) -> Source | Combination:
         """What `name` stands for; a UserError suggests the nearest where it is unknown."""
@@ -357,6 +365,7 @@ class Config(Section):
         """Where the model of (version, mode) comes from; a UserError suggests the nearest where it is unknown."""
         if version not in self.models:
             raise UserError(f"--model_version: {unknown(version, self.models)}")
-        if mode not in self.models[version]:
-            raise UserError(f"--mode: {unknown(mode, self.models[version])} for {version}")
-        return self.models[version][mode]
+        modes: dict[str, Checkpoint] = dict(self.models[version].items())
+        if mode not in modes:
+            raise UserError(f"--mode: {unknown(mode, modes)} for {version}")
+        return modes[mode]

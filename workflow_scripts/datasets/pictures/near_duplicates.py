@@ -31,9 +31,12 @@ def difference_hash(image: Image.Image) -> bytes:
 def decode(paths: Iterable[Path]) -> Iterator[tuple[Path, bytes | UserError]]:
     """Each image file decoded whole: its difference hash, or what is wrong with it.
 
-    Pillow decodes without holding the interpreter's lock, so threads share the work.
+    Pillow decodes without holding the interpreter's lock, so threads share the work: those of the workflow's job,
+    which Snakemake names in OMP_NUM_THREADS, else all cores.
     """
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]  # after a comma, those of nested loops
+    threads = int(given) if given.isdecimal() else len(os.sched_getaffinity(0))
+    with ThreadPoolExecutor(threads) as pool:
         yield from pool.map(_decoded, paths)
 
 

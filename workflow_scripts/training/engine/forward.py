@@ -42,9 +42,17 @@ def _forward(backbone: Backbone, *args: Any, tree: dict[str, Any] | None = None,
     output = forward(backbone, *args, **of_rows | of_tree | images)
     hidden = output.last_hidden_state.flatten(0, 1)  # [sequences * length, hidden size]
     hidden = hidden if idle is None else hidden + idle
-    gather = tree["gather"]  # [rows, tail length]
-    output.last_hidden_state = hidden[gather.flatten()].unflatten(0, gather.shape)
+    output.last_hidden_state = gathered(hidden, tree["gather"])
     return output
+
+
+def gathered(hidden: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """The `hidden` states [tokens, hidden size] at `places` [rows, tail length]: [rows, tail length, hidden size].
+
+    Rows share places. An embedding's backward sums their gradients in the order of the rows; that of indexing on a
+    CPU in the order in which threads come, which differs from run to run.
+    """
+    return torch.nn.functional.embedding(places, hidden)
 
 
 def _images(backbone: Backbone, tree: dict[str, Any]) -> tuple[dict[str, Any], torch.Tensor | None]:

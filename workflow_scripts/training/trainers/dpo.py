@@ -40,6 +40,12 @@ class SharedPrefixDPOTrainer(PlannedBatches, PartRates, DPOTrainer):
         """The rows are tokens already; TRL would look for texts."""
         return dataset
 
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Under DeepSpeed the trainer rounds every number to the model's type; the reference's stay as they were kept."""
+        kept = {name: inputs[name].to(self.args.device) for name in REFERENCE_COLUMNS if name in inputs}
+        prepared: dict[str, Any] = super()._prepare_inputs(inputs)
+        return prepared | kept
+
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
         """TRL's own pass goes pair by pair and keeps nothing for the next run."""
         for model in filter(None, (self.model, self.ref_model)):  # the latter under FSDP alone

@@ -1,4 +1,4 @@
-"""The strict protocol: hand cases where public scorers go wrong, and properties that must always hold."""
+"""The protocols: what all have in common, and `strict` by hand cases where public scorers go wrong and by properties."""
 
 import unicodedata
 
@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workflow_scripts.datasets import terminology
-from workflow_scripts.evaluation.scoring import (
-    breakdown,
+from workflow_scripts.evaluation.protocols import PROTOCOLS, breakdown
+from workflow_scripts.evaluation.protocols.strict import (
     correct,
     metrics,
     polarity,
@@ -211,3 +211,11 @@ def test_metrics_are_shares(rows):
 def test_same_answer_joins_the_words_for_one_polarity():
     assert same_answer("Yes", "Yes, there is.") and same_answer("否", "没有")
     assert not same_answer("no fracture", "no effusion") and not same_answer("left", "right")
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
+def test_a_protocol_counts_every_row_and_says_what_it_counts(protocol):
+    rows = [row("lung", "lung"), row("yes", None, "closed")]
+    assert protocol.metrics(rows)["n"] == 2 and protocol.metrics([])["n"] == 0
+    assert protocol.DEFINITION and not protocol.DEFINITION.endswith(".")
+    assert breakdown(rows, protocol=protocol)["test_sets"] == {"slake": protocol.metrics(rows)}

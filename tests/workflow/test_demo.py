@@ -1,0 +1,92 @@
+"""What `make demo` says: what each stage is for and how long it takes, and where to look when one fails."""
+
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from workflow_scripts.base import files
+
+ROOT = Path(__file__).parents[2]
+STAGES = files.read_yaml(ROOT / "profiles/demo/stages.yaml")
+TARGET = "results/eval/combined_4.1v_thinking.json"
+
+
+@pytest.fixture
+def start(tmp_path, stood_in):
+    """Start the demo in a folder of its own, without the real commands."""
+    for name in ("Snakefile", "config.yaml"):
+        shutil.copy(ROOT / name, tmp_path)
+    for name in ("rules", "profiles", "docs", "envs"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+
+    def start(target: str = TARGET, **environment: str) -> subprocess.Popen:
+        return subprocess.Popen(
+            [sys.executable, "-m", "workflow_scripts.demo", target],
+            cwd=tmp_path,
+            env={**stood_in, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    return start
+
+
+def end(started: subprocess.Popen) -> tuple[int, str]:
+    """The status of the demo, and what it said; all of it goes to one place."""
+    said, said_to_be_data = started.stderr.read(), started.stdout.read()
+    assert said_to_be_data == ""
+    return started.wait(), said
+
+
+def test_each_stage_has_a_line_and_is_timed(start):
+    status, said = end(start())
+    assert status == 0, said
+    header, *lines = said.splitlines()
+    assert header.startswith("8 stages") and "about" in header
+    begun = [re.fullmatch(r"(\d)/8  (\w+) +(.+), about (\d+ s|\d+ minutes)", line) for line in lines]
+    assert [int(line[1]) for line in begun if line] == list(range(1, 9))
+    assert {line[2]: line[3] for line in begun if line} == {name: of["what"] for name, of in STAGES.items()}
+    done = [line for line in lines if re.fullmatch(r" +\w+ +done in \d+ s", line)]
+    assert len(done) == 8 and len(lines) == 16
+    assert max(map(len, said.splitlines())) <= 100
+
+    assert end(start()) == (0, "All results are there already; `make clean` deletes them.\n")
+
+
+def test_a_failure_names_the_stage_the_error_and_the_log(start):
+    status, said = end(start(FAILING="convert"))
+    log = "results/logs/convert/combined_4.1v_thinking.log"
+    assert status == 1
+    assert (
+        f"error: convert failed; {log} ends with\n     convert is at work\n     error: the disk is full\n"
+        in said
+    )
+    assert said.endswith("`make demo` will go on from here once that is mended.\n")
+    assert said.count("error: ") == 2 and "Traceback" not in said, said
+
+
+def test_a_mistake_in_the_configuration_is_said(start, tmp_path):
+    (tmp_path / "profiles/demo/config.yaml").write_text("sft: {epochz: 1}\n")
+    status, said = end(start())
+    assert status == 1 and "did you mean 'epochs'?" in said
+
+
+def test_ctrl_c_stops_it_and_it_goes_on_later(start):
+    started = start(SECONDS_OF=json.dumps({"convert": 60}))
+    assert any("convert" in line for line in iter(started.stderr.readline, ""))
+    time.sleep(0.5)
+    # The terminal sends it to all processes in the foreground.
+    subprocess.run(["kill", f"-{int(signal.SIGINT)}", "--", f"-{started.pid}"], check=True)
+    status, said = end(started)
+    assert status != 0 and said == "Stopping. `make demo` will go on from here.\n"
+    status, said = end(start())
+    assert status == 0 and said.startswith("6 stages")

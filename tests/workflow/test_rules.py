@@ -1,0 +1,74 @@
+"""The rules: each says the same things in the same way, and no two jobs that hold a model run at once."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+RULES = {
+    name: text
+    for file in sorted((ROOT / "rules").glob("*.smk"))
+    for name, text in re.findall(r"^rule (\w+):\n((?:    .*\n|\n)+)", file.read_text(encoding="utf-8"), re.M)
+}
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_rule_says_all_that_is_worth_knowing(name):
+    text = RULES[name]
+    for keyword in ("output", "log", "benchmark", "conda", "shell"):
+        assert f"    {keyword}:\n" in text
+    assert f'    threads: plan.threads("{name}")\n' in text
+    assert f'    resources:\n        **plan.resources("{name}"),\n' in text
+
+
+def test_no_message_hides_inputs_outputs_and_resources():
+    assert len(RULES) == 9 and not [name for name, text in RULES.items() if "message:" in text]
+
+
+@pytest.fixture
+def times(tmp_path, stood_in):
+    """Run two data sets up to SFT on four cores with `flags`: the (start, end) of each stage's jobs."""
+    shutil.copy(ROOT / "config.yaml", tmp_path)
+    settings = {"sft": {"threads": 1}, "data": {"threads": 1}, "tracking": []}
+    (tmp_path / "settings.yaml").write_text(yaml.safe_dump(settings))
+    targets = [f"results/sft/{name}_4.1v_base/metrics.json" for name in ("slake", "rad")]
+    where = ["--snakefile", ROOT / "Snakefile", "--configfile", "settings.yaml", "--cores", "4"]
+    seconds = {"validate rad": 1.5, "sft slake": 3}
+
+    def run(*flags: str) -> dict[str, list[tuple[float, float]]]:
+        done = subprocess.run(
+            [sys.executable, "-m", "snakemake", *where, *flags, "--", *targets],
+            cwd=tmp_path,
+            env={**stood_in, "SECONDS_OF": json.dumps(seconds)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        found: dict[str, list[tuple[float, float]]] = {}
+        for line in (tmp_path / "times.jsonl").read_text().splitlines():
+            stage, start, end = json.loads(line)
+            found.setdefault(stage, []).append((start, end))
+        return found
+
+    return run
+
+
+def overlap(one: tuple[float, float], other: tuple[float, float]) -> bool:
+    return one[0] < other[1] and other[0] < one[1]
+
+
+def test_trainings_run_one_by_one_and_other_stages_beside_them(times):
+    found = times()
+    assert len(found["sft"]) == 2 and not overlap(*found["sft"])
+    assert any(overlap(sft, other) for sft in found["sft"] for other in found["validate"])
+
+
+def test_a_flag_lets_more_of_them_run_at_once(times):
+    assert overlap(*times("--resources", "models=2")["sft"])
