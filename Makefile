@@ -13,7 +13,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 PYTEST_ALL := pytest -m "not slow and not slurm" \
 	--numprocesses logical --maxprocesses 8 --dist loadscope --no-loadscope-reorder
 
-.PHONY: help setup demo open mlflow check test test-slow coverage lint format hooks lock clean
+.PHONY: help setup demo open mlflow check test test-slow coverage lint types format hooks lock clean
 
 help:  ## List these commands
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 16
@@ -67,6 +67,9 @@ lint: $(READY)  ## Check style, the order of imports and the workflow
 	snakefmt --check $(SNAKEMAKE_FILES)
 	snakemake --lint
 	lint-imports --no-cache --no-logo
+
+types: $(READY)  ## Check types
+	mypy
 
 format: $(READY)  ## Mend style
 	ruff check --fix

@@ -6,7 +6,7 @@ from workflow_scripts.base import cli
 from workflow_scripts.configuration import flags
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str]) -> int:
     options = flags.training_options("sft", __doc__, arguments)
     base_model = options.base_model or options.layout.model(options.run.model_version, options.run.mode)
     from workflow_scripts.stages import sft

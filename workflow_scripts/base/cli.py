@@ -9,11 +9,12 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 from workflow_scripts.base.errors import STOPPING, Terminated, UserError
 
 
-def parser(description: str) -> argparse.ArgumentParser:
+def parser(description: str | None) -> argparse.ArgumentParser:
     """A parser with the flags of every command."""
     result = argparse.ArgumentParser(
         description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
@@ -27,7 +28,7 @@ def _add_verbosity(result: argparse.ArgumentParser) -> None:
     result.add_argument("--debug", action="store_true", help="same as --log_level debug, with tracebacks")
 
 
-def run(main: Callable[[list[str] | None], int], arguments: list[str] | None = None) -> int:
+def run(main: Callable[[list[str]], int], arguments: list[str] | None = None) -> int:
     """Run a command; a UserError, a full disk, Ctrl-C, SIGTERM or SIGUSR1 ends it with one line and a status.
 
     The status is 1, or 128 + its number after a signal: 143 after SIGTERM, 138 after SIGUSR1, a scheduler's warning.
@@ -71,7 +72,7 @@ def _signals_raised() -> Iterator[None]:
     """
     process = os.getpid()
 
-    def terminate(number, frame):
+    def terminate(number: int, frame: FrameType | None) -> None:
         if os.getpid() != process:  # a forked worker, which has nothing to remove
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)

@@ -2,6 +2,7 @@
 
 import difflib
 import signal
+from collections.abc import Collection
 
 STOPPING = (signal.SIGTERM, signal.SIGUSR1)
 
@@ -18,7 +19,7 @@ class Terminated(BaseException):
         self.status = 128 + number  # the exit status, as a shell has it
 
 
-def unknown(name: object, known) -> str:
+def unknown(name: object, known: Collection[object]) -> str:
     """Say that `name` is not among `known`, list these, and suggest the nearest."""
     near = difflib.get_close_matches(str(name), map(str, known), n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""

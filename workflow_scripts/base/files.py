@@ -6,10 +6,11 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -83,8 +84,8 @@ def write_json(path: Path, value: object) -> None:
     write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
 
 
-def read_json(path: Path) -> object:
-    """Read a JSON file; a missing or corrupt one is a UserError that names it."""
+def read_json(path: Path) -> Any:
+    """Read a JSON file, whatever it holds; a missing or corrupt one is a UserError that names it."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -94,13 +95,13 @@ def read_json(path: Path) -> object:
 
 
 @contextmanager
-def jsonl_writer(path: Path) -> Iterator[Callable[[dict], None]]:
+def jsonl_writer(path: Path) -> Iterator[Callable[[Mapping[str, object]], object]]:
     """Yield what writes one JSON object a line."""
     with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         yield lambda row: file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-def write_jsonl(path: Path, rows: Iterable[dict]) -> int:
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, object]]) -> int:
     """Write one JSON object a line and return how many there were."""
     count = 0
     with jsonl_writer(path) as write:
@@ -110,8 +111,8 @@ def write_jsonl(path: Path, rows: Iterable[dict]) -> int:
     return count
 
 
-def read_jsonl(path: Path) -> Iterator[dict]:
-    """Yield the objects of a JSONL file; a bad line is a UserError with its number."""
+def read_jsonl(path: Path) -> Iterator[Any]:
+    """Yield the objects of a JSONL file, whatever they hold; a bad line is a UserError with its number."""
     try:
         with open(path, encoding="utf-8") as file:
             for number, line in enumerate(file, start=1):
@@ -127,7 +128,7 @@ def read_jsonl(path: Path) -> Iterator[dict]:
 class _Loader(yaml.SafeLoader):
     """YAML in which 1e-5 is a number, as everyone who writes it means, and a key may stand only once."""
 
-    def construct_mapping(self, node, deep=False):
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         keys = [key.value for key, _ in node.value]
         for key in keys:
             if keys.count(key) > 1:
@@ -142,7 +143,7 @@ _Loader.add_implicit_resolver(
 )
 
 
-def read_yaml(path: Path) -> dict:
+def read_yaml(path: Path) -> dict[str, Any]:
     """Read one YAML file; an unreadable one is a UserError that names file and line."""
     try:
         value = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader) or {}

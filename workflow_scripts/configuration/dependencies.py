@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from workflow_scripts.configuration.settings import Combination, Config
+from workflow_scripts.configuration.settings import Combination, Config, Source
 
 _WITHOUT_EFFECT = {
     "gpus", "nodes", "threads", "oom_retries", "save_steps", "log_steps", "strategy", "vision_cache_gb"
@@ -17,7 +17,7 @@ STAGE_SECTIONS = {
 }
 
 
-def stage_settings(settings: Config, stage: str) -> dict:
+def stage_settings(settings: Config, stage: str) -> dict[str, Any]:
     """The plain values that the result of a stage depends on.
 
     Snakemake reruns a stage when they change, and MLflow shows them.
@@ -32,14 +32,15 @@ def stage_settings(settings: Config, stage: str) -> dict:
 _FETCHED = {"reader", "repository", "revision", "files", "path", "embedded", "licence"}
 
 
-def source_settings(settings: Config, name: str) -> dict:
+def source_settings(settings: Config, name: str) -> dict[str, Any]:
     """The plain values that the raw files of a source and their manifest depend on."""
     source = settings.dataset(name)
     values = source.model_dump(mode="json", include=_FETCHED)
-    return values | {"seed": settings.seed} if source.embedded else values
+    drawn = isinstance(source, Source) and source.embedded
+    return values | {"seed": settings.seed} if drawn else values
 
 
-def convert_settings(settings: Config, dataset: str) -> dict:
+def convert_settings(settings: Config, dataset: str) -> dict[str, Any]:
     """The plain values that the conversion of a data set depends on, besides its raw files."""
     made_of = {dataset, *settings.sources(dataset)}
     chosen = {
@@ -48,7 +49,7 @@ def convert_settings(settings: Config, dataset: str) -> dict:
     return {**stage_settings(settings, "convert"), "datasets": chosen}
 
 
-def mixture_settings(settings: Config, dataset: str) -> dict:
+def mixture_settings(settings: Config, dataset: str) -> dict[str, Any]:
     """The plain values by which the train rows of a combination are mixed; {} for a single set."""
     entry = settings.dataset(dataset)
     included = {"weights", "temperature"}

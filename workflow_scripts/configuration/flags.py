@@ -15,7 +15,7 @@ from workflow_scripts.models.catalogue import MODES, VERSIONS
 CONFIG_VARIABLE = "MEDVQA_CONFIG"
 
 
-def stage_parser(description: str) -> argparse.ArgumentParser:
+def stage_parser(description: str | None) -> argparse.ArgumentParser:
     """A parser for a stage of the chain: where the configuration and the results are, and which run."""
     result = cli.parser(description)
     default = Path(os.environ.get(CONFIG_VARIABLE, "config.yaml"))
@@ -77,7 +77,7 @@ def comma_separated(text: str) -> list[str]:
     return [name for name in text.split(",") if name]
 
 
-def training_options(stage: str, description: str, arguments: list[str]) -> argparse.Namespace:
+def training_options(stage: str, description: str | None, arguments: list[str]) -> argparse.Namespace:
     """The flags of sft and dpo, with `run`, `layout` and the `settings` that they lead to."""
     result = stage_parser(description)
     add_run_flags(result, required=False)

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any, Protocol
 
 from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.configuration import dependencies, reading, text
@@ -19,10 +20,16 @@ _RESOURCES = {
 }
 
 
+class Wildcards(Protocol):
+    """Snakemake's wildcards of a job: parts of its paths, by name."""
+
+    def __getattr__(self, name: str) -> str: ...
+
+
 class Plan:
     """The plan of a workflow from Snakemake's merged configuration; a UserError lists all that is wrong in it."""
 
-    def __init__(self, raw: dict, where: list[Path], root: Path) -> None:
+    def __init__(self, raw: dict[str, Any], where: list[Path], root: Path) -> None:
         self.config = reading.validate(raw, where=", ".join(map(str, where)))
         self.layout = Layout(Path("results"))
         self.terms = list(map(str, self.config.terms))
@@ -41,7 +48,7 @@ class Plan:
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
         os.environ[CONFIG_VARIABLE] = str(text.write_copy(self.config, self.layout))
 
-    def settings(self, stage: str) -> dict:
+    def settings(self, stage: str) -> dict[str, Any]:
         """The values whose change reruns `stage`."""
         return dependencies.stage_settings(self.config, stage)
 
@@ -67,24 +74,24 @@ class Plan:
         """Where the configuration has the resources of `rule`: in one section; None takes one core and no more."""
         return getattr(self.config, _RESOURCES[rule]) if rule in _RESOURCES else None
 
-    def raw_manifests(self, wildcards) -> list[str]:
+    def raw_manifests(self, wildcards: Wildcards) -> list[str]:
         """The raw files of every source that a data set is made of."""
         return [
             str(self.layout.raw(name) / "manifest.json") for name in self.config.sources(wildcards.dataset)
         ]
 
-    def source(self, wildcards) -> dict:
+    def source(self, wildcards: Wildcards) -> dict[str, Any]:
         """The values whose change fetches a source again."""
         return dependencies.source_settings(self.config, wildcards.source)
 
-    def conversion(self, wildcards) -> dict:
+    def conversion(self, wildcards: Wildcards) -> dict[str, Any]:
         """The values whose change converts a data set again."""
         return dependencies.convert_settings(self.config, wildcards.dataset)
 
-    def preference_files(self, wildcards) -> list[str]:
+    def preference_files(self, wildcards: Wildcards) -> list[str]:
         """The user's own preference files for a data set."""
         return [str(file) for file in self.config.preferences.files.get(wildcards.dataset, [])]
 
-    def checkpoint(self, wildcards) -> dict:
+    def checkpoint(self, wildcards: Wildcards) -> dict[str, Any]:
         """The values whose change fetches a model again."""
         return self.config.checkpoint(wildcards.model_version, wildcards.mode).model_dump(mode="json")

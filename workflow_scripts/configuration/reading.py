@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from workflow_scripts.base import credentials
 from workflow_scripts.base.errors import UserError, unknown
@@ -15,7 +16,7 @@ from workflow_scripts.datasets import readers
 from workflow_scripts.models.catalogue import VERSIONS
 
 
-def merge(base: dict, update: dict) -> dict:
+def merge(base: dict[str, Any], update: dict[str, Any]) -> dict[str, Any]:
     """`base` with the keys of `update` laid over it, section by section, as Snakemake merges configurations."""
     merged = dict(base)
     for key, value in update.items():
@@ -26,13 +27,13 @@ def merge(base: dict, update: dict) -> dict:
 
 def load(paths: list[Path]) -> Config:
     """Read configuration files, later over earlier ones, and validate the result."""
-    raw: dict = {}
+    raw: dict[str, Any] = {}
     for path in paths:
         raw = merge(raw, read_yaml(path))
     return validate(raw, where=", ".join(map(str, paths)))
 
 
-def validate(raw: dict, where: str) -> Config:
+def validate(raw: dict[str, Any], where: str) -> Config:
     """Build the configuration from plain values; a UserError lists every problem at once."""
     problems = []
     config = None
@@ -48,7 +49,7 @@ def validate(raw: dict, where: str) -> Config:
             terminology.load(tuple(config.terms))
         except UserError as error:
             problems.append(f"terms: {error}")
-    if problems:
+    if config is None or problems:
         lines = "\n".join(f"  {problem}" for problem in problems)
         raise UserError(f"{where}: {len(problems)} error(s) in the configuration\n{lines}")
     return config
@@ -63,9 +64,9 @@ def _numbers(value: Any) -> Any:
     return value
 
 
-def _cross_checks(raw: dict) -> Iterator[str]:
+def _cross_checks(raw: dict[str, Any]) -> Iterator[str]:
     """What pydantic cannot see field by field: names that must fit together."""
-    datasets = raw.get("datasets")
+    datasets: Any = raw.get("datasets")
     for name, entry in datasets.items() if isinstance(datasets, dict) else ():
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.-]*", str(name)):
             yield f"datasets.{name}: a name has letters, digits, '.' and '-' only, since '_' separates names in paths"
@@ -112,7 +113,7 @@ def _cross_checks(raw: dict) -> Iterator[str]:
             yield f"preferences.files.{name}: {unknown(name, known)}"
 
 
-def _mixture_checks(where: str, entry: dict) -> Iterator[str]:
+def _mixture_checks(where: str, entry: dict[str, Any]) -> Iterator[str]:
     weights, members = entry.get("weights"), entry["members"]
     if not weights or not isinstance(weights, dict) or not isinstance(members, list):
         return
@@ -126,7 +127,7 @@ def _mixture_checks(where: str, entry: dict) -> Iterator[str]:
             yield f"{where}.weights.{member}: missing; give each member a weight"
 
 
-def _describe(error: dict) -> str:
+def _describe(error: ErrorDetails) -> str:
     location = [part for part in error["loc"] if part not in ("source", "combination", "[key]")]
     path = ".".join(map(str, location))
     if error["type"] == "extra_forbidden":
@@ -142,12 +143,12 @@ def _describe(error: dict) -> str:
     return f"{path}: {error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
 
 
-def _fields(location: list, dataset: type[Section]) -> list[str]:
+def _fields(location: list[int | str], dataset: type[Section]) -> list[str]:
     """The keys allowed in the section at `location`, where a data set is a `dataset`."""
     section: Any = Config
     for key in location:
         if isinstance(section, type) and issubclass(section, BaseModel):
-            section = section.model_fields[key].annotation
+            section = section.model_fields[str(key)].annotation
         else:
             section = get_args(section)[1]
         if section == Dataset:

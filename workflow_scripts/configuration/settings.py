@@ -19,7 +19,7 @@ from workflow_scripts.base.errors import UserError, unknown
 from workflow_scripts.datasets import readers
 from workflow_scripts.datasets.pairs.rules import RULES, RuleName
 from workflow_scripts.datasets.readers import tables
-from workflow_scripts.models.catalogue import MODES, VERSIONS
+from workflow_scripts.models.catalogue import VERSIONS, Mode
 
 Language = Literal["en", "zh"]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -31,15 +31,16 @@ Loss = Literal[
     "apo_down", "discopop", "sft", "sigmoid_norm",
 ]  # fmt: skip
 
+Name = TypeVar("Name")
 
-def _distinct(names: list) -> list:
+
+def _distinct(names: list[Name]) -> list[Name]:
     for name in names:
         if names.count(name) > 1:
             raise ValueError(f"{name!r} stands more than once")
     return names
 
 
-Name = TypeVar("Name")
 Distinct = Annotated[list[Name], AfterValidator(_distinct)]
 
 
@@ -64,7 +65,7 @@ class Source(Section):
         None, description="a local folder in the original layout, or a custom table, used instead of the hub"
     )
     images: Path | None = Field(None, description="custom: a folder of images that lies apart from the table")
-    columns: dict[Literal[tables.FIELDS], str] = Field(
+    columns: dict[tables.FieldName, str] = Field(
         {},
         description=f"custom: the column of a field that is called otherwise; fields are {', '.join(tables.FIELDS)}",
     )
@@ -322,7 +323,7 @@ class Config(Section):
         min_length=1,
         description="data sets by the name that stands in results/eval/{dataset}_{model_version}_{mode}.json",
     )
-    models: dict[str, dict[Literal[MODES], Checkpoint]] = Field(
+    models: dict[str, dict[Mode, Checkpoint]] = Field(
         {
             name: {mode: Checkpoint(repository=id) for mode, id in version.repositories.items()}
             for name, version in VERSIONS.items()
@@ -349,8 +350,10 @@ class Config(Section):
     def sources(self, dataset: str) -> dict[str, Source]:
         """The sources that `dataset` is made of, by name."""
         entry = self.dataset(dataset)
-        names = entry.members if isinstance(entry, Combination) else [dataset]
-        return {name: self.datasets[name] for name in names}
+        if isinstance(entry, Source):
+            return {dataset: entry}
+        members = {name: self.datasets[name] for name in entry.members}
+        return {name: member for name, member in members.items() if isinstance(member, Source)}
 
     def dataset(self, name: str) -> Source | Combination:
         """What `name` stands for; a UserError suggests the nearest where it is unknown."""
@@ -362,6 +365,7 @@ class Config(Section):
         """Where the model of (version, mode) comes from; a UserError suggests the nearest where it is unknown."""
         if version not in self.models:
             raise UserError(f"--model_version: {unknown(version, self.models)}")
-        if mode not in self.models[version]:
-            raise UserError(f"--mode: {unknown(mode, self.models[version])} for {version}")
-        return self.models[version][mode]
+        modes: dict[str, Checkpoint] = dict(self.models[version].items())
+        if mode not in modes:
+            raise UserError(f"--mode: {unknown(mode, modes)} for {version}")
+        return modes[mode]

@@ -37,7 +37,7 @@ def _section_lines(section: BaseModel, indent: str) -> Iterator[str]:
         elif name in ("datasets", "models"):
             yield f"{indent}# {note}"
             for entry in (Source, Combination) if name == "datasets" else (Checkpoint,):
-                yield f"{indent}# {entry.__doc__.splitlines()[0]}"
+                yield f"{indent}# {str(entry.__doc__).splitlines()[0]}"
                 for key, inner in entry.model_fields.items():
                     yield f"{indent}#   {key}: {inner.description}"
             plain = section.model_dump(mode="json", include={name}, exclude_defaults=False)[name]

@@ -1,13 +1,84 @@
-"""The two shapes that data has in this project: an `Example` as read, a record as written."""
+"""The shapes that data has in this project: an `Example` as read, a record or a preference pair as written."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple, NotRequired, TypedDict, get_args
 
 from workflow_scripts.datasets.polarity import is_yes_or_no
 
-SPLITS = ("train", "validation", "test")
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[str, ...] = get_args(Split)
 IMAGE_PLACEHOLDER = "<image>"
+
+
+class Message(TypedDict):
+    """One turn of a dialogue; `role` is user or assistant."""
+
+    role: str
+    content: str
+
+
+class Asked(TypedDict):
+    """What records and prediction rows alike say of their question."""
+
+    id: str
+    source: str
+    image_id: str
+    question: str
+    language: str
+    answer_type: str
+
+
+class Record(Asked):
+    """A question with its dialogue, as it stands in a split's file; `images` are relative to that."""
+
+    messages: list[Message]
+    images: list[str]
+    split: str
+    answer: str
+    yes_no: bool
+    question_type: str
+    modality: str
+    organ: str
+    raw_answer: NotRequired[str]  # where `answer` is in canonical terms
+
+
+class LastTurn(TypedDict):
+    """A dialogue's last user turn after a history of (user, assistant) pairs."""
+
+    prompt: str
+    history: list[list[str]]
+
+
+class PreferencePair(TypedDict):
+    """A dialogue up to the user's last turn, and two texts that may follow it."""
+
+    messages: list[Message]
+    images: list[str]
+    chosen: str
+    rejected: str
+
+
+SIDES: tuple[Literal["chosen", "rejected"], ...] = ("chosen", "rejected")
+
+
+class PreferenceRecord(PreferencePair, LastTurn):
+    """A preference pair as it stands in a run's file; a user's own may have further keys."""
+
+    id: str
+    source: str
+    origin: str
+
+
+class MadePreference(PreferenceRecord):
+    """A preference pair made of a record, with what that says of its question."""
+
+    image_id: str
+    question: str
+    answer: str
+    language: str
+    answer_type: str
+    rejected_answer: str
 
 
 class Turn(NamedTuple):
@@ -44,8 +115,8 @@ class Example:
     organ: str = ""
     rationale: str = ""
     mask: str = ""
-    facts: dict = field(default_factory=dict)
-    stated: dict = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+    stated: dict[str, str] = field(default_factory=dict)
     turns: tuple[Turn, ...] = ()
     more_images: tuple[str, ...] = ()
 
@@ -64,7 +135,7 @@ def user_text(question: str, images: int = 1) -> str:
     return IMAGE_PLACEHOLDER * images + question
 
 
-def to_record(example: Example, images: Sequence[str], turns: Sequence[tuple[str, str]]) -> dict:
+def to_record(example: Example, images: Sequence[str], turns: Sequence[tuple[str, str]]) -> Record:
     """The record on disk: LLaMA-Factory, ms-swift and TRL read it as it is.
 
     `images` are paths relative to the record's file, `turns` the escaped user's and the assistant's texts.
@@ -91,7 +162,7 @@ def to_record(example: Example, images: Sequence[str], turns: Sequence[tuple[str
     }
 
 
-def annotations(example: Example, mask: str) -> dict:
+def annotations(example: Example, mask: str) -> dict[str, Any]:
     """What a set says of a row beyond the record, which stays flat so that other tools load it.
 
     `mask` is the mask's path relative to the file of annotations, "" for none.
@@ -99,13 +170,13 @@ def annotations(example: Example, mask: str) -> dict:
     return {"id": example.id, "image_id": example.image_id, "mask": mask, **example.facts}
 
 
-def tidied(example: Example) -> Iterator[dict]:
+def tidied(example: Example) -> Iterator[dict[str, str]]:
     """Each text of the example that reading changed, as it was and as it is."""
     for name, stated in example.stated.items():
         yield {"id": example.id, "field": name, "stated": stated, "written": getattr(example, name)}
 
 
-def last_turn(messages: list[dict]) -> dict:
+def last_turn(messages: Sequence[Message]) -> LastTurn:
     """The dialogue before `chosen` and `rejected` once more: `prompt`, the last user turn, after a `history` of pairs.
 
     LLaMA-Factory and ms-swift read preferences between texts in this form only; TRL wants a `prompt`.
@@ -117,7 +188,7 @@ def last_turn(messages: list[dict]) -> dict:
     }
 
 
-def dataset_info(run: str) -> dict:
+def dataset_info(run: str) -> dict[str, Any]:
     """LLaMA-Factory's `dataset_info.json` for the three splits and the preference pairs of a run.
 
     Splits are `sharegpt`. Pairs are `alpaca`, the one of its formats whose `ranking` takes chosen and rejected texts;
@@ -133,7 +204,7 @@ def dataset_info(run: str) -> dict:
             "assistant_tag": "assistant",
         },
     }
-    info = {f"{run}_{split}": {"file_name": f"{split}.jsonl", **sharegpt} for split in SPLITS}
+    info: dict[str, Any] = {f"{run}_{split}": {"file_name": f"{split}.jsonl", **sharegpt} for split in SPLITS}
     columns = ("prompt", "history", "images", "chosen", "rejected")
     info[f"{run}_preferences"] = {
         "file_name": f"../../preferences/{run}.jsonl",

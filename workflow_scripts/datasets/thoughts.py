@@ -5,6 +5,7 @@ last, so that the answer's words appear only where a fact of the row states them
 """
 
 import re
+from collections.abc import Iterator, Sequence
 
 from workflow_scripts.datasets.records import Example
 
@@ -58,7 +59,7 @@ def thought(example: Example) -> str:
     )
 
 
-def _facts(example: Example):
+def _facts(example: Example) -> Iterator[tuple[str, str]]:
     known = _TYPES.get(example.question_type.upper())
     if known:
         yield "type", known[example.language == "zh"]
@@ -66,7 +67,8 @@ def _facts(example: Example):
         yield "modality", example.modality
     if example.organ:
         yield "organ", _ORGANS.get(example.organ, example.organ.replace("_", " "))
-    entity, relation, *_ = [*example.facts.get("triple", ()), "", ""]
+    triple: Sequence[str] = example.facts.get("triple", ())
+    entity, relation, *_ = [*triple, "", ""]
     if _informative(entity):
         yield "entity", entity
     if _informative(relation):

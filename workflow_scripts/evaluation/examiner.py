@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from workflow_scripts.configuration.settings import Config
+from workflow_scripts.datasets.records import Record
+from workflow_scripts.evaluation.predictions import Prediction
 from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.models.formats import AnswerFormat
 
@@ -14,11 +15,23 @@ if TYPE_CHECKING:
     from workflow_scripts.evaluation.generation import Generator
 
 
+class Asking(Protocol):
+    """How a model is asked: on how many GPUs, how many rows at once, for how many tokens at most."""
+
+    @property
+    def gpus(self) -> int: ...
+    @property
+    def batch_size(self) -> int: ...
+    @property
+    def max_new_tokens(self) -> int: ...
+
+
 @dataclass(frozen=True)
 class Examiner:
     """Loads models, asks them and reads their answers."""
 
-    settings: Config
+    asking: Asking
+    max_image_side: int
     model_version: str
     mode: str
 
@@ -34,15 +47,14 @@ class Examiner:
         from workflow_scripts.models import loading, processors
         from workflow_scripts.models.dialogue import Dialogue
 
-        own = self.settings.evaluation
-        device, dtype = loading.device_and_dtype(own.gpus)
-        processor = processors.load(path, VERSIONS[self.model_version], self.settings.data.max_image_side)
+        device, dtype = loading.device_and_dtype(self.asking.gpus)
+        processor = processors.load(path, VERSIONS[self.model_version], self.max_image_side)
         generator = Generator(
-            loading.model(path, dtype, device, device_map="auto" if own.gpus > 1 else None),
+            loading.model(path, dtype, device, device_map="auto" if self.asking.gpus > 1 else None),
             processor,
             Dialogue(processor, self.model_version, self.mode),
-            own.batch_size,
-            own.max_new_tokens,
+            self.asking.batch_size,
+            self.asking.max_new_tokens,
         )
         try:
             yield generator
@@ -51,17 +63,21 @@ class Examiner:
             loading.free_memory()
 
     def predictions(
-        self, generator: "Generator", records: list[dict], folder: Path, stage: str, blank: bool = False
-    ) -> list[dict]:
+        self, generator: "Generator", records: list[Record], folder: Path, stage: str, blank: bool = False
+    ) -> list[Prediction]:
         """One row per record: the question, the gold answer, what the model wrote and what was read from it.
 
         Image paths are relative to `folder`. With `blank`, images are replaced by grey ones.
         """
         answers = generator.answer(records, folder, blank)
-        keys = ("id", "source", "image_id", "language", "answer_type", "question")
         return [
             {
-                **{key: record[key] for key in keys},
+                "id": record["id"],
+                "source": record["source"],
+                "image_id": record["image_id"],
+                "language": record["language"],
+                "answer_type": record["answer_type"],
+                "question": record["question"],
                 "gold": record["answer"],
                 "stage": stage,
                 "text": generation.text,

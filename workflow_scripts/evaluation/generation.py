@@ -1,16 +1,22 @@
 """Answers of a model to records, in batches."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from tqdm import tqdm
 
+from workflow_scripts.datasets.records import Record
 from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.models.dialogue import Dialogue, image_paths
+from workflow_scripts.models.interfaces import Processor
 from workflow_scripts.models.pixels import Pixels, batch
+
+if TYPE_CHECKING:
+    from workflow_scripts.models.loading import Model
 
 logger = logging.getLogger(__name__)
 
@@ -27,8 +33,8 @@ class Generation:
 class Generator:
     """A model with the processor and the dialogue that it is asked through."""
 
-    model: torch.nn.Module
-    processor: object
+    model: "Model"
+    processor: Processor
     dialogue: Dialogue
     batch_size: int
     max_new_tokens: int
@@ -45,7 +51,7 @@ class Generator:
 
     def answer(
         self,
-        records: list[dict],
+        records: Sequence[Record],
         folder: Path,
         blank: bool = False,
         temperature: float | None = None,
@@ -68,20 +74,27 @@ class Generator:
                 results[index] = answers[position * samples : (position + 1) * samples]
         return results
 
-    def _row(self, record: dict, folder: Path) -> tuple[list[int], list[str]]:
+    def _row(self, record: Record, folder: Path) -> tuple[list[int], list[str]]:
         messages = record["messages"]
         if messages[-1]["role"] == "assistant":
             messages = messages[:-1]
         return self.dialogue.tokens(self.dialogue.prompt(messages)), image_paths(record["images"], folder)
 
     @torch.inference_mode()
-    def _generate(self, rows, pixels: Pixels, temperature: float | None, samples: int) -> list[Generation]:
+    def _generate(
+        self,
+        rows: list[tuple[list[int], list[str]]],
+        pixels: Pixels,
+        temperature: float | None,
+        samples: int,
+    ) -> list[Generation]:
         inputs = batch(rows, self.processor, pixels)
-        sampling = (
+        sampling: dict[str, Any] = (
             {"do_sample": True, "temperature": temperature, "top_p": 1.0, "top_k": 0} if temperature else {}
         )
-        written = self.model.generate(
-            **{name: tensor.to(self.model.device) for name, tensor in inputs.items()},
+        model: Any = self.model  # transformers' own types of `generate` take none of its models
+        written: torch.Tensor = model.generate(  # [rows · samples, prompt and answer]
+            **{name: tensor.to(model.device) for name, tensor in inputs.items()},
             **({"do_sample": False, "temperature": None, "top_p": None, "top_k": None} | sampling),
             num_return_sequences=samples,
             max_new_tokens=self.max_new_tokens,
@@ -96,6 +109,6 @@ class Generator:
         return Generation(self.processor.tokenizer.decode(kept), truncated=stopped is None)
 
 
-def _progress(chunks: list) -> Iterator:
+def _progress(chunks: list[list[int]]) -> Iterable[list[int]]:
     """A bar in a terminal, nothing elsewhere."""
     return tqdm(chunks, unit="batch", disable=None, leave=False)

@@ -1,18 +1,34 @@
 """One evaluation as the lines that a person compares: the floor, each stage, and blank images."""
 
+from typing import Any, TypedDict
+
 from workflow_scripts.evaluation import protocols
+from workflow_scripts.evaluation.predictions import Breakdown
 
 STAGES = {"untrained": "before training", "sft": "after SFT", "dpo": "after DPO"}
 _MODELS = {"sft": "SFT", "dpo": "DPO"}
 
 
-def lines(evaluation: dict) -> list[tuple[str, str, dict]]:
+class Evaluation(TypedDict):
+    """The evaluation of a run, as schema.json describes its file."""
+
+    run: str
+    final_stage: str
+    data_fingerprint: str
+    model: dict[str, Any]
+    stages: dict[str, Breakdown]
+    floor: dict[str, Breakdown]
+    ablation: dict[str, Breakdown]
+    cost: dict[str, float]
+
+
+def lines(evaluation: Evaluation) -> list[tuple[str, str, Breakdown]]:
     """(key, label, group) for what the evaluation has, from the floor up; a group has "overall" at least."""
     found = [("floor", "question-only floor", evaluation.get("floor", {}).get("question_only"))]
     found += [(stage, label, evaluation["stages"].get(stage)) for stage, label in STAGES.items()]
     label = f"{_MODELS[evaluation['final_stage']]} model on blank images"
     found.append(("blank_image", label, evaluation.get("ablation", {}).get("blank_image")))
-    return [line for line in found if line[2]]
+    return [(key, label, group) for key, label, group in found if group]
 
 
 def percent(share: float | None) -> str:
@@ -20,7 +36,7 @@ def percent(share: float | None) -> str:
     return "–" if share is None else f"{100 * share:.1f}"
 
 
-def table(evaluation: dict) -> str:
+def table(evaluation: Evaluation) -> str:
     """The evaluation as aligned text: accuracy in per cent over all, closed and open rows and each test set.
 
     "terms" is over all rows with medical synonyms taken for equal.

@@ -3,11 +3,15 @@
 import logging
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 from safetensors import safe_open
 
 from workflow_scripts.base.errors import UserError
-from workflow_scripts.configuration.settings import Lora
+
+if TYPE_CHECKING:
+    from peft import LoraConfig, PeftModel
+    from transformers import PreTrainedModel
 
 logger = logging.getLogger(__name__)
 
@@ -18,6 +22,19 @@ MLP = r".*language_model\.layers\.\d+\.mlp\.(?:shared_experts\.)?(?:gate_up_proj
 VISION = (
     r".*visual\.(?:blocks\.\d+\.(?:attn\.(?:qkv|proj)|mlp\.(?:gate_proj|up_proj|down_proj))|merger\.\w*proj)"
 )
+
+
+class LoraSettings(Protocol):
+    """What an adapter is made by; dropout is a share, and `vision` puts it on the vision tower too."""
+
+    @property
+    def rank(self) -> int: ...
+    @property
+    def alpha(self) -> float: ...
+    @property
+    def dropout(self) -> float: ...
+    @property
+    def vision(self) -> bool: ...
 
 
 def targets(names: list[str], vision: bool) -> list[str]:
@@ -37,12 +54,12 @@ def adapts_vision(path: Path) -> bool:
         return any(".visual." in name for name in adapter.keys())  # noqa: SIM118 - no dict
 
 
-def lora_config(model, settings: Lora):
+def lora_config(model: "PreTrainedModel | PeftModel", settings: LoraSettings) -> "LoraConfig":
     """peft's configuration for a new adapter on `model`."""
     from peft import LoraConfig
 
     names = targets([name for name, _ in model.named_modules()], settings.vision)
-    common = {"r": settings.rank, "lora_alpha": settings.alpha, "task_type": "CAUSAL_LM"}
+    common: dict[str, Any] = {"r": settings.rank, "lora_alpha": settings.alpha, "task_type": "CAUSAL_LM"}
     if model.config.model_type != "glm4v_moe":
         return LoraConfig(**common, lora_dropout=settings.dropout, target_modules=names)
     # peft 0.21 takes any module named gate_proj, up_proj or down_proj on an MoE for the routed experts, so the dense

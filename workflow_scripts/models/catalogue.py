@@ -5,10 +5,12 @@ To add a version: a row here and its repositories under `models:` in config.yaml
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 from workflow_scripts.models.formats import AnswerFormat
 
-MODES = ("thinking", "base")
+Mode = Literal["thinking", "base"]
+MODES: tuple[Mode, ...] = get_args(Mode)
 CHAT_TEMPLATES = Path(__file__).parent / "chat_templates"
 
 
@@ -22,7 +24,7 @@ class Version:
     so without one a fine-tuned model never learns to stop; it must be among the checkpoint's eos tokens.
     """
 
-    repositories: dict[str, str]
+    repositories: dict[Mode, str]
     architecture: str
     tagged: bool
     hybrid: bool
@@ -32,7 +34,7 @@ class Version:
         """How answers are written and read in `mode`, one of MODES."""
         return AnswerFormat(thinking=mode == "thinking", tagged=self.tagged)
 
-    def template_options(self, mode: str) -> dict:
+    def template_options(self, mode: str) -> dict[str, bool]:
         """What the chat template is given for `mode`, in training and at inference alike."""
         return {"enable_thinking": mode == "thinking"} if self.hybrid else {}
 

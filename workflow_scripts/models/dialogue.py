@@ -4,13 +4,22 @@ The checkpoint's own chat template renders everything; this module adds the stop
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NotRequired, TypedDict
 
 from workflow_scripts.base.errors import UserError
-from workflow_scripts.datasets.records import IMAGE_PLACEHOLDER
+from workflow_scripts.datasets.records import IMAGE_PLACEHOLDER, SIDES, Message, Record
 from workflow_scripts.models.catalogue import VERSIONS
+from workflow_scripts.models.interfaces import Processor
+
+
+class Part(TypedDict):
+    """A piece of a message for a chat template: `type` is image, or text with its `text`."""
+
+    type: str
+    text: NotRequired[str]
 
 
 @dataclass(frozen=True)
@@ -26,15 +35,15 @@ class Turn:
 class Dialogue:
     """How records become text and tokens for one processor, model version and mode."""
 
-    processor: object
+    processor: Processor
     model_version: str
     mode: str
 
-    def prompt(self, messages: list[dict]) -> str:
+    def prompt(self, messages: Sequence[Message]) -> str:
         """The text that the model continues: every message, then the start of an assistant turn."""
         return self._render(messages, add_generation_prompt=True)
 
-    def completion(self, messages: list[dict], answer: str) -> str:
+    def completion(self, messages: Sequence[Message], answer: str) -> str:
         """What the model is trained to write after `prompt(messages)`: the assistant's text and the stop token."""
         prompt = self.prompt(messages)
         whole = self._render(
@@ -47,7 +56,7 @@ class Dialogue:
             )
         return whole[len(prompt) :] + VERSIONS[self.model_version].stop_token
 
-    def turns(self, record: dict) -> Iterator[Turn]:
+    def turns(self, record: Record) -> Iterator[Turn]:
         """Each assistant turn of a record as a training example of its own, with the turns before it as context."""
         messages = record["messages"]
         for index, message in enumerate(messages):
@@ -60,7 +69,7 @@ class Dialogue:
                     record["images"][:seen],
                 )
 
-    def _render(self, messages: list[dict], add_generation_prompt: bool) -> str:
+    def _render(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
         return self.processor.apply_chat_template(
             [{"role": message["role"], "content": _parts(message)} for message in messages],
             add_generation_prompt=add_generation_prompt,
@@ -76,14 +85,15 @@ class Dialogue:
         """How many tokens an image of this size in pixels takes, without decoding it."""
         image_processor = self.processor.image_processor
         patches = image_processor.get_number_of_image_patches(height, width, {})
-        return patches // image_processor.merge_size**2
+        tokens: int = patches // image_processor.merge_size**2
+        return tokens
 
 
-def _parts(message: dict) -> str | list[dict]:
+def _parts(message: Message) -> str | list[Part]:
     """A user's text with placeholders as the list of images and texts that chat templates expect."""
     if message["role"] != "user":
         return message["content"]
-    parts = []
+    parts: list[Part] = []
     for piece in re.split(f"({re.escape(IMAGE_PLACEHOLDER)})", message["content"]):
         if piece == IMAGE_PLACEHOLDER:
             parts.append({"type": "image"})
@@ -92,22 +102,23 @@ def _parts(message: dict) -> str | list[dict]:
     return parts
 
 
-def conversation(record: dict) -> dict:
+def conversation(record: Mapping[str, Any]) -> dict[str, Any]:
     """A record or a preference pair in TRL's conversational form, for `Dataset.map` over a file of ours.
 
     Keys: prompt and completion, or prompt, chosen and rejected; each is a list of messages whose content is a list
     of parts, with an image part where a placeholder stood. Of several assistant turns the last is the completion.
     """
     *context, last = record["messages"]
+    ends: dict[str, Message]
     if "chosen" in record:
-        ends = {key: {"role": "assistant", "content": record[key]} for key in ("chosen", "rejected")}
+        ends = {side: {"role": "assistant", "content": record[side]} for side in SIDES}
         context.append(last)
     else:
         ends = {"completion": last}
     return {"prompt": list(map(_in_parts, context)), **{key: [_in_parts(end)] for key, end in ends.items()}}
 
 
-def _in_parts(message: dict) -> dict:
+def _in_parts(message: Message) -> dict[str, Any]:
     content = _parts(message)
     if isinstance(content, str):  # Arrow has one type a column
         content = [{"type": "text", "text": content}]

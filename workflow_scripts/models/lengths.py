@@ -3,13 +3,17 @@
 from array import array
 from collections import Counter
 from collections.abc import Sequence
+from typing import TypedDict
 
+from workflow_scripts.datasets.records import Record
 from workflow_scripts.models.dialogue import Dialogue
 
 BINS = 20
 
 
-def lengths(records: Sequence[dict], image_tokens: Sequence[Sequence[int]], dialogue: Dialogue) -> list[int]:
+def lengths(
+    records: Sequence[Record], image_tokens: Sequence[Sequence[int]], dialogue: Dialogue
+) -> list[int]:
     """The length in tokens of each record's longest rendered turn; `image_tokens` are those of its images."""
     turns = [list(dialogue.turns(record)) for record in records]
     texts = sorted({text for row in turns for turn in row for text in (turn.prompt, turn.completion)})
@@ -25,8 +29,17 @@ def lengths(records: Sequence[dict], image_tokens: Sequence[Sequence[int]], dial
     ]
 
 
-def distribution(found: array, limit: int) -> dict:
-    """{"max", "mean", "limit", "histogram": [[from, up to, how many], …]} of lengths, in bins of equal width."""
+class Distribution(TypedDict):
+    """Lengths in bins of equal width: `histogram` is [[from, up to, how many], …]."""
+
+    max: int
+    mean: float
+    limit: int
+    histogram: list[list[int]]
+
+
+def distribution(found: array[int], limit: int) -> Distribution:
+    """How the lengths `found` are distributed, beside their `limit`."""
     histogram = []
     if found:
         low = min(found)

@@ -4,14 +4,21 @@ import gc
 import logging
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from peft import PeftModel
-from transformers import AutoModelForImageTextToText
+from transformers import AutoModelForImageTextToText, Glm4vModel, Glm4vMoeModel
 from transformers.utils import logging as transformers_logging
 
 from workflow_scripts.base import files
 from workflow_scripts.base.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+    from transformers.utils.quantization_config import QuantizationConfigMixin
+
+    Model = PreTrainedModel | PeftModel  # a whole model, or an adapter upon one
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +36,8 @@ def is_adapter(path: Path) -> bool:
 
 def model_type(path: Path) -> str:
     """The architecture of the model at `path`, or of the base below an adapter: glm4v, glm4v_moe."""
-    return files.read_json(base_of(path) / "config.json")["model_type"]
+    name: str = files.read_json(base_of(path) / "config.json")["model_type"]
+    return name
 
 
 def base_of(path: Path) -> Path:
@@ -58,10 +66,10 @@ def model(
     dtype: torch.dtype,
     device: torch.device,
     trainable: bool = False,
-    device_map=None,
-    quantization=None,
+    device_map: str | None = None,
+    quantization: "QuantizationConfigMixin | None" = None,
     placed: bool = True,
-):
+) -> "Model":
     """The model at `path`, in evaluation mode; an adapter comes on top of its base, `trainable` if asked.
 
     It is moved to `device` unless `device_map` places it, or whoever calls will (`placed` is False). `quantization`
@@ -70,7 +78,7 @@ def model(
     base = base_of(path)
     _refuse_slow(base, device)
     try:
-        loaded = AutoModelForImageTextToText.from_pretrained(
+        loaded: Model = AutoModelForImageTextToText.from_pretrained(
             base, dtype=dtype, device_map=device_map, quantization_config=quantization
         )
     except (OSError, ValueError) as error:
@@ -79,22 +87,34 @@ def model(
         ) from error
     if is_adapter(path):
         loaded = PeftModel.from_pretrained(loaded, path, is_trainable=trainable)
-    moved = placed and not device_map and not quantization
-    return loaded.to(device).eval() if moved else loaded.eval()
+    if placed and not device_map and not quantization:
+        _move(loaded, device)
+    loaded.eval()
+    return loaded
 
 
-def merged(path: Path, dtype: torch.dtype, device: torch.device, placed: bool = True):
+def _move(model: torch.nn.Module, device: torch.device) -> None:
+    """As a Module: transformers annotates its own `to` wrongly."""
+    model.to(device)
+
+
+def merged(path: Path, dtype: torch.dtype, device: torch.device, placed: bool = True) -> "Model":
     """The model at `path` as one whole: an adapter is merged into its base."""
     loaded = model(path, dtype, device, placed=placed)
-    return loaded.merge_and_unload() if is_adapter(path) else loaded
+    if isinstance(loaded, PeftModel):
+        whole: Model = loaded.merge_and_unload()
+        return whole
+    return loaded
 
 
-def backbone(model) -> torch.nn.Module:
+def backbone(model: torch.nn.Module) -> Glm4vModel | Glm4vMoeModel:
     """The model without its head, below any adapter."""
-    return (model.get_base_model() if isinstance(model, PeftModel) else model).model
+    whole: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    found: Glm4vModel | Glm4vMoeModel = whole.model
+    return found
 
 
-def use_tree_attention(model, device: torch.device) -> bool:
+def use_tree_attention(model: "Model", device: torch.device) -> bool:
     """On a GPU, let the text layers attend by flex attention, which skips blocks that no token sees.
 
     Returns whether they do: then all trees of a batch should stand in one sequence.
@@ -102,7 +122,8 @@ def use_tree_attention(model, device: torch.device) -> bool:
     on_gpu = device.type == "cuda"
     if on_gpu:
         # Glm4v's text layers take any attention function, but transformers 5.23 declares it for Glm4vMoe alone.
-        backbone(model).language_model._supports_flex_attn = True
+        text: Any = backbone(model).language_model
+        text._supports_flex_attn = True
         model.set_attn_implementation({"text_config": "flex_attention"})
     return on_gpu
 
@@ -111,7 +132,8 @@ def fingerprint(path: Path) -> str:
     """What identifies the model at `path`: the manifest of a download, the metrics of a training, else its files."""
     for name in ("manifest.json", "metrics.json"):
         if (Path(path) / name).is_file():
-            return files.read_json(Path(path) / name)["fingerprint"]
+            stated: str = files.read_json(Path(path) / name)["fingerprint"]
+            return stated
     weights = sorted(Path(path).glob("*.safetensors"))
     if not weights:
         raise UserError(f"{path}: no model here; download or train it first")

@@ -1,11 +1,14 @@
 """Images as the model takes them, each decoded and processed once while it stays in memory."""
 
 from collections import OrderedDict
+from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
 
 from workflow_scripts.datasets.pictures.images import open_image
+from workflow_scripts.models.interfaces import ImageProcessor, Processor
 
 CACHE_BYTES = 2**29
 GREY = (128, 128, 128)
@@ -17,9 +20,10 @@ class Pixels:
     With `blank`, every image is replaced by a uniform grey one of the same size.
     """
 
-    def __init__(self, image_processor, blank: bool = False) -> None:
+    def __init__(self, image_processor: ImageProcessor, blank: bool = False) -> None:
         self.image_processor = image_processor
         self.blank = blank
+        # (patches [t·h·w, values], grid [3]) by path
         self._kept: OrderedDict[str, tuple[torch.Tensor, torch.Tensor]] = OrderedDict()
         self._bytes = 0
 
@@ -28,7 +32,7 @@ class Pixels:
         if path in self._kept:
             self._kept.move_to_end(path)
             return self._kept[path]
-        image = open_image(path)
+        image = open_image(Path(path))
         if self.blank:
             image = Image.new("RGB", image.size, GREY)
         processed = self.image_processor([image], return_tensors="pt")
@@ -40,16 +44,21 @@ class Pixels:
             self._bytes -= dropped.nbytes
         return entry
 
-    def settings(self) -> dict:
+    def settings(self) -> dict[str, Any]:
         """What the pixels of an image depend on besides the image."""
         return self.image_processor.to_dict()
 
     def tokens(self, grid: torch.Tensor) -> int:
-        """How many tokens an image with this grid takes in the text."""
-        return int(grid.prod()) // self.image_processor.merge_size**2
+        """How many tokens an image with this grid [3] takes in the text."""
+        merged: int = self.image_processor.merge_size**2
+        return int(grid.prod()) // merged
 
 
-def picture(patches: torch.Tensor, grid: torch.Tensor, image_processor) -> Image.Image:
+def picture(
+    patches: torch.Tensor,  # [h·w, channels · frames · patch · patch]
+    grid: torch.Tensor,  # [3] = (1, h, w)
+    image_processor: ImageProcessor,
+) -> Image.Image:
     """The image that `Pixels` made (patches, grid) of, as the model is shown it: resized, normalisation undone.
 
     `patches` is [h·w, channels · frames · patch · patch], a block of merge_size x merge_size patches after the
@@ -63,11 +72,13 @@ def picture(patches: torch.Tensor, grid: torch.Tensor, image_processor) -> Image
     return Image.fromarray((values * 255).round().clamp(0, 255).to(torch.uint8).numpy())
 
 
-def batch(rows: list[tuple[list[int], list[str]]], processor, pixels: Pixels) -> dict[str, torch.Tensor]:
+def batch(
+    rows: list[tuple[list[int], list[str]]], processor: Processor, pixels: Pixels
+) -> dict[str, torch.Tensor]:
     """What generation goes on from: rows of (token ids with one placeholder an image, image paths), padded on the left.
 
-    input_ids, attention_mask and mm_token_type_ids are [rows, longest]; pixel_values and image_grid_thw hold the
-    images in the order of the rows, and are absent when no row has one.
+    input_ids, attention_mask and mm_token_type_ids are [rows, longest]; pixel_values [patches, values] and
+    image_grid_thw [images, 3] hold the images in the order of the rows, and are absent when no row has one.
     """
     images = [[pixels(path) for path in paths] for _, paths in rows]
     expanded = [
@@ -82,7 +93,7 @@ def batch(rows: list[tuple[list[int], list[str]]], processor, pixels: Pixels) ->
     return inputs
 
 
-def pad(sequences: list[list[int]], processor, side: str) -> dict[str, torch.Tensor]:
+def pad(sequences: list[list[int]], processor: Processor, side: str) -> dict[str, torch.Tensor]:
     """input_ids, attention_mask and mm_token_type_ids [rows, longest] of token ids, padded on `side`."""
     longest = max(map(len, sequences))
     ids = torch.full((len(sequences), longest), processor.tokenizer.pad_token_id)

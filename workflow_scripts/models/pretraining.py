@@ -18,6 +18,7 @@ from workflow_scripts.base import cli, files
 from workflow_scripts.datasets import phantoms
 from workflow_scripts.models import standins
 from workflow_scripts.models.catalogue import VERSIONS, Version
+from workflow_scripts.models.interfaces import Processor
 from workflow_scripts.models.pixels import pad
 
 logger = logging.getLogger(__name__)
@@ -73,11 +74,11 @@ def _wording() -> Iterator[str]:
                 yield question.text
 
 
-def _scenes(count: int) -> list:
+def _scenes(count: int) -> list[phantoms.Scene]:
     return [phantoms.scene(phantoms.PRETRAINING_SEEDS[index]) for index in range(count)]
 
 
-def _words(scenes: list) -> list[str]:
+def _words(scenes: list[phantoms.Scene]) -> list[str]:
     """General medical words, and the answers that phantoms' questions have, without their questions."""
     general = (standins.FOLDER / "words.txt").read_text(encoding="utf-8")
     answers = {
@@ -130,10 +131,12 @@ def pretrain(version: Version) -> None:
         save_file(state, temporary, metadata={"format": "pt"})
 
 
-def _row(scene, words: list[str], processor, stop: str, draw: random.Random) -> tuple[list[int], list[int]]:
+def _row(
+    scene: phantoms.Scene, words: list[str], processor: Processor, stop: str, draw: random.Random
+) -> tuple[list[int], list[int]]:
     """Token ids of a prompt and of its completion, for one of the three tasks."""
     language = draw.choice(["en", "zh"])
-    task = draw.choices(list(SHARES), SHARES.values())[0]
+    task = draw.choices(list(SHARES), list(SHARES.values()))[0]
     prompt = PROMPTS[task][language]
     if task == "describe":
         text = phantoms.describe(scene, language)
@@ -150,7 +153,7 @@ def _row(scene, words: list[str], processor, stop: str, draw: random.Random) -> 
     return encode(rendered, add_special_tokens=False), encode(text + stop, add_special_tokens=False)
 
 
-def _batch(rows: list[tuple[list[int], list[int]]], processor) -> dict[str, torch.Tensor]:
+def _batch(rows: list[tuple[list[int], list[int]]], processor: Processor) -> dict[str, torch.Tensor]:
     inputs = pad([prompt + completion for prompt, completion in rows], processor, "right")
     labels = torch.full_like(inputs["input_ids"], -100)
     for row, (prompt, completion) in enumerate(rows):

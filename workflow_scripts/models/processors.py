@@ -8,17 +8,18 @@ from transformers.utils import logging as transformers_logging
 
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.models.catalogue import Version
+from workflow_scripts.models.interfaces import Processor
 
 if not sys.stderr.isatty():
     transformers_logging.disable_progress_bar()
 
 
-def load(path: Path, version: Version, max_image_side: int):
+def load(path: Path, version: Version, max_image_side: int) -> Processor:
     """The processor saved at `path`, images limited to the area of `max_image_side` squared.
 
     The checkpoint's chat template is used where it has one, ours otherwise.
     """
-    loaded = AutoProcessor.from_pretrained(path)
+    loaded: Processor = AutoProcessor.from_pretrained(path)
     if not loaded.chat_template:
         loaded.chat_template = version.chat_template()
     size = loaded.image_processor.size

@@ -6,6 +6,7 @@ describe phantoms but answer no question: LoRA then has something to adapt, as w
 """
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -16,10 +17,12 @@ from transformers import (
     Glm4vMoeConfig,
     Glm4vProcessor,
     Glm4vVideoProcessor,
+    PreTrainedModel,
     PreTrainedTokenizerFast,
 )
 
 from workflow_scripts.models.catalogue import Version
+from workflow_scripts.models.interfaces import Processor
 
 FOLDER = Path(__file__).parent / "standin_weights"
 IMAGE_SIDE = 112
@@ -47,22 +50,24 @@ def tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def processor(version: Version, with_template: bool = True) -> Glm4vProcessor:
+def processor(version: Version, with_template: bool = True) -> Processor:
     """Images are scaled to the area of 112 x 112 pixels: 16 tokens (`size` counts two frames)."""
     size = {"shortest_edge": 2 * IMAGE_SIDE**2, "longest_edge": 2 * IMAGE_SIDE**2}
-    return Glm4vProcessor(
+    made: Any = Glm4vProcessor(
         image_processor=Glm4vImageProcessor(size=size),
         tokenizer=tokenizer(),
         video_processor=Glm4vVideoProcessor(size=size),
         chat_template=version.chat_template() if with_template else None,
     )
+    found: Processor = made  # its attributes are set by name, which no type checker sees
+    return found
 
 
 def model_config(version: Version) -> Glm4vConfig | Glm4vMoeConfig:
     """The real architecture at 128 hidden units and 4 layers, 2 of vision."""
     words = tokenizer()
     identity = words.convert_tokens_to_ids
-    text = {
+    text: dict[str, Any] = {
         "vocab_size": len(words),
         "hidden_size": 128,
         "intermediate_size": 256,
@@ -86,7 +91,7 @@ def model_config(version: Version) -> Glm4vConfig | Glm4vMoeConfig:
         "out_hidden_size": text["hidden_size"],
         "image_size": IMAGE_SIDE,
     }
-    tokens = {
+    tokens: dict[str, Any] = {
         "image_token_id": identity("<|image|>"),
         "video_token_id": identity("<|video|>"),
         "image_start_token_id": identity("<|begin_of_image|>"),
@@ -106,9 +111,11 @@ def model_config(version: Version) -> Glm4vConfig | Glm4vMoeConfig:
     return Glm4vConfig(text_config=text, vision_config=vision, **tokens)
 
 
-def untrained_model(version: Version) -> torch.nn.Module:
+def untrained_model(version: Version) -> PreTrainedModel:
     """The model with fresh weights, in float32."""
-    model = AutoModelForImageTextToText.from_config(model_config(version), dtype=torch.float32)
+    model: PreTrainedModel = AutoModelForImageTextToText.from_config(
+        model_config(version), dtype=torch.float32
+    )
     words = tokenizer()
     stops = [words.convert_tokens_to_ids(token) for token in ("<|endoftext|>", "<|user|>", "<|observation|>")]
     model.generation_config.eos_token_id = stops
@@ -116,7 +123,7 @@ def untrained_model(version: Version) -> torch.nn.Module:
     return model
 
 
-def pretrained_model(version: Version) -> torch.nn.Module:
+def pretrained_model(version: Version) -> PreTrainedModel:
     """The stand-in as a user's training finds it, in float32."""
     model = untrained_model(version)
     weights = {name: tensor.float() for name, tensor in load_file(weights_file(version)).items()}

@@ -5,18 +5,31 @@ import io
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
+from typing import Any, TypedDict
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from workflow_scripts.base import files
 from workflow_scripts.evaluation import protocols
+from workflow_scripts.evaluation.predictions import Breakdown, Metrics, Prediction
 from workflow_scripts.evaluation.protocols import strict
-from workflow_scripts.evaluation.table import lines, percent
+from workflow_scripts.evaluation.table import Evaluation, lines, percent
 from workflow_scripts.pages import charts
 
 THUMBNAIL_SIDE = 200
 STAGES = {"untrained": "Untrained", "sft": "SFT", "dpo": "DPO", "blank_image": "Blank image"}
+
+
+class ReportedRun(TypedDict):
+    """What the report shows of a run: `sft` and `dpo` are their metrics.json, `links` paths relative to the page."""
+
+    run: str
+    evaluation: Evaluation
+    sft: dict[str, Any] | None
+    dpo: dict[str, Any] | None
+    validation: dict[str, Any] | None
+    links: dict[str, str]
 
 
 def thumbnail(image: Image.Image) -> str:
@@ -28,57 +41,49 @@ def thumbnail(image: Image.Image) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def validation_page(path: Path, summary: dict) -> None:
+def validation_page(path: Path, summary: dict[str, Any]) -> None:
     """Write what the validate stage found in a set: counts, problems, lengths, answers and samples."""
     lengths = summary["token_lengths"]
     chart = charts.histogram("Tokens per example", lengths["histogram"], lengths["limit"])
     _write(path, "validation.html.j2", summary=summary, lengths_chart=chart)
 
 
-def gallery_page(path: Path, title: str, rows: Iterable[dict]) -> None:
+def gallery_page(path: Path, title: str, rows: Iterable[Prediction]) -> None:
     """Write sampled predictions, one card a question with every stage's answer.
 
     `rows` are prediction rows, one a question and stage, whose "image" is a data URI from `thumbnail`.
     """
-    cards: dict[str, dict] = {}
+    cards: dict[str, dict[str, Any]] = {}
     for row in rows:
         card = cards.setdefault(row["id"], {**row, "predictions": {}})
         card["predictions"][row["stage"]] = {**row, "verdict": _verdict(row)}
     _write(path, "gallery.html.j2", title=title, cards=list(cards.values()))
 
 
-def _verdict(row: dict) -> str:
+def _verdict(row: Prediction) -> str:
     if row["answer"] is None:
         return "unreadable"
     right = strict.correct(row["gold"], row["answer"], row["answer_type"] == "closed")
     return "right" if right else "wrong"
 
 
-def report_page(path: Path, runs: list[dict]) -> None:
-    """Write the comparison of all runs, then one section a run.
-
-    A run has "run", "evaluation", "sft" and "dpo" (their metrics.json or None), "validation" (a summary or
-    None) and "links" (titles to paths relative to the page).
-    """
+def report_page(path: Path, runs: list[ReportedRun]) -> None:
+    """Write the comparison of all runs, then one section a run."""
     _write(path, "report.html.j2", runs=[_report_section(run) for run in runs])
 
 
-def _report_section(run: dict) -> dict:
+def _report_section(run: ReportedRun) -> dict[str, Any]:
     """The run with what its section shows: the lines to compare, its groups, and its charts."""
     found = {key: group for key, _, group in lines(run["evaluation"])}
     accuracy = {key: group["overall"]["accuracy"] for key, group in found.items()}
-    bars = [(key, label, accuracy[key]) for key, label in STAGES.items() if accuracy.get(key) is not None]
+    bars = [(key, label, share) for key, label in STAGES.items() if (share := accuracy.get(key)) is not None]
     losses = {
         stage: charts.line_chart(
             f"{STAGES[stage]} loss by step",
-            [
-                (point["step"], point["loss"])
-                for point in run[stage]["curve"]
-                if point.get("loss") is not None
-            ],
+            [(point["step"], point["loss"]) for point in training["curve"] if point.get("loss") is not None],
         )
-        for stage in ("sft", "dpo")
-        if run[stage]
+        for stage, training in (("sft", run["sft"]), ("dpo", run["dpo"]))
+        if training
     }
     return {
         **run,
@@ -89,16 +94,15 @@ def _report_section(run: dict) -> dict:
     }
 
 
-def _groups(found: dict[str, dict]) -> list[tuple[str, list[tuple[str, dict]]]]:
+def _groups(found: dict[str, Breakdown]) -> list[tuple[str, list[tuple[str, Metrics]]]]:
     """(heading, [(line, metrics), ...]) over everything, then by test set and by language where they differ."""
     groups = [("All test questions", [(key, group["overall"]) for key, group in found.items()])]
-    for part, heading in (("test_sets", "Test set {}"), ("languages", "Language {}")):
-        names = sorted({name for group in found.values() for name in group.get(part, {})})
+    test_sets = {key: group.get("test_sets", {}) for key, group in found.items()}
+    languages = {key: group.get("languages", {}) for key, group in found.items()}
+    for parts, heading in ((test_sets, "Test set {}"), (languages, "Language {}")):
+        names = sorted({name for part in parts.values() for name in part})
         groups += [
-            (
-                heading.format(name),
-                [(key, group[part][name]) for key, group in found.items() if name in group.get(part, {})],
-            )
+            (heading.format(name), [(key, part[name]) for key, part in parts.items() if name in part])
             for name in names
             if len(names) > 1
         ]

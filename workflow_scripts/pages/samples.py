@@ -5,11 +5,17 @@ import heapq
 from collections import defaultdict
 from itertools import zip_longest
 from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict
 
 from workflow_scripts.datasets.checks.structure import Row
 from workflow_scripts.datasets.records import SPLITS
 from workflow_scripts.models.dialogue import Dialogue, image_paths
+from workflow_scripts.models.interfaces import Tokenizer
 from workflow_scripts.pages import rendering
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
 
 SAMPLES = 12
 IMAGES = 4  # shown of a row
@@ -20,7 +26,7 @@ class Sampler:
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
-        self._drawn: dict[tuple[int, str], list] = defaultdict(list)
+        self._drawn: dict[tuple[int, str], list[tuple[int, int, Row]]] = defaultdict(list)
 
     def add(self, row: Row) -> None:
         drawn = self._drawn[SPLITS.index(row.split), row.record["source"]]
@@ -36,6 +42,19 @@ class Sampler:
         return sorted(picked, key=lambda row: SPLITS.index(row.split))
 
 
+class Sample(TypedDict):
+    """A row as the model sees it; `images` are data URIs, `target` is the trained text by tokens."""
+
+    id: str
+    source: str
+    split: str
+    images: list[str]
+    image_tokens: list[int]
+    prompt: str
+    target: list[str]
+    target_tokens: int
+
+
 class Viewer:
     """Shows rows as training would: images through the image processor, text through the chat template."""
 
@@ -46,7 +65,7 @@ class Viewer:
         self._image_processor = dialogue.processor.image_processor
         self._pixels = Pixels(self._image_processor)
 
-    def show(self, row: Row) -> dict:
+    def show(self, row: Row) -> Sample:
         """The last turn of a row: its images as data URIs and in tokens, the prompt, and the trained text by tokens.
 
         An image that cannot be decoded is a UserError.
@@ -64,13 +83,17 @@ class Viewer:
             "target_tokens": len(self._dialogue.tokens(turn.completion)),
         }
 
-    def _seen(self, patches, grid):
+    def _seen(
+        self,
+        patches: "torch.Tensor",  # [h·w, values]
+        grid: "torch.Tensor",  # [3] = (1, h, w)
+    ) -> "Image.Image":
         from workflow_scripts.models.pixels import picture
 
         return picture(patches, grid, self._image_processor)
 
 
-def token_texts(tokenizer, text: str) -> list[str]:
+def token_texts(tokenizer: Tokenizer, text: str) -> list[str]:
     """`text` cut where its tokens begin; tokens that share a character, as rare Chinese ones do, stay together."""
     offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
     starts = sorted({0, *(start for start, _ in offsets)})

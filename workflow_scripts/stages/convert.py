@@ -7,10 +7,11 @@ Neither reading holds more than one raw file.
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from workflow_scripts import tracking
 from workflow_scripts.base import files
@@ -19,7 +20,7 @@ from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.configuration import dependencies
 from workflow_scripts.configuration.settings import Config, Source
 from workflow_scripts.datasets import mixing, readers, records, splits, terminology
-from workflow_scripts.datasets.records import IMAGE_PLACEHOLDER, SPLITS, Example
+from workflow_scripts.datasets.records import IMAGE_PLACEHOLDER, SPLITS, Example, Record
 from workflow_scripts.datasets.splits import Survey
 from workflow_scripts.datasets.thoughts import thought
 from workflow_scripts.models.catalogue import VERSIONS
@@ -38,7 +39,7 @@ REASONS = (
 )
 
 
-def convert(settings: Config, layout: Layout, run: Run) -> dict:
+def convert(settings: Config, layout: Layout, run: Run) -> dict[str, Any]:
     """Write the records of `run` and return what was read, kept and dropped."""
     settings.checkpoint(run.model_version, run.mode)
     sources = settings.sources(run.dataset)
@@ -76,7 +77,7 @@ def _write(surveys: dict[str, Survey], settings: Config, layout: Layout, run: Ru
     counts: Counter[str] = Counter()
     with ExitStack() as stack:
 
-        def writer(name: str):
+        def writer(name: str) -> Callable[[Mapping[str, object]], object]:
             return stack.enter_context(files.jsonl_writer(folder / name))
 
         records_of = {split: writer(layout.split(run, split).name) for split in SPLITS}
@@ -222,17 +223,19 @@ class _RecordMaker:
             for name in settings.sources(run.dataset)
         }
 
-    def __call__(self, row: Example, split: str, copy: int) -> dict:
+    def __call__(self, row: Example, split: str, copy: int) -> Record:
         """The record of a row that goes to `split`, for the (`copy` + 1)-th time."""
-        worded = {}
+        stated = row.answer
         if self._terms:
-            worded = {"raw_answer": row.answer}
             row = replace(row, answer=self._terms.canonical(row.answer, row.language) or row.answer)
         images = [self._path(row, image) for image in row.images]
         record = records.to_record(row, images, self._turns(row))
-        return record | worded | {"split": split, "id": mixing.copy_id(row.id, copy)}
+        record["split"], record["id"] = split, mixing.copy_id(row.id, copy)
+        if self._terms:
+            record["raw_answer"] = stated
+        return record
 
-    def annotations(self, row: Example) -> dict:
+    def annotations(self, row: Example) -> dict[str, Any]:
         """What the set says of a row beyond its record."""
         return records.annotations(row, self._path(row, row.mask) if row.mask else "")
 
@@ -252,7 +255,7 @@ class _RecordMaker:
         return list(zip(users, [*earlier, target], strict=True))
 
 
-def stage(settings: Config, layout: Layout, run: Run) -> dict:
+def stage(settings: Config, layout: Layout, run: Run) -> dict[str, Any]:
     """`convert`, recorded by the trackers."""
     parameters = dependencies.convert_settings(settings, run.dataset)
     with tracking.stage(settings, layout, run, "convert", parameters) as record:

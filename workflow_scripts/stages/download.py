@@ -2,18 +2,36 @@
 
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, TypedDict
 
 from workflow_scripts.base import files
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.paths import Layout
-from workflow_scripts.configuration.settings import Combination, Config, Source
+from workflow_scripts.configuration.settings import Combination, Config
+from workflow_scripts.datasets.readers.tables import FieldName
 from workflow_scripts.models.catalogue import VERSIONS
 
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 MODEL_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
+
+
+class Entry(TypedDict):
+    """A file as a manifest lists it."""
+
+    bytes: int
+    sha256: str
+
+
+class Manifest(TypedDict):
+    """Where files came from, and what they are; `fingerprint` is of their digests."""
+
+    origin: dict[str, Any]
+    fingerprint: str
+    files: dict[str, Entry]
 
 
 def download_source(settings: Config, layout: Layout, name: str) -> None:
@@ -23,6 +41,7 @@ def download_source(settings: Config, layout: Layout, name: str) -> None:
         raise UserError(f"--dataset {name}: is combined from {', '.join(source.members)}; download these")
     from workflow_scripts.datasets.readers import custom
 
+    origin: dict[str, Any]
     digests: dict[str, str] = {}
     with files.replacing_folder(layout.raw(name)) as folder:
         if source.embedded:
@@ -32,7 +51,7 @@ def download_source(settings: Config, layout: Layout, name: str) -> None:
             origin = {"embedded": source.embedded, "seed": settings.seed}
         elif source.path:
             if source.reader == "custom" and source.path.is_file():
-                _link_table(source, folder)
+                _link_table(source.path, source.columns, folder)
             else:
                 _link(source.path, folder, f"datasets.{name}.path")
             origin = {"path": str(source.path)}
@@ -40,7 +59,11 @@ def download_source(settings: Config, layout: Layout, name: str) -> None:
             from workflow_scripts.datasets.acquire import hub
 
             origin, digests = hub.fetch(
-                source.repository, source.revision, folder, source.files or None, kind="dataset"
+                _stated(source.repository, f"datasets.{name}.repository"),
+                _stated(source.revision, f"datasets.{name}.revision"),
+                folder,
+                source.files or None,
+                kind="dataset",
             )
         if source.images:
             if (folder / custom.IMAGES).exists():
@@ -57,7 +80,8 @@ def download_source(settings: Config, layout: Layout, name: str) -> None:
 def download_model(settings: Config, layout: Layout, version: str, mode: str) -> None:
     """Put a checkpoint under `models/{version}_{mode}/`, with a manifest."""
     checkpoint = settings.checkpoint(version, mode)
-    digests = {}
+    origin: dict[str, Any]
+    digests: dict[str, str] = {}
     with files.replacing_folder(layout.model(version, mode)) as folder:
         if checkpoint.embedded:
             from workflow_scripts.models import standins
@@ -70,10 +94,16 @@ def download_model(settings: Config, layout: Layout, version: str, mode: str) ->
         else:
             from workflow_scripts.datasets.acquire import hub
 
-            origin, digests = hub.fetch(
-                checkpoint.repository, checkpoint.revision, folder, MODEL_FILES, kind="model"
-            )
+            repository = _stated(checkpoint.repository, f"models.{version}.{mode}.repository")
+            origin, digests = hub.fetch(repository, checkpoint.revision, folder, MODEL_FILES, kind="model")
         _write_manifest(folder, origin, digests)
+
+
+def _stated(value: str | None, key: str) -> str:
+    """What the configuration must state of a repository; `reading` has refused one that does not."""
+    if value is None:
+        raise UserError(f"{key}: missing")
+    return value
 
 
 def _link(origin: Path, folder: Path, key: str) -> None:
@@ -87,13 +117,13 @@ def _link(origin: Path, folder: Path, key: str) -> None:
             (target / name).symlink_to((Path(parent) / name).resolve())
 
 
-def _link_table(source: Source, folder: Path) -> None:
+def _link_table(table: Path, columns: Mapping[FieldName, str], folder: Path) -> None:
     """Link a custom table and the images beside it that it names, and nothing else of its folder."""
     from workflow_scripts.datasets.readers import custom
 
-    (folder / source.path.name).symlink_to(source.path.resolve())
-    for image in custom.images(folder, source.columns):
-        beside = source.path.parent / image
+    (folder / table.name).symlink_to(table.resolve())
+    for image in custom.images(folder, columns):
+        beside = table.parent / image
         if not Path(image).is_absolute() and beside.is_file():
             (folder / image).parent.mkdir(parents=True, exist_ok=True)
             (folder / image).symlink_to(beside.resolve())
@@ -111,11 +141,11 @@ def _unpack(folder: Path, image_column: str) -> None:
         parquet.unpack_images(table, folder / "images", image_column)
 
 
-def _write_manifest(folder: Path, origin: dict, digests: dict[str, str]) -> None:
+def _write_manifest(folder: Path, origin: dict[str, Any], digests: dict[str, str]) -> None:
     """List every file with its size and SHA-256, which `digests` has of those that the hub just checked."""
     paths = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
     names = sorted(str(path.relative_to(folder)) for path in paths)
-    entries = {
+    entries: dict[str, Entry] = {
         name: {
             "bytes": (folder / name).stat().st_size,
             "sha256": digests.get(name) or files.sha256(folder / name),
@@ -124,12 +154,14 @@ def _write_manifest(folder: Path, origin: dict, digests: dict[str, str]) -> None
         if name != MANIFEST
     }
     fingerprint = files.fingerprint({name: entry["sha256"] for name, entry in entries.items()})
-    files.write_json(folder / MANIFEST, {"origin": origin, "fingerprint": fingerprint, "files": entries})
+    manifest: Manifest = {"origin": origin, "fingerprint": fingerprint, "files": entries}
+    files.write_json(folder / MANIFEST, manifest)
 
 
 def _verify(folder: Path) -> None:
     """Compare each file that the manifest of `folder` lists with its size and SHA-256 there."""
-    listed = files.read_json(folder / MANIFEST)["files"]
+    manifest: Manifest = files.read_json(folder / MANIFEST)
+    listed = manifest["files"]
     wrong = [name for name, entry in listed.items() if not _is_as_listed(folder / name, entry)]
     if wrong:
         raise UserError(
@@ -139,7 +171,7 @@ def _verify(folder: Path) -> None:
     logger.info("%s: all %d files are what %s says", folder, len(listed), MANIFEST)
 
 
-def _is_as_listed(path: Path, entry: dict) -> bool:
+def _is_as_listed(path: Path, entry: Entry) -> bool:
     return path.is_file() and path.stat().st_size == entry["bytes"] and files.sha256(path) == entry["sha256"]
 
 

@@ -10,6 +10,7 @@ import os
 import random
 import time
 from pathlib import Path
+from typing import Any
 
 from workflow_scripts import tracking
 from workflow_scripts.base import files
@@ -18,20 +19,32 @@ from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.configuration import dependencies
 from workflow_scripts.configuration.settings import Config
 from workflow_scripts.datasets import terminology
+from workflow_scripts.datasets.records import Record
 from workflow_scripts.datasets.terminology import Terminology
 from workflow_scripts.evaluation import floor, protocols
 from workflow_scripts.evaluation.examiner import Examiner
+from workflow_scripts.evaluation.predictions import Breakdown, Metrics, Prediction, ScoredRow
+from workflow_scripts.evaluation.table import Evaluation, percent
 
 logger = logging.getLogger(__name__)
 
 GALLERY_QUESTIONS = 60
 
 
-def evaluate(settings: Config, layout: Layout, run: Run) -> dict:
+class ModelEvaluation(Breakdown):
+    """The scores of one model on the sets of --test_datasets."""
+
+    model_path: str
+    model_version: str
+    mode: str
+    protocol: str
+
+
+def evaluate(settings: Config, layout: Layout, run: Run) -> Evaluation:
     """Score every stage of `run` and write its evaluation, predictions and gallery."""
     started = time.monotonic()
     folder = layout.data(run)
-    records = {
+    records: dict[str, list[Record]] = {
         split: list(files.read_jsonl(layout.split(run, split))) for split in ("train", "validation", "test")
     }
     models = {
@@ -40,11 +53,12 @@ def evaluate(settings: Config, layout: Layout, run: Run) -> dict:
         "dpo": layout.trained("dpo", run),
     }
     chosen = _sample(records["validation"], settings.evaluation.max_validation_rows, settings.seed)
-    examiner = Examiner(settings, run.model_version, run.mode)
+    examiner = _examiner(settings, run.model_version, run.mode)
     terms = terminology.load(tuple(settings.terms))
     rows, validation = _ask_stages(examiner, models, records["test"], chosen, folder, terms)
-    final_stage = "dpo" if validation["dpo"]["accuracy"] >= validation["sft"]["accuracy"] else "sft"
-    blank: list[dict] = []
+    shares = {stage: scores["accuracy"] or 0 for stage, scores in validation.items()}
+    final_stage = "dpo" if shares["dpo"] >= shares["sft"] else "sft"
+    blank: list[Prediction] = []
     if settings.evaluation.blank_image:
         with examiner.model(models[final_stage]) as model:
             blank = examiner.predictions(model, records["test"], folder, "blank_image", blank=True)
@@ -52,7 +66,7 @@ def evaluate(settings: Config, layout: Layout, run: Run) -> dict:
     everything = [row for stage_rows in rows.values() for row in stage_rows] + blank
     seconds = time.monotonic() - started
     trained = {stage: files.read_json(models[stage] / "metrics.json") for stage in ("sft", "dpo")}
-    evaluation = {
+    evaluation: Evaluation = {
         "run": str(run),
         "final_stage": final_stage,
         "data_fingerprint": files.read_json(folder / "summary.json")["fingerprint"],
@@ -82,16 +96,21 @@ def evaluate(settings: Config, layout: Layout, run: Run) -> dict:
     return evaluation
 
 
+def _examiner(settings: Config, version: str, mode: str) -> Examiner:
+    return Examiner(settings.evaluation, settings.data.max_image_side, version, mode)
+
+
 def _ask_stages(
     examiner: Examiner,
     models: dict[str, Path],
-    test: list[dict],
-    validation: list[dict],
+    test: list[Record],
+    validation: list[Record],
     folder: Path,
     terms: Terminology,
-) -> tuple[dict[str, list[dict]], dict[str, dict]]:
+) -> tuple[dict[str, list[Prediction]], dict[str, Metrics]]:
     """Predictions for `test` by stage, and scores of the trained stages on `validation`."""
-    rows, scores = {}, {}
+    rows: dict[str, list[Prediction]] = {}
+    scores: dict[str, Metrics] = {}
     for stage, path in models.items():
         with examiner.model(path) as model:
             rows[stage] = examiner.predictions(model, test, folder, stage)
@@ -100,37 +119,42 @@ def _ask_stages(
                     examiner.predictions(model, validation, folder, stage), terms
                 )
         accuracy = protocols.DEFAULT.metrics(rows[stage], terms)["accuracy"]
-        logger.info("%s: %.1f %% of %d", stage, 100 * accuracy, len(rows[stage]))
+        logger.info("%s: %s %% of %d", stage, percent(accuracy), len(rows[stage]))
     return rows, scores
 
 
-def question_only(train: list[dict], test: list[dict], terms: Terminology) -> dict:
+def question_only(train: list[Record], test: list[Record], terms: Terminology) -> Breakdown:
     """Scores of answering from the question alone."""
     guesses = floor.question_only(train, test)
-    return protocols.breakdown(
-        [
-            {**record, "gold": record["answer"], "answer": guess, "truncated": False}
-            for record, guess in zip(test, guesses, strict=True)
-        ],
-        terms,
-    )
+    rows: list[ScoredRow] = [
+        {
+            "gold": record["answer"],
+            "answer": guess,
+            "answer_type": record["answer_type"],
+            "truncated": False,
+            "source": record["source"],
+            "language": record["language"],
+        }
+        for record, guess in zip(test, guesses, strict=True)
+    ]
+    return protocols.breakdown(rows, terms)
 
 
-def _sample(records: list[dict], limit: int, seed: int) -> list[dict]:
+def _sample(records: list[Record], limit: int, seed: int) -> list[Record]:
     return records if len(records) <= limit else random.Random(seed).sample(records, limit)
 
 
-def _write_predictions(path: Path, rows: list[dict], folder: Path) -> None:
+def _write_predictions(path: Path, rows: list[Prediction], folder: Path) -> None:
     """Write rows whose images are relative to `folder`, images then relative to the file."""
     files.write_jsonl(path, (_with_image_from(row, folder, path.parent) for row in rows))
 
 
-def _with_image_from(row: dict, folder: Path, target: Path) -> dict:
+def _with_image_from(row: Prediction, folder: Path, target: Path) -> Prediction:
     """`row` with its image path relative to `target` instead of `folder`."""
     return {**row, "image": os.path.relpath(folder / row["image"], target) if row["image"] else ""}
 
 
-def write_gallery(path: Path, title: str, rows: list[dict], folder: Path, seed: int) -> None:
+def write_gallery(path: Path, title: str, rows: list[Prediction], folder: Path, seed: int) -> None:
     """A page of sampled questions with their pictures and every stage's answer."""
     from workflow_scripts.datasets.pictures.images import open_image
     from workflow_scripts.pages import rendering
@@ -143,7 +167,8 @@ def write_gallery(path: Path, title: str, rows: list[dict], folder: Path, seed: 
         for image in {row["image"] for row in shown}
         if image
     }
-    rendering.gallery_page(path, title, [{**row, "image": pictures.get(row["image"], "")} for row in shown])
+    cards: list[Prediction] = [{**row, "image": pictures.get(row["image"], "")} for row in shown]
+    rendering.gallery_page(path, title, cards)
 
 
 def evaluate_model(
@@ -154,17 +179,17 @@ def evaluate_model(
     mode: str,
     test_datasets: list[str],
     output: Path,
-) -> dict:
+) -> ModelEvaluation:
     """Score one model on the test records of several sets; writes `output` and the predictions beside it."""
     tests = {name: _test_records(settings, layout, Run(name, version, mode)) for name in test_datasets}
-    examiner = Examiner(settings, version, mode)
-    rows: list[dict] = []
+    examiner = _examiner(settings, version, mode)
+    rows: list[Prediction] = []
     with examiner.model(path) as model:
         for name, records in tests.items():
             folder = layout.data(Run(name, version, mode))
             asked = examiner.predictions(model, records, folder, "model")
             rows += [_with_image_from(row, folder, output.parent) for row in asked]
-    result = {
+    result: ModelEvaluation = {
         "model_path": str(path),
         "model_version": version,
         "mode": mode,
@@ -176,7 +201,7 @@ def evaluate_model(
     return result
 
 
-def _test_records(settings: Config, layout: Layout, run: Run) -> list[dict]:
+def _test_records(settings: Config, layout: Layout, run: Run) -> list[Record]:
     settings.dataset(run.dataset)
     path = layout.split(run, "test")
     if not path.is_file():
@@ -193,7 +218,7 @@ def model_stage(
     mode: str,
     test_datasets: list[str],
     output: Path,
-) -> dict:
+) -> ModelEvaluation:
     """`evaluate_model`, with its numbers printed."""
     settings.checkpoint(version, mode)
     result = evaluate_model(settings, layout, path, version, mode, test_datasets, output)
@@ -202,13 +227,14 @@ def model_stage(
     return result
 
 
-def stage(settings: Config, layout: Layout, run: Run) -> dict:
+def stage(settings: Config, layout: Layout, run: Run) -> Evaluation:
     """`evaluate`, recorded by the trackers."""
     settings.checkpoint(run.model_version, run.mode)
     parameters = dependencies.stage_settings(settings, "evaluate")
     with tracking.stage(settings, layout, run, "evaluate", parameters) as record:
         evaluation = evaluate(settings, layout, run)
-        record.metrics({key: evaluation[key] for key in ("stages", "floor", "ablation", "cost")})
+        numbers: dict[str, Any] = {**evaluation}
+        record.metrics({key: numbers[key] for key in ("stages", "floor", "ablation", "cost")})
         record.artifact(layout.evaluation(run))
         record.table(list(files.read_jsonl(layout.predictions(run))), "predictions")
     return evaluation

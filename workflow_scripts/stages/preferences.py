@@ -24,6 +24,8 @@ from workflow_scripts.datasets.checks.structure import Problems
 from workflow_scripts.datasets.pairs import rules as pairs
 from workflow_scripts.datasets.pairs import user_pairs
 from workflow_scripts.datasets.pairs.rules import OWN_ANSWER, Answers, Pair
+from workflow_scripts.datasets.records import PreferenceRecord, Record
+from workflow_scripts.datasets.tokens import tokens
 from workflow_scripts.evaluation.protocols import strict
 from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.models.formats import AnswerFormat
@@ -71,10 +73,10 @@ def _found_rows(
     sft_model: Path,
     held_out: HeldOut,
     answer_format: AnswerFormat,
-) -> list[dict]:
+) -> list[PreferenceRecord]:
     """The records of the pairs chosen among own answers and rules, about train images that no test row shows."""
     own, folder = settings.preferences, layout.data(run)
-    records = [
+    records: list[Record] = [
         record
         for record in files.read_jsonl(layout.split(run, "train"))
         if not held_out.among(record["images"], folder) and not mixing.is_copy(record["id"])
@@ -91,18 +93,26 @@ def _found_rows(
             thoughts[pair.record["id"], pair.rejected] = thought
     found += pairs.rule_pairs(records, answers, own.rules, settings.seed, agree)
 
-    rows = []
+    rows: list[PreferenceRecord] = []
     for pair in pairs.select(found, own.max_pairs, own.max_pairs_per_image, settings.seed):
         target = pair.record["messages"][-1]["content"]
         # A rule's wrong answer keeps the right answer's thought: the pair then differs in the answer alone.
-        thought = thoughts.get((pair.record["id"], pair.rejected)) or answer_format.parse(target)[0]
+        thought = thoughts.get((pair.record["id"], pair.rejected)) or _thought(target, answer_format)
         row = pairs.to_record(pair, target, answer_format.write(pair.rejected, thought))
-        rows.append({**row, "images": _relative(row["images"], folder, layout.preferences(run).parent)})
+        row["images"] = _relative(row["images"], folder, layout.preferences(run).parent)
+        rows.append(row)
     return rows
 
 
+def _thought(target: str, answer_format: AnswerFormat) -> str:
+    """The thought of a text that conversion wrote."""
+    parsed = answer_format.parse(target)
+    assert parsed is not None
+    return parsed[0]
+
+
 def own_answers(
-    settings: Config, run: Run, sft_model: Path, records: list[dict], answers: Answers, folder: Path
+    settings: Config, run: Run, sft_model: Path, records: list[Record], answers: Answers, folder: Path
 ) -> Iterator[tuple[Pair, str]]:
     """(pair, thought) for what the SFT model samples to `records` and none of the right `answers` agrees with."""
     from transformers import set_seed
@@ -110,7 +120,7 @@ def own_answers(
     from workflow_scripts.evaluation.examiner import Examiner
 
     own = settings.preferences
-    examiner = Examiner(settings, run.model_version, run.mode)
+    examiner = Examiner(settings.evaluation, settings.data.max_image_side, run.model_version, run.mode)
     set_seed(settings.seed)
     with examiner.model(sft_model) as model:
         sampled = model.answer(records, folder, temperature=own.temperature, samples=own.samples)
@@ -121,7 +131,7 @@ def own_answers(
                 yield Pair(record, parsed[1], OWN_ANSWER), parsed[0]
 
 
-def is_wrong(answer: str, record: dict, answers: Answers) -> bool:
+def is_wrong(answer: str, record: Record, answers: Answers) -> bool:
     """Whether no answer that the set gives to the record's question about its image agrees with `answer`."""
     return not any(agree(answer, right) for right in answers.here(record))
 
@@ -136,14 +146,14 @@ def agree(answer: str, right: str) -> bool:
         return strict.same_answer(answer, right)
     if terminology.load().same(answer, right):
         return True
-    words, right_words = set(strict.tokens(answer)), set(strict.tokens(right))
+    words, right_words = set(tokens(answer)), set(tokens(right))
     return words <= right_words or right_words <= words
 
 
-def spread(records: list[dict], limit: int, seed: int) -> list[dict]:
+def spread(records: list[Record], limit: int, seed: int) -> list[Record]:
     """At most `limit` records, taken in turns from the images, in an order that depends on `seed` alone."""
     draw = random.Random(seed)
-    by_image = defaultdict(list)
+    by_image: dict[tuple[str, str], list[Record]] = defaultdict(list)
     for record in records:
         by_image[record["source"], record["image_id"]].append(record)
     queues = [draw.sample(group, len(group)) for _, group in sorted(by_image.items())]
@@ -156,7 +166,7 @@ def _relative(images: list[str], folder: Path, target: Path) -> list[str]:
     return [os.path.relpath(folder / image, target) for image in images]
 
 
-def _check(rows: list[dict], answer_format: AnswerFormat) -> None:
+def _check(rows: list[PreferenceRecord], answer_format: AnswerFormat) -> None:
     """Refuse pairs that a stranger could not use: answers are read back from the texts and must differ."""
     problems, same = Problems(), strict.same_when_read(answer_format.read)
     for row in rows:
@@ -167,7 +177,9 @@ def _check(rows: list[dict], answer_format: AnswerFormat) -> None:
         raise UserError("\n".join(["preference pairs:", *problems.lines()]))
 
 
-def _user_rows(file: Path, target: Path, held_out: HeldOut, answer_format: AnswerFormat) -> list[dict]:
+def _user_rows(
+    file: Path, target: Path, held_out: HeldOut, answer_format: AnswerFormat
+) -> list[PreferenceRecord]:
     """The user's own pairs, images relative to `target`; one that shows a test image is refused."""
     same = strict.same_when_read(answer_format.read)
     return [

@@ -3,22 +3,25 @@
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 import workflow_scripts.evaluation
-from workflow_scripts import tracking
 from workflow_scripts.base import credentials, files
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.configuration.settings import Config
 from workflow_scripts.evaluation import table
+from workflow_scripts.evaluation.table import Evaluation
 from workflow_scripts.pages import rendering
+from workflow_scripts.pages.rendering import ReportedRun
+from workflow_scripts.tracking.mlflow_runs import tracking_uri
 
 logger = logging.getLogger(__name__)
 
 _SCHEMA = Path(workflow_scripts.evaluation.__file__).with_name("schema.json")
 
 
-def report(layout: Layout) -> list[dict]:
+def report(layout: Layout) -> list[ReportedRun]:
     """Write the page about every run that has an evaluation, and return what it shows of each."""
     evaluations = sorted((layout.root / "eval").glob("*.json"))
     if not evaluations:
@@ -31,18 +34,20 @@ def report(layout: Layout) -> list[dict]:
     return runs
 
 
-def _evaluation(path: Path) -> dict:
+def _evaluation(path: Path) -> Evaluation:
     """The evaluation in `path`; a file that is none is a UserError that names it."""
-    evaluation = files.read_json(path)
+    evaluation: Any = files.read_json(path)
     required = files.read_json(_SCHEMA)["required"]
-    if not isinstance(evaluation, dict) or not evaluation.keys() >= set(required):
+    whole = isinstance(evaluation, dict) and evaluation.keys() >= set(required)
+    if not whole:
         raise UserError(
             f"{path}: not an evaluation (these have {', '.join(required)}); move it to another folder"
         )
-    return evaluation
+    checked: Evaluation = evaluation
+    return checked
 
 
-def _run(layout: Layout, evaluation: dict) -> dict:
+def _run(layout: Layout, evaluation: Evaluation) -> ReportedRun:
     run = Run(*evaluation["run"].split("_"))
     linked = {
         "predictions": layout.gallery(run),
@@ -65,8 +70,9 @@ def _run(layout: Layout, evaluation: dict) -> dict:
     }
 
 
-def _read_if_there(path: Path) -> dict | None:
-    return files.read_json(path) if path.is_file() else None
+def _read_if_there(path: Path) -> dict[str, Any] | None:
+    found: dict[str, Any] | None = files.read_json(path) if path.is_file() else None
+    return found
 
 
 def printed(settings: Config, layout: Layout, run: str) -> str:
@@ -76,7 +82,7 @@ def printed(settings: Config, layout: Layout, run: str) -> str:
         raise UserError(f"{path}: no such file; `snakemake {path}` makes it")
     lines = [table.table(_evaluation(path)), "", f"Report: make open, or open {layout.report()}"]
     if "mlflow" in settings.tracking:
-        uri = credentials.without(tracking.tracking_uri(settings, layout))
+        uri = credentials.without(tracking_uri(settings, layout))
         start = (
             ""
             if uri.startswith("http")

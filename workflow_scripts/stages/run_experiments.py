@@ -8,6 +8,8 @@ from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.paths import Layout
 from workflow_scripts.configuration import flags
 from workflow_scripts.configuration.settings import Config
+from workflow_scripts.evaluation.predictions import Metrics
+from workflow_scripts.evaluation.table import percent
 from workflow_scripts.stages.evaluate import evaluate_model
 
 logger = logging.getLogger(__name__)
@@ -31,7 +33,7 @@ def models_in(folder: Path) -> list[Path]:
 
 def evaluate(
     settings: Config, layout: Layout, models_dir: Path, test_datasets: list[str], output: Path
-) -> dict[str, dict]:
+) -> dict[str, Metrics]:
     """Score every model of a folder on `test_datasets`, or else on the set it was trained on; writes metrics by name
     to `output` and returns them."""
     # All names first: a model that cannot be asked is found before hours go into the others.
@@ -41,9 +43,8 @@ def evaluate(
         settings.checkpoint(version, mode)
         result = evaluate_model(settings, layout, path, version, mode, tests, layout.model_evaluation(path))
         summary[path.name] = result["overall"]
-        logger.info(
-            "%s: %.1f %% of %d", path.name, 100 * result["overall"]["accuracy"], result["overall"]["n"]
-        )
+        overall = result["overall"]
+        logger.info("%s: %s %% of %d", path.name, percent(overall["accuracy"]), overall["n"])
     files.write_json(output, summary)
     return summary
 

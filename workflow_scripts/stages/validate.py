@@ -5,6 +5,7 @@ from array import array
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from workflow_scripts import tracking
 from workflow_scripts.base import files
@@ -22,11 +23,12 @@ from workflow_scripts.datasets.pictures import near_duplicates
 from workflow_scripts.datasets.pictures.images import open_image
 from workflow_scripts.datasets.pictures.near_duplicates import MOST_BITS
 from workflow_scripts.datasets.records import SPLITS
+from workflow_scripts.datasets.tokens import tokens
 from workflow_scripts.evaluation.protocols import strict
 from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.models.dialogue import Dialogue
 from workflow_scripts.pages import rendering
-from workflow_scripts.pages.samples import Sampler, Viewer
+from workflow_scripts.pages.samples import Sample, Sampler, Viewer
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +38,10 @@ OUTPUTS = ("validation.json", "validation.html", "validation-failed.html", "near
 PAGE_ONLY = ("samples", "near_duplicate_pictures")
 
 
-def validate(settings: Config, layout: Layout, run: Run) -> dict:
+Shown = tuple[Row, list[Picture]]  # a row with its pictures
+
+
+def validate(settings: Config, layout: Layout, run: Run) -> dict[str, Any]:
     """Check the records of `run`, write summary and page; errors make one UserError and another page."""
     folder = layout.data(run)
     verdict, page, failed_page, near = (folder / name for name in OUTPUTS)
@@ -75,12 +80,12 @@ class Examination:
         self.errors, self.warnings = Problems(), Problems()
         self.pictures = Pictures(self.folder, self.dialogue.image_tokens, self.errors)
         self.ledger = Ledger()
-        self.statistics = Statistics(strict.polarity, lambda answer: " ".join(strict.tokens(answer)))
+        self.statistics = Statistics(strict.polarity, lambda answer: " ".join(tokens(answer)))
         self.sampler = Sampler(settings.seed)
         self.lengths = array("I")
         self.copies = 0
 
-    def result(self) -> dict:
+    def result(self) -> dict[str, Any]:
         """Everything that `rendering.validation_page` shows; PAGE_ONLY keys are of no use elsewhere."""
         from workflow_scripts.models.lengths import distribution
 
@@ -109,7 +114,7 @@ class Examination:
             "samples": samples,
         }
 
-    def _usable_rows(self) -> Iterator[tuple[Row, list[Picture]]]:
+    def _usable_rows(self) -> Iterator[Shown]:
         """The rows, each with its pictures, that are as training needs them; all are counted."""
         for split in SPLITS:
             for row in structure.read(self.layout.split(self.run, split), split, self.errors):
@@ -122,9 +127,10 @@ class Examination:
                 self.ledger.add(split, row.line, row.record, contents, copy)
                 self.statistics.add(split, row.record)
                 self.copies += copy
-                if self._is_well_formed(row) and None not in shown:
+                good = [picture for picture in shown if picture]
+                if self._is_well_formed(row) and len(good) == len(shown):
                     self.sampler.add(row)
-                    yield row, shown
+                    yield row, good
 
     def _is_well_formed(self, row: Row) -> bool:
         """Whether turns, placeholders and answer are right; the first that is not becomes an error."""
@@ -139,7 +145,7 @@ class Examination:
         self.errors.add(kind, f"{row.place}: {detail}")
         return False
 
-    def _measure(self, batch: list[tuple[Row, list[Picture]]]) -> None:
+    def _measure(self, batch: list[Shown]) -> None:
         """Note the rows' lengths in tokens; one over the limit is an error."""
         from workflow_scripts.models.lengths import lengths
 
@@ -203,7 +209,7 @@ class Examination:
             )
         return found
 
-    def _samples(self) -> Iterator[dict]:
+    def _samples(self) -> Iterator[Sample]:
         """What the model sees of a few rows; an image that turns out damaged is an error."""
         viewer = Viewer(self.dialogue, self.folder)
         for row in self.sampler.rows():
@@ -214,8 +220,8 @@ class Examination:
                     self.errors.add("unreadable image", f"{row.place}: {error}")
 
 
-def _batches(rows: Iterator) -> Iterator[list]:
-    batch = []
+def _batches(rows: Iterator[Shown]) -> Iterator[list[Shown]]:
+    batch: list[Shown] = []
     for row in rows:
         batch.append(row)
         if len(batch) == BATCH:
@@ -225,7 +231,7 @@ def _batches(rows: Iterator) -> Iterator[list]:
         yield batch
 
 
-def _side_by_side(bits: int, one: Picture, other: Picture) -> dict:
+def _side_by_side(bits: int, one: Picture, other: Picture) -> dict[str, Any]:
     return {
         "bits": bits,
         "names": [one.name, other.name],
@@ -251,7 +257,7 @@ def _refusal(folder: Path, page: Path, errors: Problems) -> str:
     return "\n".join([advice, *errors.lines()])
 
 
-def stage(settings: Config, layout: Layout, run: Run) -> dict:
+def stage(settings: Config, layout: Layout, run: Run) -> dict[str, Any]:
     """`validate`, and what it found in one line."""
     summary = validate(settings, layout, run)
     rows = sum(counts["rows"] for counts in summary["counts"].values())

@@ -6,10 +6,11 @@ rest of the stage; it never fails the stage.
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from workflow_scripts.base import credentials
 from workflow_scripts.base.errors import UserError
@@ -20,18 +21,36 @@ from workflow_scripts.tracking.mlflow_runs import MlflowTracker, prepare_store, 
 from workflow_scripts.tracking.tensorboard_events import TensorboardTracker
 from workflow_scripts.tracking.wandb_runs import WandbTracker
 
+if TYPE_CHECKING:
+    from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
 logger = logging.getLogger(__name__)
 
-TRACKERS = {"mlflow": MlflowTracker, "tensorboard": TensorboardTracker, "wandb": WandbTracker}
+
+class Tracker(Protocol):
+    """A mirror of one stage of one run."""
+
+    def curve(self, step: int, values: dict[str, float]) -> None: ...
+    def metrics(self, values: dict[str, float]) -> None: ...
+    def artifact(self, path: Path) -> None: ...
+    def table(self, rows: Sequence[Mapping[str, object]], name: str) -> None: ...
+    def close(self, failed: bool) -> None: ...
+
+
+TRACKERS: dict[str, Callable[[Config, Layout, Run, str, Mapping[str, object]], Tracker]] = {
+    "mlflow": MlflowTracker,
+    "tensorboard": TensorboardTracker,
+    "wandb": WandbTracker,
+}
 
 
 class Record:
     """One stage of one run, as every switched-on tracker sees it."""
 
     def __init__(self) -> None:
-        self._trackers: dict[str, Any] = {}
+        self._trackers: dict[str, Tracker] = {}
 
-    def open(self, name: str, start: Callable[[], Any]) -> None:
+    def open(self, name: str, start: Callable[[], Tracker]) -> None:
         try:
             self._trackers[name] = start()
         except UserError:  # the stage itself will not get further
@@ -43,7 +62,7 @@ class Record:
         """One point of the training curve."""
         self._each(lambda tracker: tracker.curve(step, values))
 
-    def metrics(self, values: dict) -> None:
+    def metrics(self, values: Mapping[str, object]) -> None:
         """The stage's numbers, nested ones by dotted names; what is no number is left out."""
         numbers = {name: value for name, value in flatten(values).items() if _is_number(value)}
         self._each(lambda tracker: tracker.metrics(numbers))
@@ -51,28 +70,34 @@ class Record:
     def artifact(self, path: Path) -> None:
         self._each(lambda tracker: tracker.artifact(path))
 
-    def table(self, rows: list[dict], name: str) -> None:
+    def table(self, rows: Sequence[Mapping[str, object]], name: str) -> None:
         """Rows with the same keys, shown as a table where the tracker can."""
         self._each(lambda tracker: tracker.table(rows, name))
 
     def close(self, failed: bool) -> None:
         self._each(lambda tracker: tracker.close(failed))
 
-    def callbacks(self) -> list:
+    def callbacks(self) -> list["TrainerCallback"]:
         """Trainer callbacks that mirror the curve while the training runs."""
         from transformers import TrainerCallback
 
         record = self
 
         class Mirror(TrainerCallback):
-            def on_log(self, args, state, control, logs=None, **kwargs):
-                record.curve(
-                    state.global_step, {key: float(value) for key, value in logs.items() if _is_number(value)}
-                )
+            def on_log(
+                self,
+                args: "TrainingArguments",
+                state: "TrainerState",
+                control: "TrainerControl",
+                logs: dict[str, Any] | None = None,
+                **kwargs: Any,
+            ) -> None:
+                numbers = {key: float(value) for key, value in (logs or {}).items() if _is_number(value)}
+                record.curve(state.global_step, numbers)
 
         return [Mirror()] if self._trackers else []
 
-    def _each(self, action: Callable[[Any], None]) -> None:
+    def _each(self, action: Callable[[Tracker], None]) -> None:
         for name, tracker in list(self._trackers.items()):
             try:
                 action(tracker)
@@ -87,12 +112,14 @@ def _warn(name: str, error: Exception) -> None:
 
 
 @contextmanager
-def stage(settings: Config, layout: Layout, run: Run, name: str, parameters: dict) -> Iterator[Record]:
+def stage(
+    settings: Config, layout: Layout, run: Run, name: str, parameters: Mapping[str, object]
+) -> Iterator[Record]:
     """Record stage `name` of `run`; only the first of several processes does."""
     record = Record()
     if int(os.environ.get("RANK", 0)) == 0:
         for tracker in settings.tracking:
-            record.open(tracker, lambda kind=TRACKERS[tracker]: kind(settings, layout, run, name, parameters))
+            record.open(tracker, partial(TRACKERS[tracker], settings, layout, run, name, parameters))
     failed = True
     try:
         yield record

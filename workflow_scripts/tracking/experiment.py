@@ -1,13 +1,14 @@
 """What all trackers say alike: the experiment's name, flat parameters, the commit."""
 
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 EXPERIMENT = "glm-medvqa"
 
 
-def flatten(value: dict, prefix: str = "") -> dict[str, Any]:
+def flatten(value: Mapping[str, object], prefix: str = "") -> dict[str, Any]:
     """Nested dictionaries as one, with dotted keys; lists stay values."""
     flat: dict[str, Any] = {}
     for key, item in value.items():

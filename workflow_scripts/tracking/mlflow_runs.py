@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from workflow_scripts.base import files
@@ -14,7 +15,9 @@ from workflow_scripts.tracking.experiment import EXPERIMENT, flatten, git_commit
 class MlflowTracker:
     """A parent run per (dataset, model version, mode), a child run per stage."""
 
-    def __init__(self, settings: Config, layout: Layout, run: Run, name: str, parameters: dict) -> None:
+    def __init__(
+        self, settings: Config, layout: Layout, run: Run, name: str, parameters: Mapping[str, object]
+    ) -> None:
         from mlflow import MlflowClient
         from mlflow.entities import Metric, Param, RunTag
 
@@ -44,9 +47,10 @@ class MlflowTracker:
             [experiment], f"tags.level = 'run' and tags.run = '{run}'", max_results=1
         )
         if found:
-            return found[0].info.run_id
+            known: str = found[0].info.run_id
+            return known
         tags = {"level": "run", "run": str(run), "git_commit": commit}
-        created = self.client.create_run(experiment, run_name=str(run), tags=tags).info.run_id
+        created: str = self.client.create_run(experiment, run_name=str(run), tags=tags).info.run_id
         for key in ("dataset", "model_version", "mode"):
             self.client.log_param(created, key, getattr(run, key))
         return created
@@ -65,7 +69,7 @@ class MlflowTracker:
     def artifact(self, path: Path) -> None:
         self.client.log_artifact(self.run_id, str(path))
 
-    def table(self, rows: list[dict], name: str) -> None:
+    def table(self, rows: Sequence[Mapping[str, object]], name: str) -> None:
         import pandas
 
         self.client.log_table(self.run_id, pandas.DataFrame(rows), f"{name}.json")
@@ -101,11 +105,13 @@ def prepare_store(uri: str, layout: Layout) -> str:
         client = MlflowClient(uri)
         existing = client.get_experiment_by_name(EXPERIMENT)
         if existing:
-            return existing.experiment_id
+            known: str = existing.experiment_id
+            return known
         local = uri.startswith("sqlite:")
-        return client.create_experiment(
+        created: str = client.create_experiment(
             EXPERIMENT, artifact_location=(layout.root / "mlartifacts").resolve().as_uri() if local else None
         )
+        return created
 
 
 def _safe(name: str) -> str:

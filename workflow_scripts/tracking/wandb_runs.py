@@ -1,6 +1,7 @@
 """Weights & Biases: one run per stage, grouped by run."""
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from workflow_scripts.base.paths import Layout, Run
@@ -11,7 +12,9 @@ from workflow_scripts.tracking.experiment import EXPERIMENT, git_commit
 class WandbTracker:
     """One W&B run per stage, grouped by run; offline unless the user is logged in."""
 
-    def __init__(self, settings: Config, layout: Layout, run: Run, name: str, parameters: dict) -> None:
+    def __init__(
+        self, settings: Config, layout: Layout, run: Run, name: str, parameters: Mapping[str, object]
+    ) -> None:
         import wandb
 
         self.wandb = wandb
@@ -38,10 +41,10 @@ class WandbTracker:
     def artifact(self, path: Path) -> None:
         self.run.save(str(path), base_path=str(path.parent), policy="now")
 
-    def table(self, rows: list[dict], name: str) -> None:
+    def table(self, rows: Sequence[Mapping[str, object]], name: str) -> None:
         columns = list(rows[0]) if rows else []
         self.run.log(
-            {name: self.wandb.Table(columns=columns, data=[[row[key] for key in columns] for row in rows])}
+            {name: self.wandb.Table(columns=[*columns], data=[[row[key] for key in columns] for row in rows])}
         )
 
     def close(self, failed: bool) -> None:

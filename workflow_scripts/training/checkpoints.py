@@ -77,7 +77,7 @@ def seal(checkpoint: Path) -> None:
 def is_whole(checkpoint: Path) -> bool:
     """Whether `checkpoint` was sealed and has not changed since."""
     try:
-        return files.read_json(checkpoint / MANIFEST) == _contents(checkpoint)
+        return bool(files.read_json(checkpoint / MANIFEST) == _contents(checkpoint))
     except UserError:  # no manifest, or a part of one
         return False
 

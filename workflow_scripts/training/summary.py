@@ -151,14 +151,11 @@ def _activations(
     if any(parameter.requires_grad for parameter in backbone.visual.parameters()):
         patches = schedule.peak.image_tokens * vision.spatial_merge_size**2
         stacks.append((patches, vision.hidden_size, vision.depth))
-    return (
-        sum(
-            tokens * hidden * (2 * layers + 34 if checkpointing else 34 * layers)
-            for tokens, hidden, layers in stacks
-        )
-        * dtype.itemsize
-        / 2
+    values: int = sum(
+        tokens * hidden * (2 * layers + 34 if checkpointing else 34 * layers)
+        for tokens, hidden, layers in stacks
     )
+    return values * dtype.itemsize / 2
 
 
 def _memory_line(needed: dict[str, float]) -> str:

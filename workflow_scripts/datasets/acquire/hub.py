@@ -14,12 +14,16 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 from workflow_scripts.base import files
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.datasets.acquire import transfer
 from workflow_scripts.datasets.acquire.archives import points_outside
+
+if TYPE_CHECKING:
+    from huggingface_hub.errors import HfHubHTTPError
 
 WORKERS = 8  # files at once
 LISTING_RETRIES = 3  # few: without a network the answer should come soon
@@ -51,7 +55,7 @@ class Repository:
 
 def fetch(
     repository: str, revision: str, folder: Path, patterns: list[str] | None, kind: str
-) -> tuple[dict, dict[str, str]]:
+) -> tuple[dict[str, str], dict[str, str]]:
     """Link the files of `repository` that match `patterns` (None: all) into `folder`.
 
     `kind` is "dataset" or "model". Returns the origin for the manifest, with the commit that was read, and the
@@ -156,7 +160,10 @@ def _fetch_all(repository: Repository, chosen: list[transfer.RemoteFile]) -> dic
 
 
 def _fetch_file(
-    repository: Repository, file: transfer.RemoteFile, advance: Callable, stopped: threading.Event
+    repository: Repository,
+    file: transfer.RemoteFile,
+    advance: Callable[[int], None],
+    stopped: threading.Event,
 ) -> str:
     from huggingface_hub import hf_hub_url
     from huggingface_hub.utils import WeakFileLock
@@ -218,7 +225,7 @@ def _explained(where: str, revision: str) -> Iterator[None]:
         ) from None
 
 
-def _refusal(error: Exception) -> str:
+def _refusal(error: "HfHubHTTPError") -> str:
     """What a status of the hub means. Its own words are left out: nothing that was sent can come back in them."""
     from huggingface_hub import get_token
     from huggingface_hub.errors import RepositoryNotFoundError

@@ -11,7 +11,7 @@ from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from workflow_scripts.base import files
 from workflow_scripts.base.errors import UserError
@@ -32,7 +32,7 @@ class RemoteFile:
     digest: str
 
     @classmethod
-    def of(cls, stated: dict) -> "RemoteFile":
+    def of(cls, stated: dict[str, Any]) -> "RemoteFile":
         """From an entry of a repository's `siblings`; a ValueError, KeyError or TypeError if it is not one."""
         name, size, lfs = stated["rfilename"], stated["size"], stated.get("lfs")
         digest = lfs["sha256"] if lfs else stated["blobId"]
@@ -166,9 +166,11 @@ def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
     """Yield what counts arriving bytes: a bar on a terminal, now and then a line in a log."""
     from tqdm import tqdm
 
-    where = {} if sys.stderr.isatty() else {"file": _LogLines(), "mininterval": SECONDS_PER_LINE}
+    where: dict[str, Any] = (
+        {} if sys.stderr.isatty() else {"file": _LogLines(), "mininterval": SECONDS_PER_LINE}
+    )
     form = "{desc}: {n_fmt}{unit} of {total_fmt}{unit}, {rate_fmt}, {remaining} left"
-    scale = {"unit": "B", "unit_scale": True, "unit_divisor": 1024}
+    scale: dict[str, Any] = {"unit": "B", "unit_scale": True, "unit_divisor": 1024}
     with tqdm(desc=title, total=total, bar_format=form if where else None, **scale, **where) as bar:
 
         def advance(count: int) -> None:

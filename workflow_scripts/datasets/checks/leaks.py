@@ -4,15 +4,28 @@ import hashlib
 from array import array
 from collections.abc import Iterator, Sequence
 from itertools import product
+from typing import Any, TypedDict
 
 import numpy as np
+from numpy.typing import NDArray
 
-from workflow_scripts.datasets.records import SPLITS
+from workflow_scripts.datasets.records import SPLITS, Record
 
 SPLIT_PAIRS = (("train", "test"), ("validation", "test"), ("train", "validation"))
 ALL = "all"
 
 Group = tuple[str, str]  # set and language; ALL stands for any
+Numbers = NDArray[np.integer[Any]]
+Rows = NDArray[Any]  # rows of the ledger: a mask over all of them, or their numbers
+
+
+class Matrix(TypedDict):
+    """What two splits share, as `Ledger.matrix` says."""
+
+    held: str
+    tested: str
+    columns: list[dict[str, Any]]
+    rows: list[dict[str, Any]]
 
 
 class Ledger:
@@ -29,7 +42,7 @@ class Ledger:
         # One entry for each image of each row: a row may show several.
         self._shown_row, self._shown_image = array("I"), array("I")
 
-    def add(self, split: str, line: int, record: dict, images: Sequence[str], copy: bool = False) -> None:
+    def add(self, split: str, line: int, record: Record, images: Sequence[str], copy: bool = False) -> None:
         """Enter a record that stands on `line` of the file of `split`; `images` are the contents of its images.
 
         A `copy` repeats an earlier row on purpose and counts for no duplicate.
@@ -56,7 +69,7 @@ class Ledger:
                 self._content, np.flatnonzero(self._rows(split) & (_column(self._copy) == 0))
             )
 
-    def _repeats(self, values: array, rows: np.ndarray) -> Iterator[tuple[str, str]]:
+    def _repeats(self, values: array[int], rows: Rows) -> Iterator[tuple[str, str]]:
         _, first, inverse = np.unique(_column(values)[rows], return_index=True, return_inverse=True)
         earlier = rows[first[inverse]]
         for index in np.flatnonzero(earlier != rows):
@@ -72,7 +85,7 @@ class Ledger:
         names = np.array(list(self._images), dtype=object)
         return set(names[numbers]), rows
 
-    def matrix(self, held: str, tested: str) -> dict:
+    def matrix(self, held: str, tested: str) -> Matrix:
         """What the sets of split `held` share with those of `tested`, by set and language and over all of them.
 
         {"held", "tested", "columns": [{"set", "language", "images", "rows"}] of `tested`, "rows": [{"set",
@@ -84,7 +97,7 @@ class Ledger:
             split: {group: self._rows(split, group) for group in self._margins(split)}
             for split in (held, tested)
         }
-        cells = {}
+        cells: dict[tuple[Group, Group], dict[str, int]] = {}
         for (a, known), (b, rows) in product(sides[held].items(), sides[tested].items()):
             images, affected = self._overlap(known, rows)
             exact = int(np.isin(content[rows], content[known]).sum())
@@ -109,7 +122,7 @@ class Ledger:
             found += languages + ([(source, ALL)] if len(languages) > 1 else [])
         return found + ([(ALL, ALL)] if len(sources) > 1 else [])
 
-    def _rows(self, split: str, group: Group = (ALL, ALL)) -> np.ndarray:
+    def _rows(self, split: str, group: Group = (ALL, ALL)) -> Rows:
         """Which rows belong to the group of the split, as a mask over all rows."""
         wanted = [
             part == split and group[0] in (source, ALL) and group[1] in (language, ALL)
@@ -117,10 +130,10 @@ class Ledger:
         ]
         return np.array(wanted, bool)[_column(self._group)]
 
-    def _images_of(self, rows: np.ndarray) -> np.ndarray:
+    def _images_of(self, rows: Rows) -> Numbers:
         return np.unique(_column(self._shown_image)[rows[_column(self._shown_row)]])
 
-    def _overlap(self, known: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, int]:
+    def _overlap(self, known: Rows, rows: Rows) -> tuple[Numbers, int]:
         """The numbers of the images that both masks' rows show, and how many of `rows` show one."""
         shared = np.intersect1d(self._images_of(known), self._images_of(rows))
         shown = _column(self._shown_row)
@@ -128,7 +141,7 @@ class Ledger:
         return shared, len(np.unique(shown[hit]))
 
 
-def _column(values: array) -> np.ndarray:
+def _column(values: array[int]) -> Numbers:
     """A column as numpy sees it, without a copy."""
     return np.frombuffer(values, values.typecode) if values else np.array([], values.typecode)
 

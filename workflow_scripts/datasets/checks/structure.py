@@ -2,18 +2,19 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from workflow_scripts.base import files
 from workflow_scripts.base.errors import UserError
+from workflow_scripts.datasets import records
 from workflow_scripts.datasets.pictures import near_duplicates
 from workflow_scripts.datasets.pictures.images import image_size
-from workflow_scripts.datasets.records import IMAGE_PLACEHOLDER, SPLITS
+from workflow_scripts.datasets.records import IMAGE_PLACEHOLDER, SPLITS, PreferencePair, Split
 
 Text = Annotated[str, Field(min_length=1)]
 LISTED = 20  # examples that are kept of each kind of problem
@@ -45,7 +46,7 @@ class Problems:
     def total(self) -> int:
         return self._counts.total()
 
-    def listed(self) -> list[dict]:
+    def listed(self) -> list[dict[str, Any]]:
         """{"kind", "count", "examples"} of each kind, in the order of their first places."""
         return [
             {"kind": kind, "count": self._counts[kind], "examples": examples}
@@ -71,7 +72,7 @@ class Record(BaseModel):
     images: list[Text] = Field(min_length=1)
     id: Text
     source: Text
-    split: Literal[SPLITS]
+    split: Split
     image_id: Text
     question: Text
     answer: Text
@@ -90,7 +91,7 @@ class Row:
     place: str
     split: str
     line: int
-    record: dict
+    record: records.Record
 
 
 @dataclass(slots=True)
@@ -140,7 +141,7 @@ def describe(error: ValidationError) -> str:
     return "; ".join(f"{'.'.join(map(str, item['loc'])) or 'line'}: {item['msg']}" for item in error.errors())
 
 
-def check_summary(folder: Path, stated: dict, copies: int, errors: Problems) -> None:
+def check_summary(folder: Path, stated: dict[str, Any], copies: int, errors: Problems) -> None:
     """Whether summary.json (`stated`) tells of these very files, `copies` of whose lines are further ones of a row.
 
     What was read is either kept or dropped with a reason, and mixing may keep a row more than once.
@@ -164,7 +165,9 @@ def check_summary(folder: Path, stated: dict, copies: int, errors: Problems) -> 
             )
 
 
-def dialogue_problem(messages: list[dict], images: list[str], last: str) -> tuple[str, str] | None:
+def dialogue_problem(
+    messages: Sequence[records.Message], images: Sequence[str], last: str
+) -> tuple[str, str] | None:
     """(kind, detail) where roles do not alternate from user to `last` or placeholders miss the images."""
     roles = [message["role"] for message in messages]
     if roles != [("user", "assistant")[turn % 2] for turn in range(len(roles))] or roles[-1] != last:
@@ -179,7 +182,7 @@ def dialogue_problem(messages: list[dict], images: list[str], last: str) -> tupl
     return None
 
 
-def pair_problem(pair: dict, same: Callable[[str, str], bool]) -> tuple[str, str] | None:
+def pair_problem(pair: PreferencePair, same: Callable[[str, str], bool]) -> tuple[str, str] | None:
     """(kind, detail) where the dialogue of a preference pair is not in order or both its answers say the `same`."""
     if problem := dialogue_problem(pair["messages"], pair["images"], last="user"):
         return problem

@@ -6,11 +6,11 @@ To add a rule: its name in RuleName, a function, and its row in RULES.
 import random
 import re
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from workflow_scripts.datasets.records import last_turn
+from workflow_scripts.datasets.records import MadePreference, Record, last_turn
 
 OWN_ANSWER = "own_answer"
 RuleName = Literal["polarity", "swap", "other_image"]
@@ -70,15 +70,15 @@ _EDGES = {
 class Pair:
     """A record whose answer is preferred to `rejected`; `origin` is own_answer or one of RULES."""
 
-    record: dict
+    record: Record
     rejected: str
     origin: str
 
 
 def rule_pairs(
-    records: list[dict],
+    records: list[Record],
     answers: "Answers",
-    rules: list[RuleName],
+    rules: Sequence[RuleName],
     seed: int,
     agree: Callable[[str, str], bool],
 ) -> Iterator[Pair]:
@@ -99,19 +99,19 @@ def rule_pairs(
 # The rules
 
 
-def _opposite_polarity(record: dict, answers: "Answers", draw: random.Random) -> Iterator[str]:
+def _opposite_polarity(record: Record, answers: "Answers", draw: random.Random) -> Iterator[str]:
     """A bare yes as the no of the same wording, and the reverse."""
     before, word, after = _bare(record["answer"])
     if word.casefold() in _COUNTERPART:
         yield before + _in_case_of(word, _COUNTERPART[word.casefold()]) + after
 
 
-def _swapped(record: dict, answers: "Answers", draw: random.Random) -> list[str]:
+def _swapped(record: Record, answers: "Answers", draw: random.Random) -> list[str]:
     """The answer with its terms swapped or, where it has none, answers about other organs."""
     return list(_other_terms(record, draw)) or answers.of_other_organs(record, draw)
 
 
-def _other_terms(record: dict, draw: random.Random) -> Iterator[str]:
+def _other_terms(record: Record, draw: random.Random) -> Iterator[str]:
     """The answer with one side changed or, where it names none, another modality, plane, organ or region."""
     answer = record["answer"]
     sides = list(_SIDE.finditer(answer))
@@ -125,14 +125,14 @@ def _other_terms(record: dict, draw: random.Random) -> Iterator[str]:
     before, after = _EDGES[record["language"]]
     for terms in _CLASSES[record["language"]]:
         found = [(term, re.search(f"{before}(?:{term}){after}", answer, re.IGNORECASE)) for term in terms]
-        named = [match for _, match in found if match]
+        there = [match for _, match in found if match]
         others = [term.split("|")[0] for term, match in found if not match]
-        if named and others:
-            yield _with(answer, draw.choice(named), draw.choice(others))
+        if there and others:
+            yield _with(answer, draw.choice(there), draw.choice(others))
             return
 
 
-def _with(answer: str, match: re.Match, term: str) -> str:
+def _with(answer: str, match: re.Match[str], term: str) -> str:
     return answer[: match.start()] + _in_case_of(match[0], term) + answer[match.end() :]
 
 
@@ -147,10 +147,12 @@ def _in_case_of(model: str, word: str) -> str:
 
 def _bare(answer: str) -> tuple[str, str, str]:
     """The answer without what stands around its first and last letter, and that."""
-    return re.fullmatch(r"(\W*)(.*?)(\W*)", answer, re.DOTALL).groups()
+    match = re.fullmatch(r"(\W*)(.*?)(\W*)", answer, re.DOTALL)
+    assert match is not None  # anything matches
+    return match[1], match[2], match[3]
 
 
-def _of_another_image(record: dict, answers: "Answers", draw: random.Random) -> list[str]:
+def _of_another_image(record: Record, answers: "Answers", draw: random.Random) -> list[str]:
     """Answers to the same question about other images."""
     return answers.elsewhere(record, draw)
 
@@ -159,7 +161,7 @@ class Rule(NamedTuple):
     """`wrong_answers` to a record are tried in their order; `meaning` is what config.yaml says of the rule."""
 
     meaning: str
-    wrong_answers: Callable[[dict, "Answers", random.Random], Iterable[str]]
+    wrong_answers: Callable[[Record, "Answers", random.Random], Iterable[str]]
 
 
 RULES: dict[RuleName, Rule] = {
@@ -172,9 +174,11 @@ RULES: dict[RuleName, Rule] = {
 class Answers:
     """What the records answer: to a question about an image, to a question anywhere, to a type of question."""
 
-    def __init__(self, records: list[dict]) -> None:
-        self._here: dict[tuple, list[str]] = defaultdict(list)
-        everywhere, organs = defaultdict(dict), defaultdict(dict)  # dictionaries as ordered sets
+    def __init__(self, records: Iterable[Record]) -> None:
+        self._here: dict[tuple[str, ...], list[str]] = defaultdict(list)
+        # Dictionaries as ordered sets.
+        everywhere: dict[tuple[str, ...], dict[str, None]] = defaultdict(dict)
+        organs: dict[tuple[str, ...], dict[str, None]] = defaultdict(dict)
         for record in records:
             self._here[self._place(record)].append(record["answer"])
             everywhere[self._question(record)][record["answer"]] = None
@@ -183,15 +187,15 @@ class Answers:
         self._everywhere = {key: list(found) for key, found in everywhere.items()}
         self._organs = {key: list(found) for key, found in organs.items() if "ORGAN" in key[-1].upper()}
 
-    def here(self, record: dict) -> list[str]:
+    def here(self, record: Record) -> list[str]:
         """Every answer to the record's question about its image; a set may give several."""
         return self._here[self._place(record)]
 
-    def elsewhere(self, record: dict, draw: random.Random) -> list[str]:
+    def elsewhere(self, record: Record, draw: random.Random) -> list[str]:
         """Answers to the record's question, about any image."""
         return _few(self._everywhere[self._question(record)], draw)
 
-    def of_other_organs(self, record: dict, draw: random.Random) -> list[str]:
+    def of_other_organs(self, record: Record, draw: random.Random) -> list[str]:
         """Answers to other questions about organs, neither part of the right one nor the reverse."""
         if _gold_polarity(record):
             return []
@@ -201,13 +205,13 @@ class Answers:
         ]
         return [answer for answer, folded in found if folded not in right and right not in folded]
 
-    def _place(self, record: dict) -> tuple:
+    def _place(self, record: Record) -> tuple[str, ...]:
         return (record["source"], record["image_id"], *self._question(record))
 
-    def _question(self, record: dict) -> tuple:
+    def _question(self, record: Record) -> tuple[str, ...]:
         return record["language"], " ".join(re.findall(r"\w+", record["question"].casefold()))
 
-    def _type(self, record: dict) -> tuple:
+    def _type(self, record: Record) -> tuple[str, ...]:
         return record["source"], record["language"], record["question_type"]
 
 
@@ -226,7 +230,8 @@ def select(pairs: Iterable[Pair], max_pairs: int, max_per_image: int, seed: int)
     pairs = list(pairs)
     shuffled = random.Random(seed).sample(pairs, len(pairs))
     taken: list[Pair] = []
-    seen, of_image = set(), Counter()
+    seen: set[tuple[str, str]] = set()
+    of_image: Counter[tuple[str, str]] = Counter()
     waiting: dict[str, deque[Pair]] = {"yes": deque(), "no": deque()}
 
     def fits(*group: Pair) -> bool:
@@ -258,21 +263,26 @@ def _image(pair: Pair) -> tuple[str, str]:
     return pair.record["source"], pair.record["image_id"]
 
 
-def _gold_polarity(record: dict) -> str | None:
+def _gold_polarity(record: Record) -> str | None:
     return _POLARITY.get(_bare(record["answer"])[1].casefold())
 
 
-def to_record(pair: Pair, chosen: str, rejected: str) -> dict:
+def to_record(pair: Pair, chosen: str, rejected: str) -> MadePreference:
     """The preference record on disk; `chosen` and `rejected` are the assistant's whole texts."""
     record = pair.record
-    copied = ("id", "source", "image_id", "question", "answer", "language", "answer_type")
     return {
         "messages": record["messages"][:-1],
         "images": record["images"],
         "chosen": chosen,
         "rejected": rejected,
         **last_turn(record["messages"][:-1]),
-        **{key: record[key] for key in copied},
+        "id": record["id"],
+        "source": record["source"],
+        "image_id": record["image_id"],
+        "question": record["question"],
+        "answer": record["answer"],
+        "language": record["language"],
+        "answer_type": record["answer_type"],
         "rejected_answer": pair.rejected,
         "origin": pair.origin,
     }

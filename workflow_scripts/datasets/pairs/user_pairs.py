@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Container, Iterator
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -11,7 +12,7 @@ from workflow_scripts.base.errors import UserError
 from workflow_scripts.datasets.checks import structure
 from workflow_scripts.datasets.checks.structure import Message, Text
 from workflow_scripts.datasets.pictures.images import image_size
-from workflow_scripts.datasets.records import last_turn
+from workflow_scripts.datasets.records import SIDES, PreferencePair, PreferenceRecord, last_turn
 
 
 class UserPair(BaseModel):
@@ -30,7 +31,7 @@ def read(
     rewrite: Callable[[str], str],
     same: Callable[[str, str], bool],
     tested: Container[str],
-) -> Iterator[dict]:
+) -> Iterator[PreferenceRecord]:
     """The preference record of each line of a JSONL file, images relative to it as they are written there.
 
     `rewrite` brings an answer into the format that is trained, or raises ValueError; `same` says whether two answers
@@ -46,8 +47,13 @@ def read(
             pair = _pair(line, path.parent, rewrite, same, tested)
         except ValueError as error:
             raise UserError(f"{path}:{number}: {error}") from None
-        defaults = {"id": f"{path.stem}-{number}", "source": path.stem}
-        yield {**defaults, **pair, **last_turn(pair["messages"]), "origin": "user"}
+        yield {
+            "id": f"{path.stem}-{number}",
+            "source": path.stem,
+            **pair,  # which may have its own id and source
+            **last_turn(pair["messages"]),
+            "origin": "user",
+        }
 
 
 def _pair(
@@ -56,14 +62,15 @@ def _pair(
     rewrite: Callable[[str], str],
     same: Callable[[str, str], bool],
     tested: Container[str],
-) -> dict:
+) -> PreferencePair:
     """The pair of one line, or a ValueError that names the key."""
     try:
-        pair = UserPair.model_validate(json.loads(line)).model_dump()
+        stated: Any = UserPair.model_validate(json.loads(line)).model_dump()
     except ValidationError as error:
         raise ValueError(structure.describe(error)) from None
     except ValueError as error:
         raise ValueError(f"not JSON: {error}") from None
+    pair: PreferencePair = stated
     for image in pair["images"]:
         try:
             image_size(folder / image)
@@ -71,7 +78,7 @@ def _pair(
             raise ValueError(f"images: {error}") from None
         if files.sha256(folder / image) in tested:
             raise ValueError(f"images: {image} belongs to the test set; remove the pair")
-    for side in ("chosen", "rejected"):
+    for side in SIDES:
         try:
             pair[side] = rewrite(pair[side])
         except ValueError as error:

@@ -27,7 +27,7 @@ class _Shape(NamedTuple):
     """A filled polygon in units of the image's side; unnamed shapes are scenery and not labelled."""
 
     name: str
-    fill: tuple[int, int, int] | int
+    fill: tuple[int, ...] | int
     points: Points
 
 
@@ -92,15 +92,17 @@ def _abdomen(scene: Scene, chance: random.Random) -> list[_Shape]:
 
 
 def _tissue(scene: Scene, chance: random.Random) -> list[_Shape]:
-    stain = _STAINS[scene.cells.stain]
+    cells = scene.cells
+    assert cells is not None  # tissue has them
+    stain = _STAINS[cells.stain]
     shapes = [_Shape("", stain, [(-1, -1), (2, -1), (2, 2), (-1, 2)])]
     fibre = tuple(min(255, level + 18) for level in stain)
     for _ in range(6):
         x, y, angle = chance.random(), chance.random(), chance.uniform(0, math.pi)
         shapes.append(_Shape("", fibre, _ellipse(x, y, 0.4, 0.03, angle)))
-    width, height = (0.22, 0.22) if scene.cells.shape == "round" else (0.3, 0.09)
+    width, height = (0.22, 0.22) if cells.shape == "round" else (0.3, 0.09)
     centres = [(0.31, 0.31), (0.69, 0.31), (0.31, 0.69), (0.69, 0.69)]
-    for x, y in chance.sample(centres, scene.cells.count):
+    for x, y in chance.sample(centres, cells.count):
         angle = chance.uniform(0, math.pi)
         dark = tuple(level // 4 for level in stain)
         shapes.append(_Shape("cell", dark, _ellipse(x, y, width, height, angle)))
@@ -118,7 +120,7 @@ def _shapes(scene: Scene) -> list[_Shape]:
     return [shape._replace(points=[(x + right, y + down) for x, y in shape.points]) for shape in shapes]
 
 
-def _fill(canvas: ImageDraw.ImageDraw, points: Points, fill) -> None:
+def _fill(canvas: ImageDraw.ImageDraw, points: Points, fill: tuple[int, ...] | int) -> None:
     side = canvas.im.size[0]
     fill = (fill, fill, fill) if isinstance(fill, int) else fill
     canvas.polygon([(x * side, y * side) for x, y in points], fill=fill)
@@ -133,9 +135,9 @@ def draw(scene: Scene, side: int = 224) -> Image.Image:
     left, top = 0.02 if "left" in scene.marker else 0.86, 0.02 if "top" in scene.marker else 0.86
     corners = [(left, top), (left + 0.12, top), (left + 0.12, top + 0.12), (left, top + 0.12)]
     _fill(canvas, corners, 0 if scene.cells else 255)
-    pixels = np.asarray(image.resize((side, side), Image.Resampling.BOX), dtype=np.float32)
+    smooth = np.asarray(image.resize((side, side), Image.Resampling.BOX), dtype=np.float32)
     chance = np.random.default_rng(scene.seed)
-    pixels = pixels * chance.uniform(0.92, 1.0) + chance.normal(0, 4, (side, side, 1))
+    pixels = smooth * chance.uniform(0.92, 1.0) + chance.normal(0, 4, (side, side, 1))
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
@@ -149,7 +151,7 @@ def mask(scene: Scene, side: int = 224) -> Image.Image:
     return image
 
 
-def boxes(scene: Scene, side: int = 224) -> list[dict]:
+def boxes(scene: Scene, side: int = 224) -> list[dict[str, list[float]]]:
     """What the mask shows, a box each, in pixels: {"Heart": [x, y, width, height]}."""
     labels = np.asarray(mask(scene, side))[:, :, 0]
     found = []

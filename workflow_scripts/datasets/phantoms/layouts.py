@@ -9,6 +9,7 @@ import random
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.files import write_json, write_text
@@ -37,7 +38,7 @@ _RAD_TYPES = {"Modality": "MODALITY", "Position": "POS", "Abnormality": "ABN", "
 
 def write_slake(folder: Path, images: int, seed: int) -> None:
     """SLAKE: English and Chinese questions, masks, boxes and a knowledge graph."""
-    rows = {split: [] for split in SPLITS}
+    rows: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
     qid = 0
     for number, split, scene in _scenes("slake", images, seed, _RADIOLOGY):
         about_image = list(_slake_rows(scene, number + 1))
@@ -57,7 +58,7 @@ def write_slake(folder: Path, images: int, seed: int) -> None:
     write_text(Path(folder) / "mask.txt", "".join(f"{label}:{name}\n" for label, name in labels))
 
 
-def _slake_rows(scene: phantoms.Scene, img_id: int) -> Iterator[dict]:
+def _slake_rows(scene: phantoms.Scene, img_id: int) -> Iterator[dict[str, Any]]:
     for language in ("en", "zh"):
         for question in phantoms.questions(scene, language):
             yield {
@@ -77,7 +78,7 @@ def _slake_rows(scene: phantoms.Scene, img_id: int) -> Iterator[dict]:
 
 def write_rad(folder: Path, images: int, seed: int) -> None:
     """VQA-RAD: freeform questions, half of them with a linked paraphrase; no validation split."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     chance = random.Random(f"rad {seed}")
     for number, split, scene in _scenes("rad", images, seed, _RADIOLOGY):
         image_name = f"synpic{10_000 + number}.jpg"
@@ -88,7 +89,7 @@ def write_rad(folder: Path, images: int, seed: int) -> None:
     write_json(Path(folder) / "VQA_RAD Dataset Public.json", rows)
 
 
-def _rad_rows(scene: phantoms.Scene, image_name: str, chance: random.Random) -> Iterator[dict]:
+def _rad_rows(scene: phantoms.Scene, image_name: str, chance: random.Random) -> Iterator[dict[str, Any]]:
     case = _uuid(chance)
     wordings = zip(phantoms.questions(scene), phantoms.questions(scene, rephrased=True), strict=True)
     for place, (asked, rephrased) in enumerate(wordings):
@@ -122,7 +123,7 @@ def write_pathvqa(folder: Path, images: int, seed: int) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    rows = {split: [] for split in SPLITS}
+    rows: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
     for number, split, scene in _scenes("pathvqa", images, seed, _PATHOLOGY):
         image = {"bytes": _jpeg(scene), "path": f"{split}_{number:04}.jpg"}
         for question in phantoms.questions(scene):

@@ -94,7 +94,7 @@ def _asked(scene: Scene, chance: random.Random) -> list[tuple[str, str | bool, d
     """(key in _WORDING, answer as a term or a truth, terms that fill the wording)."""
     anatomy = scene.anatomy
     edge = chance.choice(("top", "bottom", "left", "right"))
-    asked = [
+    asked: list[tuple[str, str | bool, dict[str, str]]] = [
         ("modality", scene.modality, {}),
         ("body part", anatomy.body_part, {}),
         ("marker", scene.marker, {}),
@@ -114,7 +114,7 @@ def _asked(scene: Scene, chance: random.Random) -> list[tuple[str, str | bool, d
     kind = _aimed(finding.kind, anatomy.kinds, 3 / 4, chance) if finding else chance.choice(anatomy.kinds)
     asked += [
         ("abnormality", finding.kind if finding else "none", {}),
-        ("kind", bool(finding) and kind == finding.kind, {"kind": kind}),
+        ("kind", finding is not None and kind == finding.kind, {"kind": kind}),
         ("enlarged", scene.enlarged, {"organ": anatomy.resizable}),
     ]
     if finding:
@@ -141,8 +141,8 @@ def questions(scene: Scene, language: str = "en", rephrased: bool = False) -> li
         wording = wordings[language][(chance.randrange(2) + rephrased) % 2]
         words = {name: _said(term, language) for name, term in terms.items()}
         words["article"] = "an" if terms.get("kind", "")[:1] == "e" else "a"
+        term = ("yes" if answer else "no") if isinstance(answer, bool) else answer
         closed = isinstance(answer, bool)
-        term = ("yes" if answer else "no") if closed else answer
         written.append(Question(wording.format(**words), _title(term, language), closed, kind))
     return written
 
@@ -150,7 +150,7 @@ def questions(scene: Scene, language: str = "en", rephrased: bool = False) -> li
 def describe(scene: Scene, language: str = "en") -> str:
     """A short report that states all that `questions` may ask, in the words of their answers."""
     anatomy, cells, finding = scene.anatomy, scene.cells, scene.finding
-    facts = [("marker", (scene.marker,))]
+    facts: list[tuple[str, tuple[str, ...]]] = [("marker", (scene.marker,))]
     if cells:
         facts += [("stain", (cells.stain,)), ("cells", (str(cells.count), cells.shape))]
     else:

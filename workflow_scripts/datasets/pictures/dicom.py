@@ -1,8 +1,16 @@
 """DICOM files as 8-bit images, shown as their own tags say (PS3.3 C.11: modality LUT, then VOI LUT or window)."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from pydicom.dataset import Dataset
+
+    Levels = NDArray[np.number[Any]]
 
 _MARK = b"DICM"  # after a preamble of 128 bytes (PS3.10 7.1)
 _FAR = 1e12  # a level beyond any window
@@ -39,7 +47,8 @@ def open_image(path: Path) -> Image.Image:
     _refuse_deflated(path)
     tags = Dataset()
     groups = ["SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"]
-    frame = pixel_array(path, index=0, ds_out=tags, specific_tags=groups)
+    # pydicom takes keywords for tags, but its annotation of this function knows of numbers only.
+    frame = pixel_array(path, index=0, ds_out=tags, specific_tags=groups)  # type: ignore[arg-type]
     _lift_first_frame_tags(tags, groups)
     if tags.PhotometricInterpretation in ("MONOCHROME1", "MONOCHROME2"):
         shares = _shown(frame, tags)
@@ -62,7 +71,7 @@ def _refuse_deflated(path: Path) -> None:
         raise ValueError("deflated DICOM, whose size shows only once inflated; store it in another syntax")
 
 
-def _lift_first_frame_tags(tags, groups: list[str]) -> None:
+def _lift_first_frame_tags(tags: "Dataset", groups: list[str]) -> None:
     """Enhanced DICOM keeps window and rescaling of a frame in nested groups (PS3.3 C.7.6.16)."""
     for group in groups:
         for item in (tags.get(group) or [])[:1]:
@@ -71,7 +80,7 @@ def _lift_first_frame_tags(tags, groups: list[str]) -> None:
                     tags.update(nested)
 
 
-def _shown(levels, tags):
+def _shown(levels: "Levels", tags: "Dataset") -> "Levels":
     """Stored grey levels as shares of white, 0..1, of the same shape."""
     import numpy as np
     from pydicom.pixels import apply_modality_lut, apply_windowing
@@ -83,23 +92,26 @@ def _shown(levels, tags):
     if tags.get("WindowCenter") is not None and tags.get("WindowWidth") is not None:
         with np.errstate(over="ignore"):  # a sigmoid of far levels
             dark, bright = apply_windowing(np.array([-_FAR, _FAR]), tags)
-            return (apply_windowing(levels, tags) - dark) / (bright - dark)
+            windowed: Levels = (apply_windowing(levels, tags) - dark) / (bright - dark)
+            return windowed
     levels = levels.astype(np.float64)
     inside = levels[~padding] if not padding.all() else levels
     low, high = inside.min(), inside.max()
-    return ((levels - low) / (high - low or 1)).clip(0, 1)
+    shares: Levels = ((levels - low) / (high - low or 1)).clip(0, 1)
+    return shares
 
 
-def _padding(levels, tags):
+def _padding(levels: "Levels", tags: "Dataset") -> "NDArray[np.bool_]":
     """Which stored levels stand for "no image here" (PS3.3 C.7.5.1.1.2)."""
     first = tags.get("PixelPaddingValue")
-    if first is None:
-        return levels != levels
-    last = tags.get("PixelPaddingRangeLimit", first)
-    return (levels >= min(first, last)) & (levels <= max(first, last))
+    padding: NDArray[np.bool_] = levels != levels
+    if first is not None:
+        last = tags.get("PixelPaddingRangeLimit", first)
+        padding = (levels >= min(first, last)) & (levels <= max(first, last))
+    return padding
 
 
-def _through_voi_lut(levels, tags):
+def _through_voi_lut(levels: "Levels", tags: "Dataset") -> "Levels":
     import numpy as np
     from pydicom.pixels import apply_voi
 
@@ -108,4 +120,5 @@ def _through_voi_lut(levels, tags):
     # pydicom 3.0 keeps the indices into an 8-bit table in 8 bits; 16 hold the same entries and any index.
     table.LUTDescriptor = [entries, first, 16]
     inside = np.clip(np.round(levels), first, first + (entries or 2**16) - 1).astype(np.int64)
-    return apply_voi(inside, tags) / (2**bits - 1)
+    shares: Levels = apply_voi(inside, tags) / (2**bits - 1)
+    return shares

@@ -64,7 +64,7 @@ def _dicom_size(path: Path) -> tuple[int, int]:
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     with Image.open(path) as image:
-        _check(path, image.format, image.size)
+        _check(path, image.format or "", image.size)
         yield image
 
 

@@ -9,22 +9,24 @@ from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
+from workflow_scripts.datasets.readers.tables import FieldName
 from workflow_scripts.datasets.records import Example
 
 Name = Literal["slake", "rad", "pathvqa", "custom"]  # each a module of this folder with `read`
 NAMES: tuple[Name, ...] = get_args(Name)
 
 
-def _read(name: str, root: Path, **options) -> Iterator[Example]:
-    return import_module(f"{__name__}.{name}").read(Path(root), **options)
+def _read(name: str, root: Path, **options: Any) -> Iterator[Example]:
+    examples: Iterator[Example] = import_module(f"{__name__}.{name}").read(Path(root), **options)
+    return examples
 
 
 READERS: dict[str, Callable[..., Iterator[Example]]] = {name: partial(_read, name) for name in NAMES}
 
 
-def read(reader: str, root: Path, source: str, columns: Mapping[str, str]) -> Iterator[Example]:
+def read(reader: str, root: Path, source: str, columns: Mapping[FieldName, str]) -> Iterator[Example]:
     """The rows of the set under `root` as those of `source`, the name that it has in the configuration.
 
     `columns` is for the reader `custom`.
@@ -35,7 +37,7 @@ def read(reader: str, root: Path, source: str, columns: Mapping[str, str]) -> It
         yield replace(example, source=source, id=source + example.id.removeprefix(reader))
 
 
-def knowledge(reader: str, root: Path) -> Iterator[dict]:
+def knowledge(reader: str, root: Path) -> Iterator[dict[str, str]]:
     """The knowledge graph that comes with the set under `root`, as rows; most sets have none."""
     if reader == "slake":
         from workflow_scripts.datasets.readers import slake

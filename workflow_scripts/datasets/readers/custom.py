@@ -21,18 +21,21 @@ from workflow_scripts.datasets.pictures import dicom
 from workflow_scripts.datasets.pictures.images import write_png
 from workflow_scripts.datasets.readers import messages, parquet, tables
 from workflow_scripts.datasets.readers.fields import (
+    Row,
     closed_if_yes_or_no,
     dialogue,
     open_or_closed,
     optional,
     verbatim,
 )
+from workflow_scripts.datasets.readers.messages import Dialogue
+from workflow_scripts.datasets.readers.tables import FieldName
 from workflow_scripts.datasets.records import Example
 
 TEST_SHARE = 0.1
 IMAGES = "images"  # the folder of unpacked images, or of those that the user keeps apart
 RENDERED = "rendered"  # the folder of the PNGs of DICOM images
-_REQUIRED = ("image", "question", "answer")
+_REQUIRED: tuple[FieldName, ...] = ("image", "question", "answer")
 _SPLITS = {
     "train": "train", "training": "train", "validation": "validation", "validate": "validation",
     "valid": "validation", "val": "validation", "dev": "validation", "test": "test", "testing": "test",
@@ -40,7 +43,7 @@ _SPLITS = {
 _CHINESE = re.compile("[\u3400-\u9fff]")
 
 
-def read(root: Path, columns: Mapping[str, str] = {}) -> Iterator[Example]:
+def read(root: Path, columns: Mapping[FieldName, str] = {}) -> Iterator[Example]:
     """Every row of the set under `root`; `columns` names the column of a field where it is not the field's name.
 
     Without a column, `id` is the table's name and the row's number, `image_id` the image's path without extension,
@@ -58,12 +61,12 @@ def read(root: Path, columns: Mapping[str, str] = {}) -> Iterator[Example]:
         yield replace(row, split=split, image_id=group[1])
 
 
-def images(root: Path, columns: Mapping[str, str]) -> set[str]:
+def images(root: Path, columns: Mapping[FieldName, str]) -> set[str]:
     """The paths of all images that the rows name, as they stand in `Example.images`."""
     return {image for row in _rows(root, columns) for image in row.images}
 
 
-def render_dicom(root: Path, columns: Mapping[str, str]) -> None:
+def render_dicom(root: Path, columns: Mapping[FieldName, str]) -> None:
     """Write each DICOM image of the set as a PNG, which then stands for it.
 
     Training frameworks and browsers read no DICOM, and the records are for them too.
@@ -73,7 +76,7 @@ def render_dicom(root: Path, columns: Mapping[str, str]) -> None:
             write_png(tables.original(root / image), root / _rendered(image))
 
 
-def _rows(root: Path, columns: Mapping[str, str]) -> Iterator[Example]:
+def _rows(root: Path, columns: Mapping[FieldName, str]) -> Iterator[Example]:
     """The rows as their tables state them; the split may be ""."""
     found = tables.find(root)
     if not found:
@@ -95,7 +98,7 @@ def _rows(root: Path, columns: Mapping[str, str]) -> Iterator[Example]:
             yield replace(_example(root, known, said, places, where), id=f"custom-{row_id}", split=split)
 
 
-def _known(row: dict, columns: Mapping[str, str], where: str) -> dict:
+def _known(row: Row, columns: Mapping[FieldName, str], where: str) -> Row:
     """The row's values by field; what is required is there, "" for a null."""
     required = () if "messages" in row else _REQUIRED
     for field in {*required, *columns}:
@@ -112,12 +115,12 @@ def _known(row: dict, columns: Mapping[str, str], where: str) -> dict:
     }
 
 
-def _said(known: dict, where: str) -> dict:
+def _said(known: Row, where: str) -> Dialogue:
     question, answer = verbatim(known, "question", where), verbatim(known, "answer", where)
-    return {**dialogue(question, answer), "rationale": optional(known, "rationale", where)}
+    return {**dialogue(question, answer), "rationale": optional(known, "rationale", where), "turns": ()}
 
 
-def _example(root: Path, known: dict, said: dict, places: list[str], where: str) -> Example:
+def _example(root: Path, known: Row, said: Dialogue, places: list[str], where: str) -> Example:
     """The example without the id and the split, which depend on the table."""
     language = optional(known, "language", where) or ("zh" if _CHINESE.search(said["question"]) else "en")
     if language not in ("en", "zh"):
@@ -133,7 +136,9 @@ def _example(root: Path, known: dict, said: dict, places: list[str], where: str)
         image_id=optional(known, "image_id", where) or PurePosixPath(places[0]).with_suffix("").as_posix(),
         **said,
         answer_type=open_or_closed(known, where) if stated else closed_if_yes_or_no(said["answer"]),
-        **{name: optional(known, name, where) for name in ("question_type", "modality", "organ")},
+        question_type=optional(known, "question_type", where),
+        modality=optional(known, "modality", where),
+        organ=optional(known, "organ", where),
         language=language,
     )
 
@@ -142,7 +147,8 @@ def _split(stated: str, path: Path, where: str) -> str:
     """The split that the row or else the table's name states, "" for none."""
     if stated and stated.lower() not in _SPLITS:
         raise UserError(f"{where}: split is {stated!r}, none of {', '.join(_SPLITS)}")
-    return _SPLITS.get(stated.lower() or re.match("[a-z]*", path.stem.lower())[0], "")
+    named = re.split("[^a-z]", path.stem.lower(), maxsplit=1)[0]
+    return _SPLITS.get(stated.lower() or named, "")
 
 
 # Images
@@ -172,17 +178,19 @@ def _rendered(place: str) -> str:
 
 # Whole images to one split
 
+Key = tuple[str, str]  # "id" or "image", and which
 
-def _keys(row: Example) -> list[tuple[str, str]]:
+
+def _keys(row: Example) -> list[Key]:
     """What a row shares with others, so that they must be in one split."""
     return [("id", row.image_id), *(("image", image) for image in row.images)]
 
 
-def _groups(rows: Iterable[list[tuple]]) -> dict[tuple, tuple]:
+def _groups(rows: Iterable[list[Key]]) -> dict[Key, Key]:
     """For each key the least of all keys that rows connect with it."""
-    parent: dict[tuple, tuple] = {}
+    parent: dict[Key, Key] = {}
 
-    def least(key: tuple) -> tuple:
+    def least(key: Key) -> Key:
         parent.setdefault(key, key)
         while parent[key] != key:
             parent[key] = key = parent[parent[key]]
@@ -195,9 +203,9 @@ def _groups(rows: Iterable[list[tuple]]) -> dict[tuple, tuple]:
     return {key: least(key) for key in parent}
 
 
-def _test_groups(rows: Iterable[tuple[tuple, str]]) -> set[tuple]:
+def _test_groups(rows: Iterable[tuple[Key, str]]) -> set[Key]:
     """The groups to take for the test split from those that no validation row uses; none if there is a test row."""
-    splits = defaultdict(set)
+    splits: dict[Key, set[str]] = defaultdict(set)
     for group, split in rows:
         splits[group].add(split)
     if any("test" in found for found in splits.values()):

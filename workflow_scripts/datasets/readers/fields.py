@@ -1,12 +1,23 @@
 """The fields of a raw row, and errors that say where a bad one is."""
 
 from collections.abc import Callable
+from typing import Any, TypedDict
 
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.datasets.polarity import is_yes_or_no
 
+Row = dict[str, Any]  # a raw row: keys with whatever the file holds
 
-def objects(rows: object, path: object) -> list[dict]:
+
+class Said(TypedDict):
+    """The fields of an Example that its dialogue decides; `stated` has what tidying changed, as it was."""
+
+    question: str
+    answer: str
+    stated: dict[str, str]
+
+
+def objects(rows: object, path: object) -> list[Row]:
     """`rows` if it is a list of dictionaries, else a UserError."""
     if not isinstance(rows, list):
         raise UserError(f"{path}: a list of rows is expected, not {type(rows).__name__}; fetch it again")
@@ -21,7 +32,7 @@ def tidy(text: str) -> str:
     return " ".join(text.split())
 
 
-def verbatim(row: dict, key: str, where: str) -> str:
+def verbatim(row: Row, key: str, where: str) -> str:
     """A required field as it stands; a whole number counts as text, anything else is a UserError."""
     if key not in row:
         raise UserError(f"{where} has no key '{key}'; is this the set's original file?")
@@ -31,12 +42,12 @@ def verbatim(row: dict, key: str, where: str) -> str:
     return str(value)
 
 
-def text(row: dict, key: str, where: str) -> str:
+def text(row: Row, key: str, where: str) -> str:
     """The same, tidied."""
     return tidy(verbatim(row, key, where))
 
 
-def optional(row: dict, key: str, where: str) -> str:
+def optional(row: Row, key: str, where: str) -> str:
     """The same for a field that may be absent, None or 'NULL', all of which give ""."""
     if row.get(key) is None:
         return ""
@@ -44,14 +55,15 @@ def optional(row: dict, key: str, where: str) -> str:
     return "" if value == "NULL" else value
 
 
-def dialogue(question: str, answer: str, tidy: Callable[[str], str] = tidy) -> dict:
+def dialogue(question: str, answer: str, tidy: Callable[[str], str] = tidy) -> Said:
     """The fields `question` and `answer` of an Example, tidied, and `stated`: those that tidying changed."""
     stated = {"question": question, "answer": answer}
     tidied = {field: tidy(value) for field, value in stated.items()}
-    return {**tidied, "stated": {field: stated[field] for field in stated if stated[field] != tidied[field]}}
+    changed = {field: stated[field] for field in stated if stated[field] != tidied[field]}
+    return {"question": tidied["question"], "answer": tidied["answer"], "stated": changed}
 
 
-def open_or_closed(row: dict, where: str) -> str:
+def open_or_closed(row: Row, where: str) -> str:
     """The row's own answer_type as "open" or "closed"."""
     stated = text(row, "answer_type", where).lower()
     if stated not in ("open", "closed"):

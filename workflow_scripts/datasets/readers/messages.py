@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.datasets.checks import structure
 from workflow_scripts.datasets.checks.structure import Message, Text
-from workflow_scripts.datasets.readers.fields import dialogue, tidy
+from workflow_scripts.datasets.readers.fields import Row, Said, dialogue, tidy
 from workflow_scripts.datasets.records import IMAGE_PLACEHOLDER, Turn, user_text
 
 # The assistant's text may be the bare answer, or in the form that thinking models are trained on.
@@ -17,6 +17,13 @@ _ASSISTANT = re.compile(
 )
 
 
+class Dialogue(Said):
+    """The same with the user's rationale and the turns of a longer dialogue."""
+
+    rationale: str
+    turns: tuple[Turn, ...]
+
+
 class _Row(BaseModel):
     model_config = ConfigDict(strict=True)
 
@@ -24,7 +31,7 @@ class _Row(BaseModel):
     images: list[Text] = Field(min_length=1)
 
 
-def fields(row: dict, where: str) -> dict:
+def fields(row: Row, where: str) -> Dialogue:
     """The fields of an Example that the dialogue decides; its last turn is the question and the answer.
 
     `turns` stays empty where the dialogue is one question after one image. A row of another form is a UserError.
@@ -49,5 +56,6 @@ def fields(row: dict, where: str) -> dict:
 
 def _turn(user: str, assistant: str) -> Turn:
     match = _ASSISTANT.fullmatch(assistant)
+    assert match is not None  # everything matches: all that comes before the bare answer is optional
     answer = match["bare"] if match["tagged"] is None else match["tagged"]
     return Turn(user, answer, (match["rationale"] or "").strip())

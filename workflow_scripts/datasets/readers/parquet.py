@@ -8,10 +8,11 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.files import replacing
-from workflow_scripts.datasets.readers.fields import closed_if_yes_or_no, dialogue, verbatim
+from workflow_scripts.datasets.readers.fields import Row, closed_if_yes_or_no, dialogue, verbatim
 from workflow_scripts.datasets.records import SPLITS, Example
 
 PATTERN = "data/*.parquet"
@@ -42,7 +43,7 @@ def unpack_images(parquet: Path, folder: Path, column: str = "image") -> None:
                 temporary.write_bytes(data)
 
 
-def image_name(row: dict, column: str, where: str) -> str:
+def image_name(row: Row, column: str, where: str) -> str:
     """The name of the file to which `unpack_images` writes the image of a row."""
     return _name(_image_bytes(row, column, where), where)
 
@@ -58,7 +59,7 @@ def rows(parquet: Path) -> Iterator[tuple[str, str, str, str]]:
 
 def examples(root: Path, source: str, splits: tuple[str, ...]) -> Iterator[Example]:
     """The rows of all files under `root`, split by split; each of `splits` must be there."""
-    files = {split: [] for split in SPLITS}
+    files: dict[str, list[Path]] = {split: [] for split in SPLITS}
     for file in sorted(root.glob(PATTERN)):
         files[_split(file)].append(file)
     missing = [split for split in splits if not files[split]]
@@ -86,7 +87,7 @@ def _split(parquet: Path) -> str:
     return split
 
 
-def read_rows(parquet: Path, columns: list[str] | None = None) -> Iterator[tuple[int, dict]]:
+def read_rows(parquet: Path, columns: list[str] | None = None) -> Iterator[tuple[int, Row]]:
     """(row number from 1, row) of these or all columns with flat memory; a bad file is a UserError."""
     with _opened(parquet) as file:
         absent = [column for column in columns or () if column not in file.schema_arrow.names]
@@ -100,7 +101,7 @@ def read_rows(parquet: Path, columns: list[str] | None = None) -> Iterator[tuple
 
 
 @contextmanager
-def _opened(parquet: Path) -> Iterator:
+def _opened(parquet: Path) -> Iterator[Any]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -111,11 +112,12 @@ def _opened(parquet: Path) -> Iterator:
         raise UserError(f"{parquet}: not a readable parquet file ({error}); fetch it again") from None
 
 
-def _image_bytes(row: dict, column: str, where: str) -> bytes:
+def _image_bytes(row: Row, column: str, where: str) -> bytes:
     image = row[column]
-    if not isinstance(image, dict) or not isinstance(image.get("bytes"), bytes):
+    held = image.get("bytes") if isinstance(image, dict) else None
+    if not isinstance(held, bytes):
         raise UserError(f"{where}: '{column}' holds no bytes; fetch the file again")
-    return image["bytes"]
+    return held
 
 
 def _name(data: bytes, where: str) -> str:

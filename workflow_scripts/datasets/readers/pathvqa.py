@@ -8,10 +8,11 @@ import pickle
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO, NoReturn
 
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.datasets.readers import parquet
-from workflow_scripts.datasets.readers.fields import dialogue, objects, optional, text, verbatim
+from workflow_scripts.datasets.readers.fields import Row, dialogue, objects, optional, text, verbatim
 from workflow_scripts.datasets.records import SPLITS, Example
 
 _ANSWER_TYPES = {"yes/no": "closed", "number": "open", "other": "open"}
@@ -39,7 +40,7 @@ def _originals(root: Path, home: Path) -> Iterator[Example]:
             yield _example(row, split, images, f"{path}: row {number}")
 
 
-def _example(row: dict, split: str, images: Path, where: str) -> Example:
+def _example(row: Row, split: str, images: Path, where: str) -> Example:
     image_id, answer_type = text(row, "img_id", where), text(row, "answer_type", where)
     if answer_type not in _ANSWER_TYPES:
         raise UserError(f"{where}: 'answer_type' is {answer_type!r}, none of {', '.join(_ANSWER_TYPES)}")
@@ -57,7 +58,7 @@ def _example(row: dict, split: str, images: Path, where: str) -> Example:
     )
 
 
-def _answer(row: dict, where: str) -> str:
+def _answer(row: Row, where: str) -> str:
     label = row.get("label")
     if not isinstance(label, dict) or len(label) != 1:
         raise UserError(f"{where}: 'label' is {label!r}, not a dictionary with the one answer")
@@ -72,11 +73,11 @@ def _first_word(question: str) -> str:
 class _PlainUnpickler(pickle.Unpickler):
     """Refuses every name that a pickle asks for, so that nothing in it can be called."""
 
-    def __init__(self, file, path: Path):
+    def __init__(self, file: BinaryIO, path: Path) -> None:
         super().__init__(file)
         self.path = path
 
-    def find_class(self, module: str, name: str):
+    def find_class(self, module: str, name: str) -> NoReturn:
         raise UserError(f"{self.path}: the pickle asks for {module}.{name}; do not trust the file")
 
 

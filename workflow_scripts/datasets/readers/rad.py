@@ -7,13 +7,14 @@ successors train on, has its own question numbers and 1,267 more train rows, of 
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.files import read_json
 from workflow_scripts.datasets.readers import parquet, sheets
 from workflow_scripts.datasets.readers.fields import (
+    Row,
     dialogue,
     objects,
     open_or_closed,
@@ -80,26 +81,26 @@ def _mevf(root: Path, home: Path) -> Iterator[Example]:
             )
 
 
-def _json(path: Path) -> list[dict]:
+def _json(path: Path) -> list[Row]:
     return objects(read_json(path), path)
 
 
-def _xml(path: Path) -> Iterator[dict]:
+def _xml(path: Path) -> Iterator[Row]:
     for element in sheets.xml(path):
         yield {field.tag: field.text or "" for field in element}
 
 
-def _xlsx(path: Path) -> Iterator[dict]:
+def _xlsx(path: Path) -> Iterator[Row]:
     for row in sheets.xlsx(path):
         row = {_COLUMNS.get(name, name): value for name, value in row.items()}
         # The sheet links to the image.
         yield row | {"image_name": str(row.get("image_name", "")).rsplit("/", 1)[-1]}
 
 
-_READERS = {".json": _json, ".xml": _xml, ".xlsx": _xlsx}
+_READERS: dict[str, Callable[[Path], Iterable[Row]]] = {".json": _json, ".xml": _xml, ".xlsx": _xlsx}
 
 
-def _example(row: dict, prefix: str, split: str, images: str, where: str) -> Example:
+def _example(row: Row, prefix: str, split: str, images: str, where: str) -> Example:
     name = text(row, "image_name", where)
     facts = {key: _mended(optional(row, key, where)) for key in _ANNOTATIONS}
     return Example(

@@ -2,15 +2,30 @@
 
 import warnings
 import zipfile
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 from workflow_scripts.base.errors import UserError
+from workflow_scripts.datasets.readers.fields import Row
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
 
 MAX_BYTES = 2**28  # of an unpacked Excel file
 
 
-def xml(path: Path) -> list:
+class _Cell(Protocol):
+    """A cell of a sheet, empty or not."""
+
+    @property
+    def value(self) -> Any: ...
+    @property
+    def number_format(self) -> str: ...
+
+
+def xml(path: Path) -> list["Element"]:
     """The elements below the root; XML that is broken or declares entities is a UserError."""
     import defusedxml
     from defusedxml import ElementTree
@@ -25,7 +40,7 @@ def xml(path: Path) -> list:
         raise UserError(f"{path}: not valid XML ({error}); fetch it again") from None
 
 
-def xlsx(path: Path) -> list[dict]:
+def xlsx(path: Path) -> list[Row]:
     """The rows of the first sheet by the names in its first row, numbers as the sheet shows them: 0.05 may be "5%"."""
     import openpyxl
 
@@ -47,11 +62,11 @@ def xlsx(path: Path) -> list[dict]:
         raise UserError(f"{path}: not a readable Excel file ({reason}); fetch it again") from None
 
 
-def _row(names: list, cells: tuple) -> dict:
+def _row(names: Sequence[Any], cells: Iterable[_Cell]) -> Row:
     return {name: _shown(cell) for name, cell in zip(names, cells, strict=False)}
 
 
-def _shown(cell) -> object:
+def _shown(cell: _Cell) -> object:
     value = cell.value
     if isinstance(value, int | float) and not isinstance(value, bool):
         return f"{100 * value:.15g}%" if cell.number_format.endswith("%") else f"{value:.15g}"

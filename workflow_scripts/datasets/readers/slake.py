@@ -9,10 +9,12 @@ import csv
 from collections.abc import Iterator
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.files import read_json
 from workflow_scripts.datasets.readers.fields import (
+    Row,
     dialogue,
     objects,
     open_or_closed,
@@ -60,7 +62,7 @@ def _home(root: Path) -> Path:
     raise UserError(f"{root}: no SLAKE here; looked for train.json and Slake1.0/train.json")
 
 
-def _example(row: dict, split: str, image: Path, mask: str, facts: dict, where: str) -> Example:
+def _example(row: Row, split: str, image: Path, mask: str, facts: dict[str, Any], where: str) -> Example:
     language = text(row, "q_lang", where)
     return Example(
         id=f"slake-{language}-{text(row, 'qid', where)}",
@@ -79,14 +81,14 @@ def _example(row: dict, split: str, image: Path, mask: str, facts: dict, where: 
     )
 
 
-def _beside_image(root: Path, folder: Path) -> tuple[str, dict]:
+def _beside_image(root: Path, folder: Path) -> tuple[str, dict[str, Any]]:
     """(the mask or "", {"boxes": ...} or {}) of the image in `folder`, which is relative to `root`."""
     mask, boxes = folder / "mask.png", root / folder / "detection.json"
     facts = {"boxes": list(_boxes(boxes))} if boxes.exists() else {}
     return mask.as_posix() if (root / mask).exists() else "", facts
 
 
-def _boxes(path: Path) -> Iterator[dict]:
+def _boxes(path: Path) -> Iterator[dict[str, Any]]:
     for number, item in enumerate(objects(read_json(path), path), start=1):
         for label, box in item.items():
             if not isinstance(box, list) or [type(side) for side in box] not in ([int] * 4, [float] * 4):
@@ -96,7 +98,7 @@ def _boxes(path: Path) -> Iterator[dict]:
             yield {"label": label, "box": box}
 
 
-def _triple(row: dict, where: str) -> list[str]:
+def _triple(row: Row, where: str) -> list[str]:
     """The row's [head, relation, tail]; edited copies of the set write the list as a string."""
     triple = row.get("triple", [])
     try:
@@ -108,7 +110,7 @@ def _triple(row: dict, where: str) -> list[str]:
     return triple
 
 
-def knowledge(root: Path) -> Iterator[dict]:
+def knowledge(root: Path) -> Iterator[dict[str, str]]:
     """The knowledge graph: {"language", "graph", "head", "relation", "tail"} of each line of KG/*.csv.
 
     `graph` is organ, organ_rel or disease. The English files are divided by #, the Chinese ones by commas, of

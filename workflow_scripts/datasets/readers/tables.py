@@ -1,18 +1,21 @@
 """Rows of a user's own tables: .jsonl, .csv and .tsv (UTF-8), .parquet. What is text in the file stays text."""
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal, get_args
 
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.files import read_jsonl
 from workflow_scripts.datasets.readers import parquet
+from workflow_scripts.datasets.readers.fields import Row
 
 # What a column can say of a row.
-FIELDS = (
+FieldName = Literal[
     "image", "question", "answer", "split", "id", "image_id", "language", "answer_type", "question_type",
     "modality", "organ", "rationale",
-)  # fmt: skip
+]  # fmt: skip
+FIELDS: tuple[FieldName, ...] = get_args(FieldName)
 _DELIMITERS = ",;\t"
 
 
@@ -27,7 +30,7 @@ def find(root: Path) -> list[Path]:
     return sorted(path for path in found if not path.name.startswith("."))
 
 
-def read(path: Path) -> Iterator[tuple[int, dict]]:
+def read(path: Path) -> Iterator[tuple[int, Row]]:
     """(row number from 1, row) with flat memory; a bad file or row is a UserError."""
     return _READERS[path.suffix.lower()](original(path))
 
@@ -38,14 +41,14 @@ def original(path: Path) -> Path:
     return target if target.name == path.name else path
 
 
-def _jsonl(path: Path) -> Iterator[tuple[int, dict]]:
+def _jsonl(path: Path) -> Iterator[tuple[int, Row]]:
     for number, row in enumerate(read_jsonl(path), start=1):
         if not isinstance(row, dict):
             raise UserError(f"{path}: row {number} is not an object with keys")
         yield number, row
 
 
-def _csv(path: Path) -> Iterator[tuple[int, dict]]:
+def _csv(path: Path) -> Iterator[tuple[int, Row]]:
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             head = file.readline()
@@ -54,7 +57,7 @@ def _csv(path: Path) -> Iterator[tuple[int, dict]]:
             for number, row in enumerate(rows, start=1):
                 if None in row or None in row.values():
                     raise UserError(
-                        f"{path}: row {number} has another number of fields than the {len(rows.fieldnames)} of the "
+                        f"{path}: row {number} has another number of fields than the {len(rows.fieldnames or ())} of the "
                         "first line; put text with a delimiter in it between double quotes"
                     )
                 yield number, row
@@ -64,4 +67,9 @@ def _csv(path: Path) -> Iterator[tuple[int, dict]]:
         raise UserError(f"{path}: not a readable table ({error})") from None
 
 
-_READERS = {".jsonl": _jsonl, ".csv": _csv, ".tsv": _csv, ".parquet": parquet.read_rows}
+_READERS: dict[str, Callable[[Path], Iterator[tuple[int, Row]]]] = {
+    ".jsonl": _jsonl,
+    ".csv": _csv,
+    ".tsv": _csv,
+    ".parquet": parquet.read_rows,
+}

@@ -98,7 +98,8 @@ class Terminology:
         between "and"s. A final "etc." counts for nothing.
         """
         parts = list(self._parts(answer))
-        return parts if parts and None not in parts else None
+        known = [part for part in parts if part is not None]
+        return known if known and len(known) == len(parts) else None
 
     def _parts(self, answer: str) -> Iterator[Meaning | None]:
         for part in _COMMA.split(answer):
@@ -135,7 +136,8 @@ class Terminology:
     def canonical(self, answer: str, language: str) -> str | None:
         """The answer in canonical names of "en" or "zh", whichever it is in itself; None where it has none."""
         names = [self._name(meaning, language) for meaning in self.meanings(answer) or ()]
-        return _BETWEEN[language].join(names) if names and None not in names else None
+        known = [name for name in names if name is not None]
+        return _BETWEEN[language].join(known) if known and len(known) == len(names) else None
 
     def _name(self, meaning: Meaning, language: str) -> str | None:
         if language == "en":
@@ -155,7 +157,7 @@ def load(paths: tuple[Path, ...] = ()) -> Terminology:
     return Terminology((*BUILT_IN, *paths))
 
 
-def _read(path: Path) -> tuple[dict[str, dict[str, Names]], dict[str, str]]:
+def _read(path: Path) -> tuple[dict[Category, dict[str, Names]], dict[str, str]]:
     """(concepts by category, abbreviations) of one file."""
     raw = read_yaml(path)
     try:

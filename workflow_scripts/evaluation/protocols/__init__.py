@@ -4,12 +4,11 @@ To add one: a module with NAME, DEFINITION and `metrics`, as `strict` has, and i
 """
 
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Literal, Protocol
 
 from workflow_scripts.datasets.terminology import Terminology
+from workflow_scripts.evaluation.predictions import Breakdown, Metrics, ScoredRow
 from workflow_scripts.evaluation.protocols import strict
-
-Metrics = dict[str, float | int | None]
 
 
 class ScoringProtocol(Protocol):
@@ -18,7 +17,7 @@ class ScoringProtocol(Protocol):
     NAME: str
     DEFINITION: str
 
-    def metrics(self, rows: Iterable[dict], terms: Terminology | None = None) -> Metrics:
+    def metrics(self, rows: Iterable[ScoredRow], terms: Terminology | None = None) -> Metrics:
         """The numbers over prediction rows: `n`, then shares of 0..1, None where a group is empty."""
 
 
@@ -28,18 +27,13 @@ DEFAULT = strict
 
 
 def breakdown(
-    rows: Iterable[dict], terms: Terminology | None = None, protocol: ScoringProtocol = DEFAULT
-) -> dict[str, dict]:
+    rows: Iterable[ScoredRow], terms: Terminology | None = None, protocol: ScoringProtocol = DEFAULT
+) -> Breakdown:
     """The metrics of `protocol` over all rows ("overall"), by source ("test_sets") and by language ("languages")."""
     rows = list(rows)
-    by = {"test_sets": "source", "languages": "language"}
-    return {
-        "overall": protocol.metrics(rows, terms),
-        **{
-            group: {
-                name: protocol.metrics([row for row in rows if row[key] == name], terms)
-                for name in sorted({row[key] for row in rows})
-            }
-            for group, key in by.items()
-        },
-    }
+
+    def by(key: Literal["source", "language"]) -> dict[str, Metrics]:
+        names = sorted({row[key] for row in rows})
+        return {name: protocol.metrics([row for row in rows if row[key] == name], terms) for name in names}
+
+    return {"overall": protocol.metrics(rows, terms), "test_sets": by("source"), "languages": by("language")}

@@ -1,23 +1,22 @@
 """The `strict` protocol: exact match after normalisation, and yes/no by polarity, never by substring.
 
 Beside it, in a column of its own, the same with medical synonyms taken for equal.
-
-A prediction row is a dict with at least "gold", "answer" (None when unreadable), "answer_type"
-("open" or "closed"), "truncated", "source" and "language".
 """
 
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from workflow_scripts.datasets import terminology
 from workflow_scripts.datasets.polarity import NO, YES
 from workflow_scripts.datasets.terminology import Terminology
 from workflow_scripts.datasets.tokens import tokens
+from workflow_scripts.evaluation.predictions import Metrics, ScoredRow
 
 NAME = "strict"
 DEFINITION = "a closed yes/no question by polarity, everything else by exact match after normalisation"
+
 
 _BARE = {tuple(tokens(word)): kind for kind, words in (("yes", YES), ("no", NO)) for word in words}
 
@@ -114,7 +113,7 @@ def token_recall(gold: str, answer: str | None) -> float:
     return _overlap(gold_tokens, tokens(answer or "")) / max(1, len(gold_tokens))
 
 
-def metrics(rows: Iterable[dict], terms: Terminology | None = None) -> dict[str, float | int | None]:
+def metrics(rows: Iterable[ScoredRow], terms: Terminology | None = None) -> Metrics:
     """The protocol's numbers over prediction rows: n, then shares of 0..1, None where a group is empty.
 
     `accuracy`, `accuracy_terms`, `unreadable` and `truncated` are over all rows; `closed_accuracy` over closed and
@@ -139,13 +138,13 @@ def metrics(rows: Iterable[dict], terms: Terminology | None = None) -> dict[str,
     }
 
 
-def _row_correct(row: dict) -> bool:
+def _row_correct(row: ScoredRow) -> bool:
     return correct(row["gold"], row["answer"], row["answer_type"] == "closed")
 
 
-def _same_terms(row: dict, terms: Terminology) -> bool:
+def _same_terms(row: ScoredRow, terms: Terminology) -> bool:
     return row["answer"] is not None and terms.same(row["gold"], row["answer"])
 
 
-def _mean(value: Callable[[dict], float], rows: list[dict]) -> float | None:
+def _mean(value: Callable[[ScoredRow], float], rows: Sequence[ScoredRow]) -> float | None:
     return sum(map(value, rows)) / len(rows) if rows else None
