@@ -1,11 +1,14 @@
 """A user's own set: tables (.csv, .tsv, .parquet, .jsonl) with named columns, or dialogues in the messages format.
 
-Every table in the folder, or in data/ below it, is read. An image is a path relative to its table or to images/ in
-the set's folder, or absolute; in a parquet file it may be the image itself, as the hub stores it.
+Every table in the folder, in data/ below it, or in a folder that is named after a split, is read. An image is a path
+relative to its table, to the set's folder or to images/ in either, or absolute; in a parquet file it may be the image
+itself, as the hub stores it.
 
-A row's split is what its column `split` says, else what its table is named after (train.csv, test-2.jsonl), else
-train. A set without any test row gets one: the train rows of TEST_SHARE of the images, the same ones whenever and
-wherever it is read, whole images at a time. The validation split is then made as for every set that has none.
+A row's split is what its column `split` says, else what its table or the table's folder is named after (train.csv,
+rad_test.csv, valset/a.jsonl), else what its images' folder is called (images/test), else train. A name that may mean
+several is an error. A set without any test row gets one: the train rows of TEST_SHARE of the images, the same ones
+whenever and wherever it is read, whole images at a time. The validation split is then made as for every set that has
+none.
 """
 
 import hashlib
@@ -19,7 +22,7 @@ from pathlib import Path, PurePosixPath
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.datasets.pictures import dicom
 from workflow_scripts.datasets.pictures.images import write_png
-from workflow_scripts.datasets.readers import messages, parquet, tables
+from workflow_scripts.datasets.readers import messages, parquet, split_names, tables
 from workflow_scripts.datasets.readers.fields import (
     Row,
     closed_if_yes_or_no,
@@ -36,10 +39,9 @@ TEST_SHARE = 0.1
 IMAGES = "images"  # the folder of unpacked images, or of those that the user keeps apart
 RENDERED = "rendered"  # the folder of the PNGs of DICOM images
 _REQUIRED: tuple[FieldName, ...] = ("image", "question", "answer")
-_SPLITS = {
-    "train": "train", "training": "train", "validation": "validation", "validate": "validation",
-    "valid": "validation", "val": "validation", "dev": "validation", "test": "test", "testing": "test",
-}  # fmt: skip
+_STATE_SPLITS = (
+    "give the rows a column 'split' with train, validation or test, or rename it after one of them"
+)
 _CHINESE = re.compile("[\u3400-\u9fff]")
 
 
@@ -78,12 +80,11 @@ def render_dicom(root: Path, columns: Mapping[FieldName, str]) -> None:
 
 def _rows(root: Path, columns: Mapping[FieldName, str]) -> Iterator[Example]:
     """The rows as their tables state them; the split may be ""."""
-    found = tables.find(root)
-    if not found:
-        raise UserError(f"{root}: no table here; looked for .jsonl, .csv, .tsv and .parquet, in data/ too")
+    splits = {path: _split_of_table(path, root) for path in _tables(root)}
     locate = cache(partial(_locate, root))
-    for path in found:
+    for path, of_table in splits.items():
         folder = path.parent.relative_to(root).as_posix()
+        prefix = "" if folder in (".", "data") else f"{path.parent.name}-"
         for number, row in tables.read(path):
             where = f"{tables.original(path)}: row {number}"
             known = _known(row, columns, where)
@@ -93,8 +94,12 @@ def _rows(root: Path, columns: Mapping[FieldName, str]) -> Iterator[Example]:
                 said, named = _said(known, where), known["image"]
             named = named if isinstance(named, list) else [named]
             places = [locate(folder, _image_path(image, where)) for image in named]
-            row_id = optional(known, "id", where) or f"{path.stem}-{number}"
-            split = _split(optional(known, "split", where), path, where)
+            row_id = optional(known, "id", where) or f"{prefix}{path.stem}-{number}"
+            split = _split(optional(known, "split", where), of_table, named, where)
+            if not split and any(splits.values()):
+                raise UserError(
+                    f"{where}: no split, but other tables of the set are named after one; {_STATE_SPLITS}"
+                )
             yield replace(_example(root, known, said, places, where), id=f"custom-{row_id}", split=split)
 
 
@@ -144,12 +149,53 @@ def _example(root: Path, known: Row, said: Dialogue, places: list[str], where: s
     )
 
 
-def _split(stated: str, path: Path, where: str) -> str:
-    """The split that the row or else the table's name states, "" for none."""
-    if stated and stated.lower() not in _SPLITS:
-        raise UserError(f"{where}: split is {stated!r}, none of {', '.join(_SPLITS)}")
-    named = re.split("[^a-z]", path.stem.lower(), maxsplit=1)[0]
-    return _SPLITS.get(stated.lower() or named, "")
+def _tables(root: Path) -> list[Path]:
+    """The tables of the set, those in folders that are named after a split too; none is a UserError."""
+    found = tables.find(root)
+    for home in (root, root / "data"):
+        for folder in sorted(home.iterdir()) if home.is_dir() else ():
+            if (
+                folder.is_dir()
+                and not folder.name.startswith(".")
+                and folder not in (root / "data", root / IMAGES)
+            ):
+                inside = tables.find(folder)
+                found += inside if inside and _split_of_name(folder.name, folder) else []
+    if not found:
+        raise UserError(f"{root}: no table here; looked for .jsonl, .csv, .tsv and .parquet, in data/ too")
+    return found
+
+
+def _split_of_table(path: Path, root: Path) -> str:
+    """The split that the table, or a folder between it and `root`, is named after; "" for none."""
+    place = path.relative_to(root)
+    names = [*place.parts[:-1], place.stem]
+    found = {split for name in names if (split := _split_of_name(name, tables.original(path)))}
+    if len(found) > 1:
+        raise UserError(f"{tables.original(path)}: table and folder name two splits; {_STATE_SPLITS}")
+    return found.pop() if found else ""
+
+
+def _split_of_name(name: str, where: Path) -> str:
+    try:
+        return split_names.split(name)
+    except ValueError as error:
+        raise UserError(f"{where}: {error}; {_STATE_SPLITS}") from None
+
+
+def _split(stated: str, of_table: str, images: list[object], where: str) -> str:
+    """The split that the row, else its table's name, else the folder of its images states, "" for none."""
+    if stated:
+        if stated.lower() not in split_names.SPLITS:
+            raise UserError(f"{where}: split is {stated!r}, none of {', '.join(split_names.SPLITS)}")
+        return split_names.SPLITS[stated.lower()]
+    if of_table:
+        return of_table
+    paths = [image.replace("\\", "/") for image in images if isinstance(image, str)]
+    found = {split_names.of_folders(PurePosixPath(path).parts[:-1]) for path in paths} - {""}
+    if len(found) > 1:
+        raise UserError(f"{where}: its images lie in folders of two splits; {_STATE_SPLITS}")
+    return found.pop() if found else ""
 
 
 # Images
@@ -168,8 +214,10 @@ def _image_path(image: object, where: str) -> str:
 
 
 def _locate(root: Path, folder: str, path: str) -> str:
-    """`path` relative to `root`: below the table's `folder` or images/, whichever has it."""
-    places = [PurePosixPath(folder, path).as_posix(), PurePosixPath(IMAGES, path).as_posix()]
+    """`path` relative to `root`: below the table's `folder`, images/, images/ in the folder or, for a table in the
+    folder of its split, the set's own, whichever has it."""
+    homes = [folder, IMAGES, f"{folder}/{IMAGES}", *([] if folder in (".", "data") else ["."])]
+    places = [PurePosixPath(home, path).as_posix() for home in homes]
     return next((place for place in places if (root / place).is_file()), places[0])
 
 

@@ -1,0 +1,77 @@
+"""The split that a file or a folder is named after: train.csv, rad_test.csv, valset/, 测试集.jsonl."""
+
+import re
+from collections.abc import Iterable
+
+SPLITS = {
+    "train": "train", "training": "train", "validation": "validation", "validate": "validation",
+    "valid": "validation", "val": "validation", "dev": "validation", "test": "test", "testing": "test",
+    "训练": "train", "訓練": "train", "验证": "validation", "驗證": "validation", "测试": "test", "測試": "test",
+}  # fmt: skip
+# What names add to a split: trainset.csv, train_images/, 测试集.
+_ADDED = frozenset(
+    [
+        "set",
+        "sets",
+        "data",
+        "dataset",
+        "split",
+        "file",
+        "files",
+        "folder",
+        "image",
+        "images",
+        "img",
+        "imgs",
+        "picture",
+        "pictures",
+        "集",
+        "数据",
+        "數據",
+        "图像",
+        "图片",
+    ]
+)
+# Latin words as they are written in a row or with capitals (RadTest), others whole.
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_a-zA-Z]+")
+_SPLIT = "|".join(sorted(SPLITS, key=len, reverse=True))
+_WITH_ADDED = re.compile(rf"({_SPLIT})(?:{'|'.join(_ADDED)})*")
+# Words that hold a split's name or mean one of two splits, and common ones that only look like it.
+_UNCLEAR = re.compile(
+    r"\w*(?:train|training|test|testing|valid|validation|val)|(?:train|test|valid)\w*|evaluation|hold|held|holdout|heldout"
+    r"|\w*(?:训练|訓練|验证|驗證|测试|測試)\w*"
+)
+_ORDINARY = re.compile(
+    r"(?:con|re|di|s)?strain\w*|trainee\w*|(?:la|con|pro|at|de|grea|fa|be|ol|new|lowe|highe)test\w*|newest|best|"
+    r"test(?:is|es|icle|icles|icular|osterone)|\w*(?:inter|sur[vr]i|remo|retrie|arri|o|ova|carni|festi)val"
+)
+
+
+def split(name: str) -> str:
+    """The split that `name`, without extension, states among other words; "" where it states none.
+
+    A name of two splits, or one that may or may not mean a split (trainval, radtest, eval), is a ValueError.
+    """
+    words = [word.lower() for word in _WORD.findall(name)]
+    found = {SPLITS[match[1]] for word in words if (match := _WITH_ADDED.fullmatch(word))}
+    unclear = [word for word in words if not _WITH_ADDED.fullmatch(word) and _is_unclear(word)]
+    if len(found) > 1 or unclear:
+        raise ValueError(
+            f"{name!r} does not tell one split" + (f" ({', '.join(unclear)})" if unclear else "")
+        )
+    return found.pop() if found else ""
+
+
+def of_folders(folders: Iterable[str]) -> str:
+    """The split that one of these folders of an image is called, and nothing else: images/test, val_images; else ""."""
+    found = ""
+    for folder in folders:
+        words = [word.lower() for word in _WORD.findall(folder)]
+        matches = [match for word in words if (match := _WITH_ADDED.fullmatch(word))]
+        if len(matches) == 1 and all(_WITH_ADDED.fullmatch(word) or word in _ADDED for word in words):
+            found = SPLITS[matches[0][1]]
+    return found
+
+
+def _is_unclear(word: str) -> bool:
+    return bool(_UNCLEAR.fullmatch(word)) and not _ORDINARY.fullmatch(word)
