@@ -22,18 +22,19 @@ from pathlib import Path, PurePosixPath
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.datasets.pictures import dicom
 from workflow_scripts.datasets.pictures.images import write_png
-from workflow_scripts.datasets.readers import messages, parquet, split_names, tables
+from workflow_scripts.datasets.readers import choices, markup, messages, parquet, split_names, tables
 from workflow_scripts.datasets.readers.fields import (
     Row,
     closed_if_yes_or_no,
     dialogue,
+    lines,
     open_or_closed,
     optional,
     verbatim,
 )
 from workflow_scripts.datasets.readers.messages import Dialogue
 from workflow_scripts.datasets.readers.tables import FieldName
-from workflow_scripts.datasets.records import Example
+from workflow_scripts.datasets.records import IMAGE_PLACEHOLDER, Example, Turn
 
 TEST_SHARE = 0.1
 IMAGES = "images"  # the folder of unpacked images, or of those that the user keeps apart
@@ -91,8 +92,11 @@ def _rows(root: Path, columns: Mapping[FieldName, str]) -> Iterator[Example]:
             if "messages" in row:
                 said, named = messages.fields(row, where), row["images"]
             else:
-                said, named = _said(known, where), known["image"]
-            named = named if isinstance(named, list) else [named]
+                named = known["image"] if isinstance(known["image"], list) else [known["image"]]
+                try:
+                    said = _said(known, choices.stated(row, _used(columns)), len(named), where)
+                except ValueError as error:
+                    raise UserError(f"{where}: {error}") from None
             places = [locate(folder, _image_path(image, where)) for image in named]
             row_id = optional(known, "id", where) or f"{prefix}{path.stem}-{number}"
             split = _split(optional(known, "split", where), of_table, named, where)
@@ -121,9 +125,30 @@ def _known(row: Row, columns: Mapping[FieldName, str], where: str) -> Row:
     }
 
 
-def _said(known: Row, where: str) -> Dialogue:
-    question, answer = verbatim(known, "question", where), verbatim(known, "answer", where)
-    return {**dialogue(question, answer), "rationale": optional(known, "rationale", where), "turns": ()}
+def _used(columns: Mapping[FieldName, str]) -> set[str]:
+    """The columns that are a field."""
+    return {columns.get(field, field) for field in tables.FIELDS}
+
+
+def _said(known: Row, offered: dict[str, str], images: int, where: str) -> Dialogue:
+    """What the row asks and answers, of multiple choice with what is `offered`; a ValueError says what is wrong."""
+    question = markup.asked(verbatim(known, "question", where))
+    rationale, answer = markup.said(verbatim(known, "answer", where))
+    rationale = markup.plain(optional(known, "rationale", where), "rationale") or rationale
+    if markers := question.count(IMAGE_PLACEHOLDER):
+        if markers != images:
+            raise ValueError(f"the question has {markers} {IMAGE_PLACEHOLDER} for {images} image(s)")
+        question = question.strip()
+        if images == 1:  # at either end: the image comes first, as in every row of a table
+            question = question.removeprefix(IMAGE_PLACEHOLDER).removesuffix(IMAGE_PLACEHOLDER).strip()
+    if offered:
+        texts = [markup.plain(text, f"choice {letter}") for letter, text in offered.items()]
+        question = choices.asked(question, dict(zip(offered, texts, strict=True)))
+        answer = choices.answered(answer, offered)
+    user, question = question, question.replace(IMAGE_PLACEHOLDER, " ")
+    said = dialogue(question, answer, lines)
+    turns = (Turn(lines(user), said["answer"], rationale),) if IMAGE_PLACEHOLDER in user else ()
+    return {**said, "rationale": rationale, "turns": turns}
 
 
 def _example(root: Path, known: Row, said: Dialogue, places: list[str], where: str) -> Example:

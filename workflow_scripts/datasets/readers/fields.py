@@ -1,5 +1,6 @@
 """The fields of a raw row, and errors that say where a bad one is."""
 
+import re
 from collections.abc import Callable
 from typing import Any, TypedDict
 
@@ -30,6 +31,11 @@ def objects(rows: object, path: object) -> list[Row]:
 def tidy(text: str) -> str:
     """`text` with white space of every kind (tabs, U+2003, U+3000, ends of lines) as single spaces, none around."""
     return " ".join(text.split())
+
+
+def lines(text: str) -> str:
+    """The same line by line: line breaks stay, of several one."""
+    return "\n".join(filter(None, map(tidy, re.split(r"[\n\r\u2028\u2029]", text))))
 
 
 def verbatim(row: Row, key: str, where: str) -> str:

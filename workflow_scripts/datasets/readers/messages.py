@@ -1,20 +1,14 @@
 """Dialogues that a user wrote in the messages format: {"messages": [...], "images": [...]}."""
 
-import re
-
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from workflow_scripts.base.errors import UserError
+from workflow_scripts.datasets import records
 from workflow_scripts.datasets.checks import structure
 from workflow_scripts.datasets.checks.structure import Message, Text
-from workflow_scripts.datasets.readers.fields import Row, Said, dialogue, tidy
-from workflow_scripts.datasets.records import IMAGE_PLACEHOLDER, Turn, user_text
-
-# The assistant's text may be the bare answer, or in the form that thinking models are trained on.
-_ASSISTANT = re.compile(
-    r"\s*(?:<think>(?P<rationale>.*?)</think>)?\s*(?:<answer>(?P<tagged>.*)</answer>\s*|(?P<bare>.*))",
-    re.DOTALL,
-)
+from workflow_scripts.datasets.readers import markup
+from workflow_scripts.datasets.readers.fields import Row, Said, dialogue, lines
+from workflow_scripts.datasets.records import IMAGE_PLACEHOLDER, Turn
 
 
 class Dialogue(Said):
@@ -40,22 +34,32 @@ def fields(row: Row, where: str) -> Dialogue:
         given = _Row.model_validate(row).model_dump()
     except ValidationError as error:
         raise UserError(f"{where}: {structure.describe(error)}") from None
-    texts = [message["content"] for message in given["messages"]]
-    if problem := structure.dialogue_problem(given["messages"], given["images"], last="assistant"):
+    messages = [_asked(message, where) for message in given["messages"]]
+    texts = [message["content"] for message in messages]
+    if problem := structure.dialogue_problem(messages, given["images"], last="assistant"):
         raise UserError(f"{where}: messages: {': '.join(problem)}")
-    turns = [_turn(user, said) for user, said in zip(texts[::2], texts[1::2], strict=True)]
+    turns = [_turn(user, said, where) for user, said in zip(texts[::2], texts[1::2], strict=True)]
     if not all(turn.answer.strip() for turn in turns[:-1]):
         raise UserError(f"{where}: messages: an answer before the last is empty; remove its turn")
-    user, answer, rationale = turns[-1]
-    said = dialogue(user.replace(IMAGE_PLACEHOLDER, " ").strip(), answer)
-    plain = len(turns) == 1 and tidy(user) in (
-        user_text(said["question"]), user_text(" " + said["question"])
-    )  # fmt: skip
+    user, _, rationale = turns[-1]
+    said = dialogue(texts[-2].replace(IMAGE_PLACEHOLDER, " ").strip(), markup.said(texts[-1])[1], lines)
+    plain = len(turns) == 1 and lines(user.removeprefix(IMAGE_PLACEHOLDER)) == said["question"]
     return {**said, "rationale": rationale, "turns": () if plain else tuple(turns)}
 
 
-def _turn(user: str, assistant: str) -> Turn:
-    match = _ASSISTANT.fullmatch(assistant)
-    assert match is not None  # everything matches: all that comes before the bare answer is optional
-    answer = match["bare"] if match["tagged"] is None else match["tagged"]
-    return Turn(user, answer, (match["rationale"] or "").strip())
+def _turn(user: str, assistant: str, where: str) -> Turn:
+    try:
+        rationale, answer = markup.said(assistant)
+    except ValueError as error:
+        raise UserError(f"{where}: messages: {error}") from None
+    return Turn(lines(user), lines(answer), rationale)
+
+
+def _asked(message: records.Message, where: str) -> records.Message:
+    """A user's message with its images as placeholders; others as they are."""
+    if message["role"] != "user":
+        return message
+    try:
+        return {"role": "user", "content": markup.asked(message["content"])}
+    except ValueError as error:
+        raise UserError(f"{where}: messages: {error}") from None

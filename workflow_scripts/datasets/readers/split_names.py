@@ -10,28 +10,11 @@ SPLITS = {
 }  # fmt: skip
 # What names add to a split: trainset.csv, train_images/, 测试集.
 _ADDED = frozenset(
-    [
-        "set",
-        "sets",
-        "data",
-        "dataset",
-        "split",
-        "file",
-        "files",
-        "folder",
-        "image",
-        "images",
-        "img",
-        "imgs",
-        "picture",
-        "pictures",
-        "集",
-        "数据",
-        "數據",
-        "图像",
-        "图片",
-    ]
-)
+    (
+        "set", "sets", "data", "dataset", "split", "file", "files", "folder", "image", "images", "img", "imgs",
+        "picture", "pictures", "集", "数据", "數據", "图像", "图片",
+    )
+)  # fmt: skip
 # Latin words as they are written in a row or with capitals (RadTest), others whole.
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_a-zA-Z]+")
 _SPLIT = "|".join(sorted(SPLITS, key=len, reverse=True))
