@@ -278,7 +278,7 @@ def test_images_that_lie_apart_are_linked_to_the_set(own_set, tmp_path):
 def test_dialogues_of_several_turns_and_images_become_records(tmp_path):
     for name in "abc":
         Image.new("RGB", (8, 8), ("red", "green", "blue")["abc".index(name)]).save(tmp_path / f"{name}.png")
-    told = [("user", "<image>Where is </answer>?"), ("assistant", "<think>Look.</think><answer>Left</answer>"),
+    told = [("user", "<image>Where is &lt;?"), ("assistant", "<think>Look.</think><answer>Left</answer>"),
             ("user", "And in <image>?"), ("assistant", "Right")]  # fmt: skip
     messages = [{"role": role, "content": content} for role, content in told]
     rows = [
@@ -301,7 +301,7 @@ def test_dialogues_of_several_turns_and_images_become_records(tmp_path):
     convert.convert(settings, layout, run)
     train, validation, test = (next(files.read_jsonl(layout.split(run, split))) for split in SPLITS)
     assert [message["content"] for message in train["messages"]] == [
-        "<image>Where is &lt;/answer>?", "<think>Look.</think><answer>Left</answer>",
+        "<image>Where is &amp;lt;?", "<think>Look.</think><answer>Left</answer>",
         "And in <image>?", "<think></think><answer>Right</answer>",
     ]  # fmt: skip
     assert len(train["images"]) == 2 and (train["question"], train["answer"]) == ("And in ?", "Right")

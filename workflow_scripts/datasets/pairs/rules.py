@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from workflow_scripts.datasets import polarity
 from workflow_scripts.datasets.records import MadePreference, Record, last_turn
 
 OWN_ANSWER = "own_answer"
@@ -20,9 +21,9 @@ TRIES = 8  # answers drawn before a question is given up
 _YES_NO = (
     ("yes", "no"), ("是的", "不是"), ("有", "没有"), ("包含", "不包含"), ("包括", "不包括"), ("存在", "不存在"),
     ("可以", "不可以"), ("能", "不能"), ("会", "不会"), ("对", "不对"), ("都是", "都不是"), ("是", "不是"),
-    ("是", "否"), ("对的", "不对"),
+    ("是", "否"), ("对的", "不对"), ("是的", "不是的"), ("會", "不會"), ("對", "不對"), ("有", "沒有"), ("可见", "未见"),
+    ("可見", "未見"), ("可见", "不可见"), ("可見", "不可見"), ("正确", "不正确"), ("正確", "不正確"),
 )  # fmt: skip
-_POLARITY = {word: polarity for pair in _YES_NO for word, polarity in zip(pair, ("yes", "no"), strict=True)}
 _COUNTERPART = {no: yes for yes, no in reversed(_YES_NO)} | dict(reversed(_YES_NO))
 
 _SIDES = (
@@ -245,12 +246,12 @@ def select(pairs: Iterable[Pair], max_pairs: int, max_per_image: int, seed: int)
             continue
         seen.add(key)
         group = [pair]
-        if polarity := _gold_polarity(pair.record):
-            opposite = waiting["no" if polarity == "yes" else "yes"]
+        if said := _gold_polarity(pair.record):
+            opposite = waiting["no" if said == "yes" else "yes"]
             while opposite and not fits(opposite[0]):
                 opposite.popleft()
             if not opposite:
-                waiting[polarity].append(pair)
+                waiting[said].append(pair)
                 continue
             group = [opposite.popleft(), pair]
         if fits(*group):
@@ -264,7 +265,7 @@ def _image(pair: Pair) -> tuple[str, str]:
 
 
 def _gold_polarity(record: Record) -> str | None:
-    return _POLARITY.get(_bare(record["answer"])[1].casefold())
+    return polarity.bare(record["answer"])
 
 
 def to_record(pair: Pair, chosen: str, rejected: str) -> MadePreference:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 from workflow_scripts.datasets import terminology
-from workflow_scripts.datasets.polarity import NO, YES
+from workflow_scripts.datasets.polarity import bare, simplified
 from workflow_scripts.datasets.terminology import Terminology
 from workflow_scripts.datasets.tokens import tokens
 from workflow_scripts.evaluation.predictions import Metrics, ScoredRow
@@ -17,14 +17,11 @@ from workflow_scripts.evaluation.predictions import Metrics, ScoredRow
 NAME = "strict"
 DEFINITION = "a closed yes/no question by polarity, everything else by exact match after normalisation"
 
-
-_BARE = {tuple(tokens(word)): kind for kind, words in (("yes", YES), ("no", NO)) for word in words}
-
 _LEAD = re.compile(r"(?:(?:the )?(?:final )?answer(?: is\b|:)|(?:最终)?答案(?:是:?|为:?|:)|答:)[\W_]*")
 _FIRST_WORD = re.compile(
     r"(?:(?P<yes>yes|yeah|yep)|(?P<no>no|nope))(?![\w'-])|"
     r"(?:(?P<zh_yes>是的?|有的?|包含|包括|存在|可以|能|会|都是|对的?)|"
-    r"(?P<zh_no>不是的?|否|没有|无|不包含|不包括|不存在|不可以|不能|不会|不对|都不是|不))(?!\w)"
+    r"(?P<zh_no>不是的?|否|没有|无|未见到?|未发现|不包含|不包括|不存在|不可以|不能|不会|不对|都不是|不))(?!\w)"
 )
 # What follows a "no" that answers, unlike the "no" of "no fracture".
 _PAUSE = re.compile(r"\s*(?:[^\w\s]|$)|\s+(?:i|it|the|there|they|this|that|these)\b")
@@ -38,7 +35,7 @@ _STATEMENTS = (
     ),
     re.compile(
         r"(?:(?:这张|这幅|该|此|本)?(?:图片|图像|影像|照片|图)(?:当?中|里|上|内)?)?"
-        r"(?:(?P<no>并?(?:没有|不存在|不包含|不包括|不可以|不能|不会|不是)|无)|"
+        r"(?:(?P<no>并?(?:没有|未见到?|未发现|不存在|不包含|不包括|不可以|不能|不会|不是)|无)|"
         r"有(?!没有|无)|存在|包含|包括|可以|能(?!否|不能)|会(?!不会|阴)|是(?!否|不是))"
     ),
 )
@@ -56,12 +53,12 @@ def polarity(text: str) -> str | None:
     An opening yes or no decides ("Yes, it is abnormal"); else "there is (no) ..." and its Chinese kin do.
     正常, "not normal" and "not sure" are None.
     """
-    found = tuple(tokens(text))
-    if found in _BARE:
-        return _BARE[found]
-    if {"yes", "no"} <= set(found) <= {"yes", "no", "and", "or"}:
+    if said := bare(text):
+        return said
+    found = set(tokens(text))
+    if {"yes", "no"} <= found <= {"yes", "no", "and", "or"}:
         return None
-    text = unicodedata.normalize("NFKC", text).casefold().replace("’", "'")
+    text = unicodedata.normalize("NFKC", simplified(text)).casefold().replace("’", "'")
     text = re.sub(r"^[\W_]+", "", text)
     text = _LEAD.sub("", text, count=1) if _LEAD.match(text) else text
     first = _FIRST_WORD.match(text)
@@ -81,10 +78,9 @@ def correct(gold: str, answer: str | None, closed: bool) -> bool:
     """
     if answer is None:
         return False
-    wanted = tokens(gold)
-    if closed and tuple(wanted) in _BARE:
-        return polarity(answer) == _BARE[tuple(wanted)]
-    return wanted == tokens(answer) != []
+    if closed and (wanted := bare(gold)):
+        return polarity(answer) == wanted
+    return tokens(gold) == tokens(answer) != []
 
 
 def same_answer(a: str, b: str) -> bool:
