@@ -314,11 +314,46 @@ def test_no_test_image_is_taken_from_validation(tmp_path):
     assert found["test"] == ["9.png"] and len(found["validation"]) == 9 and len(found["train"]) == 9
 
 
-def test_rows_of_one_patient_go_together(tmp_path):
-    rows = [ROW | {"image": f"{number}.png", "image_id": f"patient{number % 5}"} for number in range(30)]
+@pytest.mark.parametrize("column", ["patient", "image_id", "group_id"])
+def test_rows_of_one_patient_go_together(column, tmp_path):
+    rows = [ROW | {"image": f"{number}.png", column: f"patient{number % 5}"} for number in range(30)]
     write_jsonl(tmp_path / "a.jsonl", *rows)
-    test = {row.image_id for row in rows_of(tmp_path) if row.split == "test"}
-    assert len(test) == 1 and len(splits_of(tmp_path)["test"]) == 6
+    columns = {"patient": "group_id"} if column == "group_id" else {}
+    found = rows_of(tmp_path, **columns)
+    test = {
+        getattr(row, "image_id" if column == "image_id" else "patient")
+        for row in found
+        if row.split == "test"
+    }
+    assert len(test) == 1 and sum(row.split == "test" for row in found) == 6
+    assert len({row.group for row in found}) == 5
+
+
+def test_a_patient_is_no_image(tmp_path):
+    write_jsonl(
+        tmp_path / "a.jsonl", *(ROW | {"image": f"{n}.png", "patient": f"p{n % 2}"} for n in range(4))
+    )
+    assert [(row.image_id, row.patient) for row in rows_of(tmp_path)] == [
+        ("0", "p0"), ("1", "p1"), ("2", "p0"), ("3", "p1")
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "image_id"),
+    [
+        ("1.2.840.113619.2.55", "1.2.840.113619.2.55"),
+        ("1.2.840.113619.2.55.dcm", "1.2.840.113619.2.55"),
+        ("x/1.2.840.10008.PNG", "x/1.2.840.10008"),
+        ("a.v1.jpeg", "a.v1"),
+        ("x.y/a", "x.y/a"),
+    ],
+)
+def test_ids_with_dots_keep_all_their_parts(name, image_id, tmp_path):
+    write_jsonl(tmp_path / "a.jsonl", ROW | {"image": name})
+    assert [row.image_id for row in rows_of(tmp_path)] == [image_id]
+    write_jsonl(tmp_path / "a.jsonl", ROW | {"image_id": "1.2.840.113619", "patient": "1.2.3", "id": "1.2"})
+    (row,) = rows_of(tmp_path)
+    assert (row.image_id, row.patient, row.id) == ("1.2.840.113619", "1.2.3", "custom-1.2")
 
 
 @given(pairs=st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), min_size=3, max_size=30))

@@ -97,6 +97,8 @@ class Example:
     set's own field; `question_type`, `modality` and `organ` are "" where the set does not say.
     `mask` is a file like `image`. `facts` are the set's further annotations of this row (a SLAKE triple, a linked
     question's id), `stated` the texts that were tidied as they stand in the file, by field.
+    `patient` is whom the image is of, "" where the set does not say; `group` what splits keep together, of which the
+    images of one patient are a part, and is `image_id` unless it is stated.
     A longer dialogue has its turns in `turns`, of which question and answer are the last, and may use
     `more_images`.
     """
@@ -119,6 +121,12 @@ class Example:
     stated: dict[str, str] = field(default_factory=dict)
     turns: tuple[Turn, ...] = ()
     more_images: tuple[str, ...] = ()
+    patient: str = ""
+    group: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.group:
+            object.__setattr__(self, "group", self.image_id)
 
     @property
     def images(self) -> tuple[str, ...]:
@@ -167,7 +175,8 @@ def annotations(example: Example, mask: str) -> dict[str, Any]:
 
     `mask` is the mask's path relative to the file of annotations, "" for none.
     """
-    return {"id": example.id, "image_id": example.image_id, "mask": mask, **example.facts}
+    patient = {"patient": example.patient} if example.patient else {}
+    return {"id": example.id, "image_id": example.image_id, **patient, "mask": mask, **example.facts}
 
 
 def tidied(example: Example) -> Iterator[dict[str, str]]:

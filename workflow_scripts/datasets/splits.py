@@ -17,10 +17,10 @@ LIKE_A_TEST_IMAGE = "near-duplicate of a test image"
 class Survey:
     """What a source holds and, image by image, what becomes of it.
 
-    `rows` counts the usable rows by (split, image id, images), images by their path below the raw folder. Images of
-    one image id belong together, as those of one patient may. `tested` has the images of all test rows, of
-    languages that are not kept too, `tested_groups` their image ids. `removed` gives the images whose train and
-    validation rows are dropped, with the reason; train rows of `moved` image ids go to validation. `copies` says
+    `rows` counts the usable rows by (split, group, images), images by their path below the raw folder. Images of
+    one group belong together, as those of one patient do. `tested` has the images of all test rows, of
+    languages that are not kept too, `tested_groups` their groups. `removed` gives the images whose train and
+    validation rows are dropped, with the reason; train rows of `moved` groups go to validation. `copies` says
     how often each train row is written, in their order; None: once.
     """
 
@@ -37,7 +37,7 @@ class Survey:
         return {image for part, _, images in self.rows if part == split for image in images}
 
     def groups(self, split: str) -> set[str]:
-        """The image ids of the rows of a split that stay."""
+        """The groups of the rows of a split that stay."""
         return {
             group for part, group, images in self.rows if part == split and not self._reason(part, images)
         }
@@ -61,9 +61,9 @@ class Survey:
 
 
 def validation_groups(train: Collection[str], tested: Collection[str], share: float, seed: str) -> set[str]:
-    """`share` of the train image ids that no test row has, drawn by `seed`, for a set without a validation split.
+    """`share` of the train groups that no test row has, drawn by `seed`, for a set without a validation split.
 
-    A share above zero gives at least one image id, where there is one.
+    A share above zero gives at least one group, where there is one.
     """
     groups = sorted(set(train) - set(tested))
     if not groups or not share:

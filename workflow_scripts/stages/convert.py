@@ -140,7 +140,7 @@ def _survey(name: str, source: Source, raw: Path, limit: float) -> Survey:
     for row in readers.read(source.reader, raw, name, source.columns):
         if row.split == "test":
             survey.tested.update(row.images)
-            survey.tested_groups.add(row.image_id)
+            survey.tested_groups.add(row.group)
         if not _kept_languages(source, row):
             continue
         survey.read += 1
@@ -148,7 +148,7 @@ def _survey(name: str, source: Source, raw: Path, limit: float) -> Survey:
         if problem == MISSING_IMAGE:
             missing, example = missing + 1, example or row.image
         if not problem:
-            survey.rows[row.split, row.image_id, row.images] += 1
+            survey.rows[row.split, row.group, row.images] += 1
     if missing:
         logger.warning(
             "%s: %d of %d rows have no image file; listed in dropped.jsonl", name, missing, survey.read
@@ -201,7 +201,7 @@ def _placed(
     for row in readers.read(source.reader, raw, name, source.columns):
         if not _kept_languages(source, row):
             continue
-        split, reason = survey.place(row.split, row.image_id, row.images)
+        split, reason = survey.place(row.split, row.group, row.images)
         reason = usability.problem(row) or reason
         times = 0 if reason else 1
         if times and split == "train" and survey.copies is not None:

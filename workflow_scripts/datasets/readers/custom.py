@@ -43,6 +43,7 @@ _REQUIRED: tuple[FieldName, ...] = ("image", "question", "answer")
 _STATE_SPLITS = (
     "give the rows a column 'split' with train, validation or test, or rename it after one of them"
 )
+_EXTENSION = re.compile(r"\.[A-Za-z][A-Za-z0-9]*$")  # the parts of a DICOM UID are numbers
 _CHINESE = re.compile("[\u3400-\u9fff]")
 
 
@@ -51,7 +52,7 @@ def read(root: Path, columns: Mapping[FieldName, str] = {}) -> Iterator[Example]
 
     Without a column, `id` is the table's name and the row's number, `image_id` the image's path without extension,
     `language` zh where the question has Chinese characters, `answer_type` closed where the answer is yes or no,
-    and what else there is "". Images that a row has together get one `image_id`.
+    and what else there is "". Images that a row has together, and those of one patient, get one `group`.
     A missing column, an unknown split or another bad row is a UserError.
     """
     shared = [(_keys(row), row.split) for row in _rows(root, columns)]
@@ -61,7 +62,7 @@ def read(root: Path, columns: Mapping[FieldName, str] = {}) -> Iterator[Example]
     for row in _rows(root, columns):
         group = groups[_keys(row)[0]]
         split = "test" if group in tested and row.split in ("", "train") else row.split or "train"
-        yield replace(row, split=split, image_id=group[1])
+        yield replace(row, split=split, group=group[1])
 
 
 def images(root: Path, columns: Mapping[FieldName, str]) -> set[str]:
@@ -164,7 +165,8 @@ def _example(root: Path, known: Row, said: Dialogue, places: list[str], where: s
         split="",
         image=first,
         more_images=tuple(others),
-        image_id=optional(known, "image_id", where) or PurePosixPath(places[0]).with_suffix("").as_posix(),
+        image_id=optional(known, "image_id", where) or _EXTENSION.sub("", places[0]),
+        patient=optional(known, "patient", where),
         **said,
         answer_type=open_or_closed(known, where) if stated else closed_if_yes_or_no(said["answer"]),
         question_type=optional(known, "question_type", where),
@@ -252,12 +254,13 @@ def _rendered(place: str) -> str:
 
 # Whole images to one split
 
-Key = tuple[str, str]  # "id" or "image", and which
+Key = tuple[str, str]  # "id", "image" or "patient", and which
 
 
 def _keys(row: Example) -> list[Key]:
     """What a row shares with others, so that they must be in one split."""
-    return [("id", row.image_id), *(("image", image) for image in row.images)]
+    keys = [("id", row.image_id), *(("image", image) for image in row.images)]
+    return [*keys, ("patient", row.patient)] if row.patient else keys
 
 
 def _groups(rows: Iterable[list[Key]]) -> dict[Key, Key]:

@@ -12,7 +12,7 @@ from workflow_scripts.datasets.readers.fields import Row
 
 # What a column can say of a row.
 FieldName = Literal[
-    "image", "question", "answer", "split", "id", "image_id", "language", "answer_type", "question_type",
+    "image", "question", "answer", "split", "id", "image_id", "patient", "language", "answer_type", "question_type",
     "modality", "organ", "rationale",
 ]  # fmt: skip
 FIELDS: tuple[FieldName, ...] = get_args(FieldName)
