@@ -120,11 +120,14 @@ def _link(origin: Path, folder: Path, key: str) -> None:
 def _link_table(table: Path, columns: Mapping[FieldName, str], folder: Path) -> None:
     """Link a custom table and the images beside it that it names, and nothing else of its folder."""
     from workflow_scripts.datasets.readers import custom
+    from workflow_scripts.datasets.readers.file_names import Folder
 
     (folder / table.name).symlink_to(table.resolve())
-    for image in custom.images(folder, columns):
-        beside = table.parent / image
-        if not Path(image).is_absolute() and beside.is_file():
+    beside_table = Folder(table.parent)
+    for stated in custom.images(folder, columns):
+        image = beside_table.find(stated)
+        if image and not Path(image).is_absolute():
+            beside = table.parent / image
             (folder / image).parent.mkdir(parents=True, exist_ok=True)
             (folder / image).symlink_to(beside.resolve())
 

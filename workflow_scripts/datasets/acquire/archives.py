@@ -13,6 +13,7 @@ from workflow_scripts.base.errors import UserError
 MAX_FILES = 200_000
 MAX_BYTES = 50 * 2**30
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # Python unpacks the others without a limit
+_UTF8 = 0x800  # the flag of a member whose name is marked as UTF-8
 
 
 def unpack(archive: Path, folder: Path) -> None:
@@ -24,6 +25,7 @@ def unpack(archive: Path, folder: Path) -> None:
     try:
         with zipfile.ZipFile(archive) as opened:
             members = [member for member in opened.infolist() if not member.is_dir()]
+            _name(members)
             _check(archive, members, folder)
             for member in members:
                 target = folder / PurePosixPath(member.filename)
@@ -41,6 +43,34 @@ def unpack(archive: Path, folder: Path) -> None:
         if error.errno == errno.ENOSPC:
             raise
         raise UserError(f"{archive}: cannot be unpacked into {folder} ({error})") from None
+
+
+def _name(members: list[zipfile.ZipInfo]) -> None:
+    """Give members without zip's mark of UTF-8 the names they were packed by.
+
+    Python reads such names as cp437, but programs write UTF-8 all the same, or the packing system's own encoding,
+    which is GBK where the set is Chinese. One archive has one encoding.
+    """
+    unmarked = [
+        member for member in members if not member.flag_bits & _UTF8 and not member.filename.isascii()
+    ]
+    packed = [member.filename.encode("cp437") for member in unmarked]
+    for encoding in ("utf-8", "gb18030"):
+        try:
+            names = [name.decode(encoding) for name in packed]
+        except UnicodeDecodeError:
+            continue
+        if encoding == "utf-8" or _is_chinese("".join(names)):
+            for member, name in zip(unmarked, names, strict=True):
+                member.filename = name
+            return
+
+
+def _is_chinese(text: str) -> bool:
+    """Whether what is not ASCII is mostly of GB 2312's common characters, as no cp437 name read as GBK is."""
+    foreign = [character for character in text if not character.isascii()]
+    common = sum(character.encode("gb2312", "ignore") != b"" for character in foreign)
+    return 2 * common >= len(foreign)
 
 
 def points_outside(name: str) -> bool:

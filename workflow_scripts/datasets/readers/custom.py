@@ -32,6 +32,7 @@ from workflow_scripts.datasets.readers.fields import (
     optional,
     verbatim,
 )
+from workflow_scripts.datasets.readers.file_names import Folder
 from workflow_scripts.datasets.readers.messages import Dialogue
 from workflow_scripts.datasets.readers.tables import FieldName
 from workflow_scripts.datasets.records import IMAGE_PLACEHOLDER, Example, Turn
@@ -83,7 +84,7 @@ def render_dicom(root: Path, columns: Mapping[FieldName, str]) -> None:
 def _rows(root: Path, columns: Mapping[FieldName, str]) -> Iterator[Example]:
     """The rows as their tables state them; the split may be ""."""
     splits = {path: _split_of_table(path, root) for path in _tables(root)}
-    locate = cache(partial(_locate, root))
+    locate = cache(partial(_locate, Folder(root)))
     for path, of_table in splits.items():
         folder = path.parent.relative_to(root).as_posix()
         prefix = "" if folder in (".", "data") else f"{path.parent.name}-"
@@ -240,12 +241,12 @@ def _image_path(image: object, where: str) -> str:
     return path
 
 
-def _locate(root: Path, folder: str, path: str) -> str:
+def _locate(root: Folder, folder: str, path: str) -> str:
     """`path` relative to `root`: below the table's `folder`, images/, images/ in the folder or, for a table in the
     folder of its split, the set's own, whichever has it."""
     homes = [folder, IMAGES, f"{folder}/{IMAGES}", *([] if folder in (".", "data") else ["."])]
     places = [PurePosixPath(home, path).as_posix() for home in homes]
-    return next((place for place in places if (root / place).is_file()), places[0])
+    return next((found for place in places if (found := root.find(place))), places[0])
 
 
 def _rendered(place: str) -> str:
