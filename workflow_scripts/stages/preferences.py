@@ -22,7 +22,7 @@ from workflow_scripts.datasets import mixing, terminology
 from workflow_scripts.datasets.checks import structure
 from workflow_scripts.datasets.checks.structure import Problems
 from workflow_scripts.datasets.pairs import rules as pairs
-from workflow_scripts.datasets.pairs import user_pairs
+from workflow_scripts.datasets.pairs import states, user_pairs
 from workflow_scripts.datasets.pairs.rules import OWN_ANSWER, Answers, Pair
 from workflow_scripts.datasets.records import PreferenceRecord, Record
 from workflow_scripts.datasets.tokens import tokens
@@ -133,18 +133,23 @@ def own_answers(
 
 def is_wrong(answer: str, record: Record, answers: Answers) -> bool:
     """Whether no answer that the set gives to the record's question about its image agrees with `answer`."""
-    return not any(agree(answer, right) for right in answers.here(record))
+    return not any(agree(answer, right, record["question"]) for right in answers.here(record))
 
 
-def agree(answer: str, right: str) -> bool:
+def agree(answer: str, right: str, question: str = "") -> bool:
     """Whether `answer` may be right where `right` is: it says the same, or one of them is a part of the other.
 
-    Synonyms say the same, by our terms alone: the user's, added for the scorer, make no new pairs. What says yes or
-    no has no parts: 有 is a part of 没有 and denies it.
+    Synonyms and parts of the body are those of our terms alone: the user's, added for the scorer, make no new pairs.
+    What says yes or no has no parts: 有 is a part of 没有 and denies it. The name of a state says yes or no to a
+    `question` about that state.
     """
+    said, wanted = (strict.polarity(text) or states.said(text, question) for text in (answer, right))
+    if said and wanted:
+        return said == wanted
     if strict.polarity(answer) or strict.polarity(right):
         return strict.same_answer(answer, right)
-    if terminology.load().same(answer, right):
+    terms = terminology.load()
+    if terms.same(answer, right) or terms.overlap(answer, right):
         return True
     words, right_words = set(tokens(answer)), set(tokens(right))
     return words <= right_words or right_words <= words

@@ -81,18 +81,19 @@ def rule_pairs(
     answers: "Answers",
     rules: Sequence[RuleName],
     seed: int,
-    agree: Callable[[str, str], bool],
+    agree: Callable[[str, str, str], bool],
 ) -> Iterator[Pair]:
     """At most one pair a record and rule.
 
-    A wrong answer that may `agree` with any of the `answers` to the same question about the same image is left out.
+    A wrong answer that may `agree` with any of the `answers` to the same question, its third argument, about the same
+    image is left out.
     """
     for record in records:
         right = answers.here(record)
         for rule in rules:
             draw = random.Random(f"{seed}-{record['id']}-{rule}")
             for answer in list(RULES[rule].wrong_answers(record, answers, draw)):
-                if not any(agree(answer, known) for known in right):
+                if not any(agree(answer, known, record["question"]) for known in right):
                     yield Pair(record, answer, rule)
                     break
 

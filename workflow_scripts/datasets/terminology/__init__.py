@@ -34,12 +34,16 @@ Meaning = tuple[str, ...]  # a concept by its key, or a position and the concept
 
 
 class Names(BaseModel):
-    """What a concept is called; its key is the canonical English name, its first Chinese name the canonical one."""
+    """What a concept is called; its key is the canonical English name, its first Chinese name the canonical one.
+
+    `part_of` has the keys of the concepts that it is a part of.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     en: list[Name] = []
     zh: list[Name] = []
+    part_of: list[Name] = []
 
 
 _CONCEPTS = TypeAdapter(dict[Category, dict[Name, Names]])
@@ -58,6 +62,13 @@ class Terminology:
             for category, entries in concepts.items():
                 for key, names in entries.items():
                     self._add_concept(category, key, names, f"{path}: {category}.{key}")
+        for path, concepts, _ in files:
+            for category, entries in concepts.items():
+                for key, names in entries.items():
+                    for whole in names.part_of:
+                        if whole not in self._category:
+                            where = f"{path}: {category}.{key}.part_of"
+                            raise UserError(f"{where}: {whole!r} is no concept; add it first")
         for path, _, abbreviations in files:
             for short, name in abbreviations.items():
                 where = f"{path}: abbreviations.{short}"
@@ -71,7 +82,9 @@ class Terminology:
         if known != category:
             raise UserError(f"{where}: {key!r} stands among the {known} already; extend it there")
         older = self._names.get(key, Names())
-        self._names[key] = Names(en=names.en + older.en, zh=names.zh + older.zh)
+        self._names[key] = Names(
+            en=names.en + older.en, zh=names.zh + older.zh, part_of=names.part_of + older.part_of
+        )
         for name in (key, *names.en, *names.zh):
             self._add(name, (key,), where)
 
@@ -132,6 +145,26 @@ class Terminology:
         """Whether all parts of both answers are known and name the same concepts, in any order."""
         meant = self.meanings(a)
         return meant is not None and set(meant) == set(self.meanings(b) or ())
+
+    def overlap(self, a: str, b: str) -> bool:
+        """Whether all that one of the answers names is, or lies within, what the other names: "Brain" and "Head"."""
+        meant, other = self.meanings(a), self.meanings(b)
+        if meant is None or other is None:
+            return False
+        return any(
+            all(any(self._is_within(part, whole) for whole in wholes) for part in parts)
+            for parts, wholes in ((meant, other), (other, meant))
+        )
+
+    def _is_within(self, part: Meaning, whole: Meaning) -> bool:
+        """Whether `part` is `whole` or a part of it; positions before both must be within one another too."""
+        *positions, key = part
+        *whole_positions, whole_key = whole
+        fits = not positions or not whole_positions or self._reaches(positions[0], whole_positions[0])
+        return fits and self._reaches(key, whole_key)
+
+    def _reaches(self, key: str, whole: str) -> bool:
+        return key == whole or any(self._reaches(larger, whole) for larger in self._names[key].part_of)
 
     def canonical(self, answer: str, language: str) -> str | None:
         """The answer in canonical names of "en" or "zh", whichever it is in itself; None where it has none."""
