@@ -2,6 +2,7 @@
 
 import re
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -76,3 +77,38 @@ def test_latin_words_are_found_among_chinese_ones():
 def test_a_short_word_within_another_is_not_the_answer():
     row = example(answer="CT", modality="section", organ="Lung")
     assert thought(row) == "The image is of the modality section. It shows: Lung."
+
+
+@pytest.mark.parametrize(
+    ("language", "fields", "said"),
+    [
+        ("zh", {"modality": "X-Ray"}, "图像的成像方式是X光。"),
+        (
+            "zh",
+            {"modality": "DSA", "organ": "Brain_Tissue"},
+            "图像的成像方式是数字减影血管造影。图像显示：脑组织。",
+        ),
+        ("zh", {"modality": "PET-CT", "organ": "Left foot"}, "图像的成像方式是PET-CT。"),
+        ("zh", {"organ": "HEAD"}, "图像显示：头部。"),
+        ("en", {"modality": "核磁共振", "organ": "不明"}, "The image is of the modality MRI."),
+        (
+            "zh",
+            {"modality": "X-Ray", "organ": "Lung", "answer": "X光"},
+            "图像显示：肺。图像的成像方式是X光。",
+        ),
+        (
+            "zh",
+            {"modality": "MRI", "organ": "Lung", "answer": "MRI"},
+            "图像显示：肺。图像的成像方式是核磁共振。",
+        ),
+    ],
+)
+def test_thoughts_are_in_the_language_of_their_row(language, fields, said):
+    assert thought(example(language=language, **fields)) == said
+
+
+def test_no_chinese_thought_of_the_real_set_holds_an_english_word(realdata):
+    rows = [row for row in READERS["slake"](realdata / "slake") if row.language == "zh"]
+    thoughts = [thought(row) for row in rows]
+    assert len(thoughts) > 6900 and not [text for text in thoughts if re.search("[a-z]|X-Ray|MRI|_", text)]
+    assert all("图像显示：" in text and "图像的成像方式是" in text for text in thoughts)

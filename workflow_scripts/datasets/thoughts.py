@@ -7,6 +7,7 @@ last, so that the answer's words appear only where a fact of the row states them
 import re
 from collections.abc import Iterator, Sequence
 
+from workflow_scripts.datasets import terminology
 from workflow_scripts.datasets.records import Example
 
 _PHRASES = {
@@ -44,19 +45,43 @@ _TYPES = {
 }
 # VQA-RAD's abbreviations.
 _ORGANS = {"HEAD": "head", "CHEST": "chest", "ABD": "abdomen"}
+# SLAKE's English locations of Chinese questions that the terminology does not have.
+_CHINESE = {
+    "Brain_Tissue": "脑组织",
+    "Brain_Face": "脑部和面部",
+    "Chest_heart": "胸部的心脏",
+    "Chest_lung": "胸部的肺",
+    "Chest_mediastinal": "胸部的纵隔",
+}
+# What is not of the language: a small letter in Chinese (an abbreviation, such as CT, is of any), a character in English.
+_FOREIGN = {"zh": re.compile("[a-z]"), "en": re.compile("[\u3400-\u9fff]")}
 # Latin letters and digits, or others, such as Chinese ones, which no spaces divide: "CT图像" is two words.
 _WORD = re.compile(r"[a-z0-9]+|[^\W_a-z0-9]+")
 
 
 def thought(example: Example) -> str:
-    """One to four short sentences in the row's language; "" where the row says nothing about itself."""
+    """One to four short sentences in the row's language; "" where the row says nothing about itself.
+
+    What the row states in the other language is said by its canonical name or, where it has none, left out.
+    """
     phrases = _PHRASES[example.language]
-    facts = list(_facts(example))
-    revealing = [fact for fact in facts if _mentions(fact[1], example.answer)]
-    ordered = [fact for fact in facts if fact not in revealing] + revealing
-    return ("" if example.language == "zh" else " ").join(
-        phrases[kind].format(value) for kind, value in ordered
-    )
+    plain: list[str] = []
+    revealing: list[str] = []
+    for kind, stated in _facts(example):
+        if value := _in_language(stated, example.language):
+            tells = any(_mentions(fact, example.answer) for fact in (stated, value))
+            (revealing if tells else plain).append(phrases[kind].format(value))
+    return ("" if example.language == "zh" else " ").join(plain + revealing)
+
+
+def _in_language(value: str, language: str) -> str:
+    if language == "zh" and value in _CHINESE:
+        return _CHINESE[value]
+    value = value.replace("_", " ")
+    if (language == "zh" and value.isascii()) or _FOREIGN[language].search(value):
+        named = terminology.load().canonical(value, language)
+        return named or ("" if _FOREIGN[language].search(value) else value)
+    return value
 
 
 def _facts(example: Example) -> Iterator[tuple[str, str]]:
@@ -66,7 +91,7 @@ def _facts(example: Example) -> Iterator[tuple[str, str]]:
     if example.modality:
         yield "modality", example.modality
     if example.organ:
-        yield "organ", _ORGANS.get(example.organ, example.organ.replace("_", " "))
+        yield "organ", _ORGANS.get(example.organ, example.organ)
     triple: Sequence[str] = example.facts.get("triple", ())
     entity, relation, *_ = [*triple, "", ""]
     if _informative(entity):
