@@ -1,6 +1,7 @@
 import io
 import json
 import pickle
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -252,6 +253,28 @@ def test_rad_as_xml_is_rad_as_json(tmp_path):
     from_json = list(READERS["rad"](write_rad(tmp_path / "json", RAD_ROW)))
     write_xml(tmp_path, RAD_ROW)
     assert list(READERS["rad"](tmp_path)) == from_json
+
+
+def test_formulas_without_a_stored_value_are_named(tmp_path):
+    path = write_xlsx(
+        tmp_path, RAD_ROW, {**RAD_ROW, "answer": '=IF(1,"Yes","No")'}, {**RAD_ROW, "question": "=A2"}
+    )
+    with pytest.raises(
+        UserError, match=r"Public\.xlsx: 2 cells are formulas without a stored value \(F3, D4\); open"
+    ):
+        list(READERS["rad"](tmp_path))
+    for stored, answer in (('t="str"><f>A2</f><v>Yes</v>', "Yes"), ('t="str"><f>A2</f><v></v>', "")):
+        write_xlsx(tmp_path, {**RAD_ROW, "answer": "=A2"})
+        with zipfile.ZipFile(path) as archive:
+            parts = {name: archive.read(name) for name in archive.namelist()}
+        sheet = parts["xl/worksheets/sheet1.xml"].decode()
+        parts["xl/worksheets/sheet1.xml"] = re.sub(
+            r'(?<=r="F2" )?><f>A2</f><v ?/?>(</v>)?', f" {stored}", sheet
+        ).encode()
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, data in parts.items():
+                archive.writestr(name, data)
+        assert [row.answer for row in READERS["rad"](tmp_path)] == [answer]
 
 
 def test_a_sheet_is_read_as_it_shows_its_numbers(tmp_path):

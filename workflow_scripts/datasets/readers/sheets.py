@@ -55,12 +55,34 @@ def xlsx(path: Path) -> list[Row]:
             with closing(book):
                 rows = book.worksheets[0].iter_rows()
                 names = [cell.value for cell in next(rows, ())]
-                return [_row(names, row) for row in rows if any(cell.value is not None for cell in row)]
+                found = [_row(names, row) for row in rows if any(cell.value is not None for cell in row)]
+            if cells := _uncalculated(path):
+                raise UserError(
+                    f"{path}: {len(cells)} cells are formulas without a stored value ({', '.join(cells[:20])}); open "
+                    "and save the file in Excel or LibreOffice, or put the values in their place"
+                )
+            return found
     except UserError:
         raise
     except Exception as error:  # a damaged file may raise anything
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path}: not a readable Excel file ({reason}); fetch it again") from None
+
+
+def _uncalculated(path: Path) -> list[str]:
+    """The cells of the first sheet that are formulas whose value no program has stored; an empty text is a value."""
+    import openpyxl
+
+    book = openpyxl.load_workbook(path, read_only=True, data_only=False, keep_links=False)
+    values = openpyxl.load_workbook(path, read_only=True, data_only=True, keep_links=False)
+    with closing(book), closing(values):
+        pairs = zip(book.worksheets[0].iter_rows(), values.worksheets[0].iter_rows(), strict=True)
+        return [
+            cell.coordinate
+            for row, stored in pairs
+            for cell, value in zip(row, stored, strict=True)
+            if cell.data_type == "f" and value.value is None and value.data_type not in ("s", "str")
+        ]
 
 
 def _row(names: Sequence[Any], cells: Iterable[Any]) -> Row:
