@@ -314,11 +314,11 @@ def test_no_test_image_is_taken_from_validation(tmp_path):
     assert found["test"] == ["9.png"] and len(found["validation"]) == 9 and len(found["train"]) == 9
 
 
-@pytest.mark.parametrize("column", ["patient", "image_id", "group_id"])
+@pytest.mark.parametrize("column", ["patient", "image_id", "group_id", "patient_id", "subject"])
 def test_rows_of_one_patient_go_together(column, tmp_path):
     rows = [ROW | {"image": f"{number}.png", column: f"patient{number % 5}"} for number in range(30)]
     write_jsonl(tmp_path / "a.jsonl", *rows)
-    columns = {"patient": "group_id"} if column == "group_id" else {}
+    columns = {"patient": column} if column == "subject" else {}
     found = rows_of(tmp_path, **columns)
     test = {
         getattr(row, "image_id" if column == "image_id" else "patient")

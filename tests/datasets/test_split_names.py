@@ -31,7 +31,18 @@ def test_names_state_a_split(split, names):
 
 @pytest.mark.parametrize(
     "name",
-    ["trainval", "train_test_split", "radtest", "radtrain", "eval", "testcases", "held_out", "训练测试"],
+    [
+        "trainval",
+        "train_test_split",
+        "radtest",
+        "radtrain",
+        "eval",
+        "testcases",
+        "held_out",
+        "训练测试",
+        "development",
+        "评估集",
+    ],
 )
 def test_names_that_may_mean_several_are_refused(name):
     with pytest.raises(ValueError, match="does not tell one split"):
@@ -85,13 +96,20 @@ def test_ambiguous_names_are_refused_with_what_to_do(names, complaint, tmp_path)
         splits(tmp_path)
 
 
-def test_folders_of_images_state_the_split_where_no_table_does(tmp_path):
-    images = [
-        "images/train/1.png",
-        "train_images\\2.png",
-        "/somewhere/test/3.png",
-        "imgs/val/4.png",
-        "teststrips/5.png",
-    ]
-    write(tmp_path, a=images)
-    assert list(splits(tmp_path).values()) == ["train", "train", "test", "validation", "train"]
+def test_images_and_their_folders_state_the_split_where_no_table_does(tmp_path):
+    stated = {
+        "images/train/1.png": "train", "train_images\\2.png": "train", "/somewhere/test/3.png": "test",
+        "imgs/val/4.png": "validation", "teststrips/5.png": "train", "pvqa/test_0001.jpg": "test",
+        "dev-7.png": "validation", "testis_8.png": "train", "latest9.png": "train",
+    }  # fmt: skip
+    write(tmp_path, a=list(stated))
+    assert list(splits(tmp_path).values()) == list(stated.values())
+
+
+@pytest.mark.parametrize("image", ["train/test/1.png", "val/test_1.png"])
+def test_an_image_of_two_splits_is_refused(image, tmp_path):
+    write(tmp_path, a=[image])
+    with pytest.raises(
+        UserError, match=r"a\.csv: row 1: .* names two splits; give the rows a column 'split'"
+    ):
+        splits(tmp_path)

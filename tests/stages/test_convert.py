@@ -18,10 +18,12 @@ from workflow_scripts.configuration.reading import validate
 from workflow_scripts.datasets import splits
 from workflow_scripts.datasets.checks import structure
 from workflow_scripts.datasets.mixing import is_copy
+from workflow_scripts.datasets.pairs.rules import Answers, rule_pairs
 from workflow_scripts.datasets.readers import READERS
 from workflow_scripts.datasets.records import SPLITS
 from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.stages import convert, download
+from workflow_scripts.stages.preferences import agree
 
 KEYS = [
     "messages",
@@ -449,3 +451,28 @@ def test_near_duplicates_of_test_images_are_removed_if_asked(downloaded, tmp_pat
     dropped = list(files.read_jsonl(layout.data(Run("slake", "4.1v", "base")) / "dropped.jsonl"))
     assert {row["reason"] for row in dropped} == {splits.LIKE_A_TEST_IMAGE}
     assert first["train"]["img_name"] in {row["image"].removeprefix("imgs/") for row in dropped}
+
+
+def test_a_patient_is_kept_together_and_its_images_are_apart(tmp_path):
+    rows = []
+    for number in range(60):
+        patient, image = number // 6, f"1.2.840.{number}.png"
+        Image.new("RGB", (8, 8), (number, 4 * patient, 0)).save(tmp_path / image)
+        answer = ("Yes", "No")[number % 2]
+        rows.append({"image": image, "question": "Is it?", "answer": answer, "patient": f"P{patient}"})
+    files.write_jsonl(tmp_path / "own.jsonl", rows)
+    own = {"reader": "custom", "path": str(tmp_path / "own.jsonl")}
+    settings, layout, run = (
+        validate({"datasets": {"own": own}}, "test"), Layout(tmp_path / "results"), Run("own", "4.1v", "base")
+    )  # fmt: skip
+    download.download_source(settings, layout, "own")
+    convert.convert(settings, layout, run)
+    records = {split: list(files.read_jsonl(layout.split(run, split))) for split in SPLITS}
+    of_row = {row["id"]: row["patient"] for row in files.read_jsonl(layout.data(run) / "annotations.jsonl")}
+    patients = {split: {of_row[row["id"]] for row in found} for split, found in records.items()}
+    assert sum(map(len, patients.values())) == 10 and all(patients.values())
+    assert {row["image_id"] for found in records.values() for row in found} == {
+        f"1.2.840.{n}" for n in range(60)
+    }
+    train = records["train"]
+    assert len(list(rule_pairs(train, Answers(train), ["polarity"], 42, agree))) == len(train)

@@ -51,7 +51,10 @@ def convert(settings: Config, layout: Layout, run: Run) -> dict[str, Any]:
     read = sum(survey.read for survey in surveys.values())
     for split in SPLITS:
         if not sizes[split]:
-            raise UserError(f"{run}: the {split} split is empty ({read} rows read)")
+            raise UserError(
+                f"{run}: the {split} split is empty ({read} rows read); a custom set states splits by its column "
+                "'split' or by the names of tables, folders and images"
+            )
 
     folder = layout.data(run)
     counts = _write(surveys, settings, layout, run)

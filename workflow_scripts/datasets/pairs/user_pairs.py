@@ -12,6 +12,7 @@ from workflow_scripts.base.errors import UserError
 from workflow_scripts.datasets.checks import structure
 from workflow_scripts.datasets.checks.structure import Message, Text
 from workflow_scripts.datasets.pictures.images import image_size
+from workflow_scripts.datasets.readers import markup
 from workflow_scripts.datasets.records import SIDES, PreferencePair, PreferenceRecord, last_turn
 
 
@@ -71,6 +72,12 @@ def _pair(
     except ValueError as error:
         raise ValueError(f"not JSON: {error}") from None
     pair: PreferencePair = stated
+    for message in pair["messages"]:
+        if message["role"] == "user":
+            try:
+                message["content"] = markup.asked(message["content"])
+            except ValueError as error:
+                raise ValueError(f"messages: {error}") from None
     for image in pair["images"]:
         try:
             image_size(folder / image)

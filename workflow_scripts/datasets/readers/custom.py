@@ -5,10 +5,10 @@ relative to its table, to the set's folder or to images/ in either, or absolute;
 itself, as the hub stores it.
 
 A row's split is what its column `split` says, else what its table or the table's folder is named after (train.csv,
-rad_test.csv, valset/a.jsonl), else what its images' folder is called (images/test), else train. A name that may mean
-several is an error. A set without any test row gets one: the train rows of TEST_SHARE of the images, the same ones
-whenever and wherever it is read, whole images at a time. The validation split is then made as for every set that has
-none.
+rad_test.csv, valset/a.jsonl), else what its images or their folder are called (test_01.png, images/test), else train.
+A name that may mean several is an error. A set without any test row gets one: the train rows of TEST_SHARE of the
+images, the same ones whenever and wherever it is read, whole images at a time. The validation split is then made as
+for every set that has none.
 """
 
 import hashlib
@@ -44,6 +44,7 @@ _REQUIRED: tuple[FieldName, ...] = ("image", "question", "answer")
 _STATE_SPLITS = (
     "give the rows a column 'split' with train, validation or test, or rename it after one of them"
 )
+_PATIENTS = ("patient_id", "PatientID", "group_id")  # columns that may stand for `patient`
 _EXTENSION = re.compile(r"\.[A-Za-z][A-Za-z0-9]*$")  # the parts of a DICOM UID are numbers
 _CHINESE = re.compile("[\u3400-\u9fff]")
 
@@ -121,6 +122,8 @@ def _known(row: Row, columns: Mapping[FieldName, str], where: str) -> Row:
                 f"name it in the set's columns: {{{field}: ...}}"
             )
     known = {field: row.get(columns.get(field, field)) for field in tables.FIELDS}
+    if "patient" not in columns and known["patient"] is None:
+        known["patient"] = next((row[name] for name in _PATIENTS if row.get(name) is not None), None)
     return {
         **dict.fromkeys(required, ""),
         **{field: value for field, value in known.items() if value is not None},
@@ -212,7 +215,7 @@ def _split_of_name(name: str, where: Path) -> str:
 
 
 def _split(stated: str, of_table: str, images: list[object], where: str) -> str:
-    """The split that the row, else its table's name, else the folder of its images states, "" for none."""
+    """The split that the row, else its table's name, else that of its images states, "" for none."""
     if stated:
         if stated.lower() not in split_names.SPLITS:
             raise UserError(f"{where}: split is {stated!r}, none of {', '.join(split_names.SPLITS)}")
@@ -220,9 +223,12 @@ def _split(stated: str, of_table: str, images: list[object], where: str) -> str:
     if of_table:
         return of_table
     paths = [image.replace("\\", "/") for image in images if isinstance(image, str)]
-    found = {split_names.of_folders(PurePosixPath(path).parts[:-1]) for path in paths} - {""}
+    try:
+        found = {split_names.of_image(path) for path in paths} - {""}
+    except ValueError as error:
+        raise UserError(f"{where}: {error}; {_STATE_SPLITS}") from None
     if len(found) > 1:
-        raise UserError(f"{where}: its images lie in folders of two splits; {_STATE_SPLITS}")
+        raise UserError(f"{where}: its images are named after two splits; {_STATE_SPLITS}")
     return found.pop() if found else ""
 
 

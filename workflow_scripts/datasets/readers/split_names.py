@@ -1,7 +1,7 @@
 """The split that a file or a folder is named after: train.csv, rad_test.csv, valset/, 测试集.jsonl."""
 
 import re
-from collections.abc import Iterable
+from pathlib import PurePosixPath
 
 SPLITS = {
     "train": "train", "training": "train", "validation": "validation", "validate": "validation",
@@ -19,10 +19,12 @@ _ADDED = frozenset(
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_a-zA-Z]+")
 _SPLIT = "|".join(sorted(SPLITS, key=len, reverse=True))
 _WITH_ADDED = re.compile(rf"({_SPLIT})(?:{'|'.join(_ADDED)})*")
+_NUMBERED = re.compile(rf"({_SPLIT})[\s_-]?\d+")  # an image's name: train_0001
 # Words that hold a split's name or mean one of two splits, and common ones that only look like it.
 _UNCLEAR = re.compile(
-    r"\w*(?:train|training|test|testing|valid|validation|val)|(?:train|test|valid)\w*|evaluation|hold|held|holdout|heldout"
-    r"|\w*(?:训练|訓練|验证|驗證|测试|測試)\w*"
+    r"\w*(?:train|training|test|testing|valid|validation|val)|(?:train|test|valid)\w*"
+    r"|evaluation|development|vali|tst|trn|hold|held|holdout|heldout|unseen"
+    r"|\w*(?:训练|訓練|验证|驗證|测试|測試|评估|評估|开发|開發)\w*"
 )
 _ORDINARY = re.compile(
     r"(?:con|re|di|s)?strain\w*|trainee\w*|(?:la|con|pro|at|de|grea|fa|be|ol|new|lowe|highe)test\w*|newest|best|"
@@ -45,15 +47,27 @@ def split(name: str) -> str:
     return found.pop() if found else ""
 
 
-def of_folders(folders: Iterable[str]) -> str:
-    """The split that one of these folders of an image is called, and nothing else: images/test, val_images; else ""."""
-    found = ""
-    for folder in folders:
-        words = [word.lower() for word in _WORD.findall(folder)]
-        matches = [match for word in words if (match := _WITH_ADDED.fullmatch(word))]
-        if len(matches) == 1 and all(_WITH_ADDED.fullmatch(word) or word in _ADDED for word in words):
-            found = SPLITS[matches[0][1]]
-    return found
+def of_image(path: str) -> str:
+    """The split that the folders of an image, or its numbered name, are called and nothing else; "" for none.
+
+    images/test/1.png, val_images/1.png and train_0001.jpg have one; two different ones are a ValueError.
+    """
+    *folders, name = PurePosixPath(path).parts or ("",)
+    found = {of_folder(folder) for folder in folders}
+    if numbered := _NUMBERED.fullmatch(PurePosixPath(name).stem.lower()):
+        found.add(SPLITS[numbered[1]])
+    found -= {""}
+    if len(found) > 1:
+        raise ValueError(f"{path!r} names two splits")
+    return found.pop() if found else ""
+
+
+def of_folder(name: str) -> str:
+    """The split that a folder is called, and nothing else; "" for none."""
+    words = [word.lower() for word in _WORD.findall(name)]
+    matches = [match for word in words if (match := _WITH_ADDED.fullmatch(word))]
+    only = len(matches) == 1 and all(_WITH_ADDED.fullmatch(word) or word in _ADDED for word in words)
+    return SPLITS[matches[0][1]] if only else ""
 
 
 def _is_unclear(word: str) -> bool:
