@@ -66,7 +66,7 @@ def matrix_rate() -> float:
     for _ in range(12):
         torch.cuda.synchronize()
         started = time.perf_counter()
-        left @ right
+        torch.matmul(left, right)
         torch.cuda.synchronize()
         rates.append(2 * size**3 / (time.perf_counter() - started))
     return statistics.median(rates[2:])
