@@ -1,6 +1,6 @@
 """What is kept of an answer, and the numbers over many: the rows that protocols score and what they return."""
 
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 
 class ScoredRow(TypedDict):
@@ -26,17 +26,17 @@ class Prediction(ScoredRow):
 
 
 class Metrics(TypedDict):
-    """The protocol's numbers: shares of 0..1, None where a group is empty."""
+    """A protocol's numbers: shares of 0..1, None where a group is empty. What is not required, `strict` has."""
 
     n: int
     accuracy: float | None
-    accuracy_terms: float | None
-    closed_accuracy: float | None
-    open_exact_match: float | None
-    open_token_f1: float | None
-    open_token_recall: float | None
-    unreadable: float | None
-    truncated: float | None
+    accuracy_terms: NotRequired[float | None]
+    closed_accuracy: NotRequired[float | None]
+    open_exact_match: NotRequired[float | None]
+    open_token_f1: NotRequired[float | None]
+    open_token_recall: NotRequired[float | None]
+    unreadable: NotRequired[float | None]
+    truncated: NotRequired[float | None]
 
 
 class Breakdown(TypedDict):
