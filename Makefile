@@ -47,7 +47,8 @@ mlflow: $(READY)  ## Show the runs and their training curves in MLflow
 	@! python -c 'import socket; socket.create_connection(("127.0.0.1", $(PORT)), 1)' 2>/dev/null \
 		|| { echo "error: port $(PORT) is in use; try \`make mlflow PORT=$$(($(PORT) + 1))\`" >&2; exit 1; }
 	@echo "MLflow will be at http://127.0.0.1:$(PORT) in a few seconds; Ctrl-C ends it."
-	@MLFLOW_DISABLE_TELEMETRY=true mlflow ui --host 127.0.0.1 --port $(PORT) --backend-store-uri sqlite:///$(STORE)
+	@MLFLOW_DISABLE_TELEMETRY=true PYTHONWARNINGS=ignore mlflow ui --workers 1 \
+		--host 127.0.0.1 --port $(PORT) --backend-store-uri sqlite:///$(STORE)
 
 check: lint types test  ## Everything that a commit must pass: style, types, tests
 

@@ -1,4 +1,5 @@
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -21,11 +22,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """One line for each reason why tests were skipped."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    for reason, count in Counter(report.longrepr[2] for report in skipped).items():
+        terminalreporter.write_line(f"{count} skipped: {reason.removeprefix('Skipped: ')}")
+
+
 @pytest.fixture(scope="session")
 def realdata() -> Path:
     """The folder of real annotations and sample images, which is no part of the project."""
     root = Path(__file__).resolve().parents[1]
     folder = root / os.environ.get("MEDVQA_REALDATA", "../shared/realdata")
     if not folder.is_dir():
-        pytest.skip("needs the real data; set MEDVQA_REALDATA to its folder, as CONTRIBUTING.md says")
+        pytest.skip("no real data here; set MEDVQA_REALDATA to its folder, as CONTRIBUTING.md says")
     return folder

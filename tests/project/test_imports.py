@@ -17,6 +17,7 @@ PACKAGE = ROOT / "workflow_scripts"
 SHARED_NAMES = {
     "__init__": "what a room is for",
     "convert": "the stage `convert` and its command",
+    "demo": "the demo and its command",
     "download": "the stage `download` and its command",
     "dpo": "direct preference optimisation: command, stage and trainer",
     "evaluate": "the stage `evaluate` and its command",

@@ -130,16 +130,17 @@ def _mixture_checks(where: str, entry: dict[str, Any]) -> Iterator[str]:
 def _describe(error: ErrorDetails) -> str:
     location = [part for part in error["loc"] if part not in ("source", "combination", "[key]")]
     path = ".".join(map(str, location))
+    context = error.get("ctx", {})
     if error["type"] == "extra_forbidden":
         dataset = Combination if "combination" in error["loc"] else Source
         return f"{path}: {unknown(location[-1], _fields(location[:-1], dataset))}"
     if error["type"] == "literal_error":
-        allowed = re.findall(r"'([^']*)'", error["ctx"]["expected"])
+        allowed = re.findall(r"'([^']*)'", context["expected"])
         return f"{path}: {unknown(error['input'], allowed)}"
     if error["type"] == "missing":
         return f"{path}: missing"
     if error["type"] == "value_error":
-        return f"{path}: {error['input']!r}: {error['ctx']['error']}"
+        return f"{path}: {error['input']!r}: {context['error']}"
     return f"{path}: {error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
 
 

@@ -58,20 +58,25 @@ class Source(Section):
     reader: readers.Name = Field(
         description="the raw format; custom: your own .csv, .tsv, .parquet or .jsonl"
     )
-    repository: str | None = Field(None, description="dataset id on the Hugging Face hub")
-    revision: str | None = Field(None, description="commit of that repository")
-    files: list[str] = Field([], description="what to fetch of it, as patterns; empty: everything")
+    repository: str | None = Field(default=None, description="dataset id on the Hugging Face hub")
+    revision: str | None = Field(default=None, description="commit of that repository")
+    files: list[str] = Field(default=[], description="what to fetch of it, as patterns; empty: everything")
     path: Path | None = Field(
-        None, description="a local folder in the original layout, or a custom table, used instead of the hub"
+        default=None,
+        description="a local folder in the original layout, or a custom table, used instead of the hub",
     )
-    images: Path | None = Field(None, description="custom: a folder of images that lies apart from the table")
+    images: Path | None = Field(
+        default=None, description="custom: a folder of images that lies apart from the table"
+    )
     columns: dict[tables.FieldName, str] = Field(
-        {},
+        default={},
         description=f"custom: the column of a field that is called otherwise; fields are {', '.join(tables.FIELDS)}",
     )
-    embedded: int | None = Field(None, ge=10, description="draw this many phantoms instead; no network")
-    licence: str = Field("", description="recorded in the manifest")
-    languages: list[Language] = Field([], description="keep these languages only; empty: all")
+    embedded: int | None = Field(
+        default=None, ge=10, description="draw this many phantoms instead; no network"
+    )
+    licence: str = Field(default="", description="recorded in the manifest")
+    languages: list[Language] = Field(default=[], description="keep these languages only; empty: all")
 
 
 class Combination(Section):
@@ -79,10 +84,12 @@ class Combination(Section):
 
     members: Distinct[str] = Field(min_length=2, description="names of other data sets")
     weights: dict[str, Positive] = Field(
-        {}, description="shares of the train rows by member, such as {slake: 1, rad: 2}; empty: as they come"
+        default={},
+        description="shares of the train rows by member, such as {slake: 1, rad: 2}; empty: as they come",
     )
     temperature: Positive | None = Field(
-        None, description="shares by size ** (1 / temperature) instead: 1 as they come, large evens them out"
+        default=None,
+        description="shares by size ** (1 / temperature) instead: 1 as they come, large evens them out",
     )
 
 
@@ -95,47 +102,53 @@ Dataset = Annotated[
 class Checkpoint(Section):
     """Where a model comes from: `embedded`, a local `path`, or the hub's `repository`, in this order."""
 
-    repository: str | None = Field(None, description="model id on the Hugging Face hub")
-    revision: str = Field("main", description="commit; a branch is resolved once, at download, and recorded")
-    path: Path | None = Field(None, description="a local folder in the hub's layout, used instead of the hub")
-    embedded: bool = Field(False, description="use the tiny stand-in of the same class instead")
+    repository: str | None = Field(default=None, description="model id on the Hugging Face hub")
+    revision: str = Field(
+        default="main", description="commit; a branch is resolved once, at download, and recorded"
+    )
+    path: Path | None = Field(
+        default=None, description="a local folder in the hub's layout, used instead of the hub"
+    )
+    embedded: bool = Field(default=False, description="use the tiny stand-in of the same class instead")
 
 
 class Data(Section):
     """Conversion and validation."""
 
     thoughts: Literal["facts", "empty"] = Field(
-        "facts",
+        default="facts",
         description="thinking mode, rows without a rationale: build it from the row's annotations, or none",
     )
     terminology: Literal["keep", "canonical"] = Field(
-        "keep",
+        default="keep",
         description="answers as the set words them, or in canonical medical terms where all of one is known",
     )
     splits: Literal["official", "image_disjoint"] = Field(
-        "official",
+        default="official",
         description="image_disjoint: no image of any test set, in either language, in train or validation",
     )
     near_duplicates: Literal["report", "remove"] = Field(
-        "report", description="images that look like a test image; remove: with splits: image_disjoint"
+        default="report",
+        description="images that look like a test image; remove: with splits: image_disjoint",
     )
     validation_share: Share = Field(
-        0.1, description="images taken from train where a set has no validation split"
+        default=0.1, description="images taken from train where a set has no validation split"
     )
     max_missing_images: Share = Field(
-        0.05, description="share of rows whose image may be absent before it is an error"
+        default=0.05, description="share of rows whose image may be absent before it is an error"
     )
     max_image_side: Count = Field(
-        768, description="pixels: images are scaled to at most the area of this square; 768 gives 729 tokens"
+        default=768,
+        description="pixels: images are scaled to at most the area of this square; 768 gives 729 tokens",
     )
     max_tokens: Count = Field(
-        4096, description="longest dialogue in tokens; a longer one is refused by validation"
+        default=4096, description="longest dialogue in tokens; a longer one is refused by validation"
     )
     decode_images: bool = Field(
-        True,
+        default=True,
         description="validation decodes every image, which also finds near-duplicates; false: headers only",
     )
-    threads: Count = Field(4, description="CPU cores of one job, which decode images")
+    threads: Count = Field(default=4, description="CPU cores of one job, which decode images")
 
 
 class Lora(Section):
@@ -144,9 +157,9 @@ class Lora(Section):
     rank: Count = 64
     alpha: Positive = 128
     dropout: Share = 0.05
-    vision: bool = Field(False, description="adapt the vision tower too")
+    vision: bool = Field(default=False, description="adapt the vision tower too")
     quantize: Literal["4bit"] | None = Field(
-        None,
+        default=None,
         description="4bit: QLoRA, the frozen text layers of 4.1V in 4 bits; NVIDIA GPU, pip install bitsandbytes",
     )
 
@@ -168,67 +181,78 @@ def micro_batches(batch_size: int, micro_batch_size: int, processes: int) -> tup
 class Training(Section):
     """What sft and dpo share."""
 
-    method: Literal["lora", "full"] = Field("lora", description="lora or full")
+    method: Literal["lora", "full"] = Field(default="lora", description="lora or full")
     epochs: Positive = 3
     learning_rate: Positive = 1e-4
     merger_learning_rate: Positive | None = Field(
-        None, description="of the merger between vision and text, where it trains; empty: learning_rate"
+        default=None,
+        description="of the merger between vision and text, where it trains; empty: learning_rate",
     )
     vision_learning_rate: Positive | None = Field(
-        None, description="of the rest of the vision tower, where it trains; empty: learning_rate"
+        default=None, description="of the rest of the vision tower, where it trains; empty: learning_rate"
     )
-    gpus: int = Field(1, ge=0, description="GPUs of one job, on each of its nodes; 0 trains on the CPU")
-    nodes: Count = Field(1, description="machines of one job")
-    threads: Count = Field(8, description="CPU cores of each process, of which there is one per GPU")
+    gpus: int = Field(
+        default=1, ge=0, description="GPUs of one job, on each of its nodes; 0 trains on the CPU"
+    )
+    nodes: Count = Field(default=1, description="machines of one job")
+    threads: Count = Field(default=8, description="CPU cores of each process, of which there is one per GPU")
     batch_size: Count = Field(
-        16, description="rows (dpo: pairs) per optimiser step, over all GPUs; sft: on average"
+        default=16, description="rows (dpo: pairs) per optimiser step, over all GPUs; sft: on average"
     )
     micro_batch_size: Count = Field(
-        16, description="rows (dpo: pairs) per forward pass on one GPU, at most; those of one image share it"
+        default=16,
+        description="rows (dpo: pairs) per forward pass on one GPU, at most; those of one image share it",
     )
     micro_batch_tokens: Count = Field(
-        16384, description="unique tokens per forward pass on one GPU: each image once, each row's own"
+        default=16384,
+        description="unique tokens per forward pass on one GPU: each image once, each row's own",
     )
     oom_retries: Annotated[int, Field(ge=0)] = Field(
-        0,
+        default=0,
         description="out of GPU memory: start over with half the micro_batch_tokens, at most so many times",
     )
     rows_per_image: Count = Field(
-        8, description="rows of one image in a forward pass, at most: fewer are slower, and more diverse"
+        default=8,
+        description="rows of one image in a forward pass, at most: fewer are slower, and more diverse",
     )
     vision_cache_gb: Annotated[float, Field(ge=0)] = Field(
-        50,
+        default=50,
         description="features of a frozen vision tower kept in results/features; 0 computes them each time",
     )
-    warmup: Annotated[float, Field(ge=0, lt=1)] = Field(0.05, description="share of the steps")
+    warmup: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.05, description="share of the steps")
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    max_steps: int | None = Field(None, ge=1, description="stop after this many steps")
-    freeze_vision: bool = Field(True, description="full training: leave the whole vision tower as it is")
+    max_steps: int | None = Field(default=None, ge=1, description="stop after this many steps")
+    freeze_vision: bool = Field(
+        default=True, description="full training: leave the whole vision tower as it is"
+    )
     lora: Lora = Lora()
-    gradient_checkpointing: bool = Field(True, description="recompute activations: slower, far less memory")
+    gradient_checkpointing: bool = Field(
+        default=True, description="recompute activations: slower, far less memory"
+    )
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="auto: bf16 on a GPU, fp32 on a CPU"
+        default="auto", description="auto: bf16 on a GPU, fp32 on a CPU"
     )
     liger: bool = Field(
-        False, description="Liger's kernels for norms and MLPs; NVIDIA GPU, pip install liger-kernel"
+        default=False, description="Liger's kernels for norms and MLPs; NVIDIA GPU, pip install liger-kernel"
     )
     strategy: Literal["ddp", "zero1", "zero2", "zero3", "zero3_offload", "fsdp"] = Field(
-        "ddp",
+        default="ddp",
         description="how GPUs share the work; zero1 to zero3 and fsdp (DeepSpeed, PyTorch) divide the model's state",
     )
-    save_steps: Count = Field(100, description="optimiser steps between checkpoints")
+    save_steps: Count = Field(default=100, description="optimiser steps between checkpoints")
     validation_steps: Count | None = Field(
-        None,
+        default=None,
         description="optimiser steps between validations, which then take the place of save_steps; the model with the "
         "least validation loss is kept; empty: no validation, the last model is kept",
     )
     validation_rows: Count = Field(
-        500, description="sft: validation rows; dpo: pairs set aside, at most a tenth of them"
+        default=500, description="sft: validation rows; dpo: pairs set aside, at most a tenth of them"
     )
     patience: Count | None = Field(
-        None, description="stop after this many validations without a lower loss; empty: train to the end"
+        default=None,
+        description="stop after this many validations without a lower loss; empty: train to the end",
     )
-    log_steps: Count = Field(10, description="optimiser steps between points of the training curve")
+    log_steps: Count = Field(default=10, description="optimiser steps between points of the training curve")
 
     @field_validator("micro_batch_size")
     @classmethod
@@ -245,17 +269,23 @@ class Sft(Training):
 class Preferences(Section):
     """Pairs for DPO, from train images that no test row uses."""
 
-    own_answers: bool = Field(True, description="the SFT model's own wrong answers to train questions")
-    samples: Count = Field(2, description="answers sampled per question")
+    own_answers: bool = Field(
+        default=True, description="the SFT model's own wrong answers to train questions"
+    )
+    samples: Count = Field(default=2, description="answers sampled per question")
     temperature: Positive = 1.0
-    max_questions: Count = Field(2000, description="train questions that are sampled, spread over the images")
+    max_questions: Count = Field(
+        default=2000, description="train questions that are sampled, spread over the images"
+    )
     rules: Distinct[RuleName] = Field(
-        ["polarity", "swap", "other_image"],
+        default=["polarity", "swap", "other_image"],
         description="; ".join(f"{name}: {rule.meaning}" for name, rule in RULES.items()),
     )
-    max_pairs: Count = Field(4000, description="pairs kept in all, own answers first")
+    max_pairs: Count = Field(default=4000, description="pairs kept in all, own answers first")
     max_pairs_per_image: Count = 8
-    files: dict[str, list[Path]] = Field({}, description="your own preference files (JSONL), by data set")
+    files: dict[str, list[Path]] = Field(
+        default={}, description="your own preference files (JSONL), by data set"
+    )
 
 
 class Dpo(Training):
@@ -263,9 +293,9 @@ class Dpo(Training):
 
     epochs: Positive = 1
     learning_rate: Positive = 1e-5
-    beta: Positive = Field(0.1, description="strength of the pull towards the reference")
+    beta: Positive = Field(default=0.1, description="strength of the pull towards the reference")
     loss: dict[Loss, Positive] = Field(
-        {"sigmoid": 1.0}, min_length=1, description="TRL's loss types with their weights"
+        default={"sigmoid": 1.0}, min_length=1, description="TRL's loss types with their weights"
     )
 
 
@@ -273,16 +303,16 @@ class Evaluation(Section):
     """Generation and scoring."""
 
     batch_size: Count = 16
-    max_new_tokens: Count = Field(1024, description="answers cut off here are counted as truncated")
+    max_new_tokens: Count = Field(default=1024, description="answers cut off here are counted as truncated")
     max_validation_rows: Count = Field(
-        500,
+        default=500,
         description="validation rows that decide between the SFT and the DPO model, never seen in training",
     )
     blank_image: bool = Field(
-        True, description="score the better of the SFT and the DPO model on blank images as well"
+        default=True, description="score the better of the SFT and the DPO model on blank images as well"
     )
-    gpus: int = Field(1, ge=0, description="GPUs of one job; 0 runs on the CPU")
-    threads: Count = Field(8, description="CPU cores of one job")
+    gpus: int = Field(default=1, ge=0, description="GPUs of one job; 0 runs on the CPU")
+    threads: Count = Field(default=8, description="CPU cores of one job")
 
 
 def _no_credentials(uri: str) -> str:
@@ -297,9 +327,11 @@ def _no_credentials(uri: str) -> str:
 class Config(Section):
     """Everything that a user sets."""
 
-    seed: int = Field(42, ge=0, lt=2**32, description="of splits, sampling, initialisation and data order")
+    seed: int = Field(
+        default=42, ge=0, lt=2**32, description="of splits, sampling, initialisation and data order"
+    )
     datasets: dict[str, Dataset] = Field(
-        {
+        default={
             "slake": Source(
                 reader="slake",
                 repository="BoKelvin/SLAKE",
@@ -324,7 +356,7 @@ class Config(Section):
         description="data sets by the name that stands in results/eval/{dataset}_{model_version}_{mode}.json",
     )
     models: dict[str, dict[Mode, Checkpoint]] = Field(
-        {
+        default={
             name: {mode: Checkpoint(repository=id) for mode, id in version.repositories.items()}
             for name, version in VERSIONS.items()
         },
@@ -332,7 +364,7 @@ class Config(Section):
         description="checkpoints by model version and mode",
     )
     terms: list[Path] = Field(
-        [],
+        default=[],
         description="your own medical terms (YAML), beside those of workflow_scripts/datasets/terminology/",
     )
     data: Data = Data()
@@ -341,10 +373,10 @@ class Config(Section):
     dpo: Dpo = Dpo()
     evaluation: Evaluation = Evaluation()
     tracking: Distinct[Literal["mlflow", "tensorboard", "wandb"]] = Field(
-        ["mlflow"], description="mlflow, tensorboard, wandb"
+        default=["mlflow"], description="mlflow, tensorboard, wandb"
     )
     tracking_uri: Annotated[str, AfterValidator(_no_credentials)] | None = Field(
-        None, description="an MLflow server; empty: MLFLOW_TRACKING_URI, else results/mlflow.db"
+        default=None, description="an MLflow server; empty: MLFLOW_TRACKING_URI, else results/mlflow.db"
     )
 
     def sources(self, dataset: str) -> dict[str, Source]:

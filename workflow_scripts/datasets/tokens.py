@@ -23,7 +23,7 @@ def tokens(text: str) -> list[str]:
     """
     text = unicodedata.normalize("NFKC", text).casefold()
     text = re.sub(r"['’]", "", text.replace("−", "-"))
-    found = _TOKEN.findall(_GROUPED_DIGITS.sub("", text))
+    found: list[str] = _TOKEN.findall(_GROUPED_DIGITS.sub("", text))
     # Nothing follows the "A" of "hepatitis A", so that is not an article.
     kept = [token for token in found[:-1] if token not in _ARTICLES] + found[-1:]
     return [_DIGITS.get(token, token) for token in kept]

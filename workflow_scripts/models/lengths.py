@@ -38,7 +38,7 @@ class Distribution(TypedDict):
     histogram: list[list[int]]
 
 
-def distribution(found: array[int], limit: int) -> Distribution:
+def distribution(found: "array[int]", limit: int) -> Distribution:
     """How the lengths `found` are distributed, beside their `limit`."""
     histogram = []
     if found:

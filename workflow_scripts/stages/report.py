@@ -38,8 +38,8 @@ def _evaluation(path: Path) -> Evaluation:
     """The evaluation in `path`; a file that is none is a UserError that names it."""
     evaluation: Any = files.read_json(path)
     required = files.read_json(_SCHEMA)["required"]
-    whole = isinstance(evaluation, dict) and evaluation.keys() >= set(required)
-    if not whole:
+    stated = set(evaluation) if isinstance(evaluation, dict) else set()
+    if not stated >= set(required):
         raise UserError(
             f"{path}: not an evaluation (these have {', '.join(required)}); move it to another folder"
         )

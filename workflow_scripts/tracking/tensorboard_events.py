@@ -17,7 +17,7 @@ class TensorboardTracker:
         self, settings: Config, layout: Layout, run: Run, name: str, parameters: Mapping[str, object]
     ) -> None:
         # TensorBoard's own writer: torch's would import torch into the stages that have no need of it.
-        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue] - protobuf makes it
         from tensorboard.plugins.scalar.summary_v2 import scalar_pb
         from tensorboard.plugins.text.summary_v2 import text_pb
         from tensorboard.summary.writer.event_file_writer import EventFileWriter

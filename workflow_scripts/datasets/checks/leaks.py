@@ -69,7 +69,7 @@ class Ledger:
                 self._content, np.flatnonzero(self._rows(split) & (_column(self._copy) == 0))
             )
 
-    def _repeats(self, values: array[int], rows: Rows) -> Iterator[tuple[str, str]]:
+    def _repeats(self, values: "array[int]", rows: Rows) -> Iterator[tuple[str, str]]:
         _, first, inverse = np.unique(_column(values)[rows], return_index=True, return_inverse=True)
         earlier = rows[first[inverse]]
         for index in np.flatnonzero(earlier != rows):
@@ -141,7 +141,7 @@ class Ledger:
         return shared, len(np.unique(shown[hit]))
 
 
-def _column(values: array[int]) -> Numbers:
+def _column(values: "array[int]") -> Numbers:
     """A column as numpy sees it, without a copy."""
     return np.frombuffer(values, values.typecode) if values else np.array([], values.typecode)
 

@@ -100,8 +100,9 @@ def _rows(root: Path, columns: Mapping[FieldName, str]) -> Iterator[Example]:
 
 def _known(row: Row, columns: Mapping[FieldName, str], where: str) -> Row:
     """The row's values by field; what is required is there, "" for a null."""
-    required = () if "messages" in row else _REQUIRED
-    for field in {*required, *columns}:
+    required: tuple[FieldName, ...] = () if "messages" in row else _REQUIRED
+    named: set[FieldName] = {*required, *columns}
+    for field in named:
         name = columns.get(field, field)
         if name not in row:
             raise UserError(

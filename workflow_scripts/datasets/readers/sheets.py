@@ -31,7 +31,8 @@ def xml(path: Path) -> list["Element"]:
     from defusedxml import ElementTree
 
     try:
-        return list(ElementTree.parse(path, forbid_dtd=True).getroot())
+        root = ElementTree.parse(path, forbid_dtd=True).getroot()
+        return [] if root is None else list(root)
     except defusedxml.DefusedXmlException as error:
         raise UserError(
             f"{path}: declares a document type or entities ({error}); do not trust the file"
@@ -62,7 +63,7 @@ def xlsx(path: Path) -> list[Row]:
         raise UserError(f"{path}: not a readable Excel file ({reason}); fetch it again") from None
 
 
-def _row(names: Sequence[Any], cells: Iterable[_Cell]) -> Row:
+def _row(names: Sequence[Any], cells: Iterable[Any]) -> Row:
     return {name: _shown(cell) for name, cell in zip(names, cells, strict=False)}
 
 
