@@ -16,6 +16,7 @@ from pydantic import (
 
 from workflow_scripts.base import credentials
 from workflow_scripts.base.errors import UserError, unknown
+from workflow_scripts.configuration.pass_through import DpoTrainerKey, PeftKey, TrainerKey
 from workflow_scripts.datasets import readers
 from workflow_scripts.datasets.pairs.rules import RULES, RuleName
 from workflow_scripts.datasets.readers import tables
@@ -25,11 +26,13 @@ Language = Literal["en", "zh"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
-# What TRL's DPOTrainer takes, without exo_pair, which needs a label smoothing that is not configured here.
+# What TRL's DPOTrainer takes.
 Loss = Literal[
-    "sigmoid", "hinge", "ipo", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired", "apo_zero",
-    "apo_down", "discopop", "sft", "sigmoid_norm",
+    "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired",
+    "apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm",
 ]  # fmt: skip
+# Without label smoothing the first is the sigmoid loss, and the second is refused by TRL.
+SMOOTHED: tuple[Loss, ...] = ("robust", "exo_pair")
 
 Name = TypeVar("Name")
 
@@ -162,6 +165,9 @@ class Lora(Section):
         default=None,
         description="4bit: QLoRA, the frozen text layers of 4.1V in 4 bits; NVIDIA GPU, pip install bitsandbytes",
     )
+    peft: dict[PeftKey, Any] = Field(
+        default={}, description="further keys of peft's LoraConfig, such as {use_rslora: true}"
+    )
 
 
 def micro_batches(batch_size: int, micro_batch_size: int, processes: int) -> tuple[int, int]:
@@ -290,6 +296,10 @@ class Sft(Training):
         "full": Rate(1e-5, "default for full training, as ms-swift's"),
     }
 
+    trainer: dict[TrainerKey, Any] = Field(
+        default={}, description="further keys of TRL's SFTConfig, such as {max_grad_norm: 0.5}"
+    )
+
 
 class Preferences(Section):
     """Pairs for DPO, from train images that no test row uses."""
@@ -326,6 +336,19 @@ class Dpo(Training):
     loss: dict[Loss, Positive] = Field(
         default={"sigmoid": 1.0}, min_length=1, description="TRL's loss types with their weights"
     )
+    trainer: dict[DpoTrainerKey, Any] = Field(
+        default={}, description="further keys of TRL's DPOConfig, such as {label_smoothing: 0.1}"
+    )
+
+    @field_validator("trainer")
+    @classmethod
+    def _smooths_labels_where_the_loss_needs_it(
+        cls, trainer: dict[DpoTrainerKey, Any], info: ValidationInfo
+    ) -> dict[DpoTrainerKey, Any]:
+        wanting = [name for name in info.data.get("loss", {}) if name in SMOOTHED]
+        if wanting and not trainer.get("label_smoothing"):
+            raise ValueError(f"loss {wanting[0]} needs a label_smoothing above 0 here")
+        return trainer
 
 
 class Evaluation(Section):
