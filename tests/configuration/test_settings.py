@@ -221,3 +221,18 @@ def test_how_a_combination_is_mixed_is_its_own_setting():
     settings = reading.validate({"datasets": {**Config().model_dump()["datasets"], "mixed": raw}}, "here")
     assert dependencies.mixture_settings(settings, "mixed") == {"weights": {}, "temperature": 2}
     assert dependencies.mixture_settings(settings, "slake") == {}
+
+
+@pytest.mark.parametrize(
+    ("stage", "own", "expected"),
+    [
+        ("sft", {}, 1e-4),
+        ("sft", {"method": "full"}, 1e-5),
+        ("dpo", {"method": "lora"}, 1e-5),
+        ("dpo", {"method": "full"}, 1e-6),
+        ("dpo", {"method": "full", "learning_rate": 3e-7}, 3e-7),
+    ],
+)
+def test_the_learning_rate_follows_the_method_unless_it_is_configured(stage, own, expected):
+    rate = getattr(reading.validate({stage: own}, "here"), stage).rate
+    assert rate.value == expected and (rate.source == "configured") == ("learning_rate" in own)

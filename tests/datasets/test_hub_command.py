@@ -127,7 +127,7 @@ def test_a_killed_download_goes_on_where_it_was(server, slake, command, tmp_path
         assert time.monotonic() < deadline, "the download does not get half way"
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate()
     raw = tmp_path / "results" / "raw"
     assert not (raw / "slake").exists()
     server.go_on.set()

@@ -1,7 +1,7 @@
 """The settings that a user makes: one pydantic model, whose defaults and descriptions write config.yaml."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -178,12 +178,25 @@ def micro_batches(batch_size: int, micro_batch_size: int, processes: int) -> tup
     return rows, passes
 
 
+class Rate(NamedTuple):
+    """A learning rate and why it is the default."""
+
+    value: float
+    source: str
+
+
 class Training(Section):
     """What sft and dpo share."""
 
+    # Where learning_rate is empty. LoRA wants ten times the rate of full training (Schulman et al. 2025, "LoRA Without
+    # Regret", thinkingmachines.ai/blog/lora).
+    default_rates: ClassVar[dict[str, Rate]]
+
     method: Literal["lora", "full"] = Field(default="lora", description="lora or full")
     epochs: Positive = 3
-    learning_rate: Positive = 1e-4
+    learning_rate: Positive | None = Field(
+        default=None, description="empty: by method; sft 1e-4 (lora) or 1e-5 (full), dpo 1e-5 or 1e-6"
+    )
     merger_learning_rate: Positive | None = Field(
         default=None,
         description="of the merger between vision and text, where it trains; empty: learning_rate",
@@ -254,6 +267,13 @@ class Training(Section):
     )
     log_steps: Count = Field(default=10, description="optimiser steps between points of the training curve")
 
+    @property
+    def rate(self) -> Rate:
+        """The learning rate, and where it comes from."""
+        if self.learning_rate is None:
+            return self.default_rates[self.method]
+        return Rate(self.learning_rate, "configured")
+
     @field_validator("micro_batch_size")
     @classmethod
     def _fills_the_batch(cls, rows: int, info: ValidationInfo) -> int:
@@ -264,6 +284,11 @@ class Training(Section):
 
 class Sft(Training):
     """Supervised fine-tuning."""
+
+    default_rates = {
+        "lora": Rate(1e-4, "default for lora, as ms-swift's"),
+        "full": Rate(1e-5, "default for full training, as ms-swift's"),
+    }
 
 
 class Preferences(Section):
@@ -291,8 +316,12 @@ class Preferences(Section):
 class Dpo(Training):
     """Direct preference optimisation of the SFT model, which is also the reference."""
 
+    default_rates = {
+        "lora": Rate(1e-5, "default for lora, ten times that of full training"),
+        "full": Rate(1e-6, "default for full training, as TRL's"),
+    }
+
     epochs: Positive = 1
-    learning_rate: Positive = 1e-5
     beta: Positive = Field(default=0.1, description="strength of the pull towards the reference")
     loss: dict[Loss, Positive] = Field(
         default={"sigmoid": 1.0}, min_length=1, description="TRL's loss types with their weights"
