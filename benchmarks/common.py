@@ -1,9 +1,11 @@
 """What both trainings are measured on: the model, the dialogues and the order of the rows."""
 
 import random
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -12,9 +14,11 @@ from transformers import AutoModelForImageTextToText, set_seed
 
 from workflow_scripts.base import files
 from workflow_scripts.configuration.settings import Lora
+from workflow_scripts.datasets.records import Record
 from workflow_scripts.models import adapters, loading, standins
 from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.models.dialogue import Dialogue
+from workflow_scripts.models.interfaces import Processor
 from workflow_scripts.models.pixels import Pixels
 from workflow_scripts.training.data.features import FeatureStore, store_key
 
@@ -67,8 +71,8 @@ class Case:
     folder: Path
     questions: int
     side: int
-    processor: object
-    records: list[dict]
+    processor: Processor
+    records: list[Record]
 
     @property
     def dialogue(self) -> Dialogue:
@@ -82,10 +86,10 @@ class Case:
     def pixels(self) -> Pixels:
         return Pixels(self.processor.image_processor)
 
-    def image(self, record: dict) -> Image.Image:
+    def image(self, record: Record) -> Image.Image:
         return Image.open(self.folder / record["images"][0])
 
-    def write(self, name: str, records: list[dict]) -> Path:
+    def write(self, name: str, records: Sequence[Mapping[str, object]]) -> Path:
         files.write_jsonl(self.folder / name, records)
         return self.folder / name
 
@@ -124,7 +128,7 @@ def model():
     On a GPU it has the shapes of GLM-4.1V-9B, with as many text layers as a quarter of the free memory holds in bf16.
     """
     on_gpu = torch.cuda.is_available()
-    config = standins.model_config(VERSIONS[VERSION])
+    config: Any = standins.model_config(VERSIONS[VERSION])
     config.text_config.update(LARGE_TEXT if on_gpu else SMALL_TEXT)
     config.vision_config.update(LARGE_VISION if on_gpu else SMALL_VISION)
     text, vision = config.text_config, config.vision_config
@@ -163,6 +167,8 @@ def kept_features(folder: Path, trained, pixels: Pixels, dataset) -> FeatureStor
 
 class StockOrder:
     """Mixed into a stock trainer: rows in the order of the dataset, instead of at random."""
+
+    train_dataset: Any
 
     def _get_train_sampler(self, dataset=None):
         return SequentialSampler(self.train_dataset)

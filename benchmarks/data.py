@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 from workflow_scripts.base import files
 from workflow_scripts.base.paths import Layout, Run
@@ -60,7 +61,7 @@ def _multiplied(rows: list[dict], key: str, question: str, times: int) -> Iterat
             yield {**row, **changed} if number else row
 
 
-def _load(path: Path) -> list[dict]:
+def _load(path: Path) -> Any:
     from workflow_scripts.datasets.readers.pathvqa import load_plain_pickle
 
     return load_plain_pickle(path) if path.suffix == ".pkl" else files.read_json(path)
@@ -116,7 +117,7 @@ def run(realdata: Path, folder: Path, times: int) -> dict:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--realdata", type=Path, required=True, help="folder of the real annotations")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

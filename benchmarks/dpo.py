@@ -3,11 +3,13 @@
 import argparse
 import sys
 import time
+from typing import Any
 
 from datasets import Dataset
 from trl import DPOConfig, DPOTrainer
 
 from benchmarks import common, timing
+from workflow_scripts.datasets.records import Record
 from workflow_scripts.models import loading
 from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.training.data import rows
@@ -39,14 +41,14 @@ def measure(case: common.Case, options: argparse.Namespace) -> timing.Cell:
     )
 
 
-def _pair(record: dict) -> dict:
+def _pair(record: Record) -> dict[str, Any]:
     """A pair of the record's answer and another of like length."""
     question, answer = record["messages"]
     rejected = VERSIONS[common.VERSION].answer_format(common.MODE).write("no such organ")
     return {**record, "messages": [question], "chosen": answer["content"], "rejected": rejected}
 
 
-def stock(case: common.Case, pairs: list[dict], method: str) -> DPOTrainer:
+def stock(case: common.Case, pairs: list[dict[str, Any]], method: str) -> DPOTrainer:
     """TRL's trainer with a reference model of its own."""
     stop = VERSIONS[common.VERSION].stop_token
     listed = [

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
@@ -65,7 +66,7 @@ def matrix_rate() -> float:
     for _ in range(12):
         torch.cuda.synchronize()
         started = time.perf_counter()
-        left @ right
+        torch.matmul(left, right)
         torch.cuda.synchronize()
         rates.append(2 * size**3 / (time.perf_counter() - started))
     return statistics.median(rates[2:])
@@ -78,7 +79,7 @@ class Losses(TrainerCallback):
         self.seen: list[float] = []
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        if "loss" in logs:
+        if logs and "loss" in logs:
             self.seen.append(float(logs["loss"]))
 
 
@@ -136,7 +137,8 @@ def timed(trainer) -> tuple[float, float, list[float]]:
 
 def text_parameters(trained) -> int:
     """Parameters of the text layers, adapters apart: what each token is multiplied with."""
-    named = loading.backbone(trained).language_model.layers.named_parameters()
+    backbone: Any = loading.backbone(trained)
+    named = backbone.language_model.layers.named_parameters()
     return sum(parameter.numel() for name, parameter in named if "lora_" not in name)
 
 
@@ -189,7 +191,7 @@ def line(numbers: dict) -> str:
     ).format(**numbers)
 
 
-def main(description: str, measure_case: Callable[[Case, argparse.Namespace], Cell]) -> int:
+def main(description: str | None, measure_case: Callable[[Case, argparse.Namespace], Cell]) -> int:
     """Parse the flags, print the table as it grows, then everything as one line of JSON."""
     on_gpu = torch.cuda.is_available()
     parser = argparse.ArgumentParser(description=description)

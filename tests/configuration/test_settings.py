@@ -1,5 +1,6 @@
 """The configuration: every error at once, and config.yaml and its schema as the model writes them."""
 
+import dataclasses
 import inspect
 import re
 from pathlib import Path
@@ -15,7 +16,11 @@ from workflow_scripts.base import files
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.configuration import dependencies, reading, text
 from workflow_scripts.configuration.dependencies import stage_settings
-from workflow_scripts.configuration.settings import Config, Loss, micro_batches
+from workflow_scripts.configuration.pass_through import DpoTrainerKey, PeftKey, TrainerKey
+from workflow_scripts.configuration.settings import Config, Loss, Sft, micro_batches
+from workflow_scripts.training import arguments, model
+from workflow_scripts.training.data.batching import Load
+from workflow_scripts.training.data.schedule import Schedule
 
 ROOT = Path(__file__).parents[2]
 
@@ -207,13 +212,13 @@ def test_credentials_in_the_tracking_uri_are_refused_and_not_repeated(uri):
     assert "secret" not in str(error.value) and "tracking_uri" in str(error.value)
 
 
-def test_the_losses_are_those_that_trl_computes_without_label_smoothing():
+def test_the_losses_are_those_that_trl_computes():
     from trl import DPOTrainer
 
     source = inspect.getsource(DPOTrainer)
     computed = set(re.findall(r'if loss_type == "(\w+)"', source))
     assert '"exo_pair" in self.loss_types and self.label_smoothing == 0.0' in source  # refused without it
-    assert set(get_args(Loss)) == computed - {"exo_pair"}
+    assert set(get_args(Loss)) == computed
 
 
 def test_how_a_combination_is_mixed_is_its_own_setting():
@@ -221,3 +226,52 @@ def test_how_a_combination_is_mixed_is_its_own_setting():
     settings = reading.validate({"datasets": {**Config().model_dump()["datasets"], "mixed": raw}}, "here")
     assert dependencies.mixture_settings(settings, "mixed") == {"weights": {}, "temperature": 2}
     assert dependencies.mixture_settings(settings, "slake") == {}
+
+
+@pytest.mark.parametrize(
+    ("stage", "own", "expected"),
+    [
+        ("sft", {}, 1e-4),
+        ("sft", {"method": "full"}, 1e-5),
+        ("dpo", {"method": "lora"}, 1e-5),
+        ("dpo", {"method": "full"}, 1e-6),
+        ("dpo", {"method": "full", "learning_rate": 3e-7}, 3e-7),
+    ],
+)
+def test_the_learning_rate_follows_the_method_unless_it_is_configured(stage, own, expected):
+    rate = getattr(reading.validate({stage: own}, "here"), stage).rate
+    assert rate.value == expected and (rate.source == "configured") == ("learning_rate" in own)
+
+
+@pytest.mark.parametrize(
+    ("own", "said"),
+    [
+        ({"trainer": {"max_grad_nrm": 1}}, "did you mean 'max_grad_norm'?"),
+        ({"trainer": {"label_smoothing": 0.1}}, "sft.trainer.label_smoothing: 'label_smoothing' is unknown"),
+        ({"trainer": {"packing": True}}, "sft.trainer.packing: 'packing' is unknown"),
+        ({"lora": {"peft": {"use_rslra": True}}}, "did you mean 'use_rslora'?"),
+    ],
+)
+def test_a_further_key_that_nobody_knows_is_an_error_with_the_nearest(own, said):
+    with pytest.raises(UserError, match=re.escape(said)):
+        reading.validate({"sft": own}, "here")
+
+
+@pytest.mark.parametrize("loss", ["robust", "exo_pair"])
+def test_losses_that_need_label_smoothing_are_refused_without(loss):
+    with pytest.raises(UserError, match=f"dpo.trainer: .*loss {loss} needs a label_smoothing"):
+        reading.validate({"dpo": {"loss": {loss: 1.0}}}, "here")
+    own = {"loss": {loss: 1.0}, "trainer": {"label_smoothing": 0.1}}
+    assert reading.validate({"dpo": own}, "here").dpo.trainer == {"label_smoothing": 0.1}
+
+
+def test_further_keys_are_those_of_trl_and_peft_and_none_of_ours():
+    from peft import LoraConfig
+    from trl import DPOConfig, SFTConfig
+
+    for keys, theirs in ((TrainerKey, SFTConfig), (DpoTrainerKey, DPOConfig), (PeftKey, LoraConfig)):
+        assert set(get_args(keys)) <= {field.name for field in dataclasses.fields(theirs) if field.init}
+    start = model.start(Path("model"), Sft(gpus=0))
+    schedule = Schedule(1, [[0]], 1, [[0]], [], [Load(1)], Load(1))
+    ours = arguments.shared(Sft(gpus=0, validation_steps=1), start, Path("x"), 1, schedule)
+    assert set(get_args(DpoTrainerKey)) & set(ours) == {"lr_scheduler_type"}  # ours is the default

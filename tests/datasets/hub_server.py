@@ -207,5 +207,5 @@ class _Handler(BaseHTTPRequestHandler):
         self._begin(status, headers, len(body))
         self.wfile.write(body)
 
-    def log_message(self, *arguments) -> None:
+    def log_message(self, format: str, *arguments: object) -> None:
         pass

@@ -127,7 +127,7 @@ def test_a_killed_download_goes_on_where_it_was(server, slake, command, tmp_path
         assert time.monotonic() < deadline, "the download does not get half way"
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate()
     raw = tmp_path / "results" / "raw"
     assert not (raw / "slake").exists()
     server.go_on.set()
@@ -176,7 +176,7 @@ def test_a_folder_is_verified_against_its_manifest(tmp_path):
     raw = tmp_path / "rad"
     write_rad(raw, 5, seed=0)
     download._write_manifest(raw, {}, {})
-    download.verify(raw)
+    download._verify(raw)
     names = sorted(files.read_json(raw / "manifest.json")["files"])
     (raw / names[0]).unlink()
     damaged = raw / names[1]
@@ -184,6 +184,6 @@ def test_a_folder_is_verified_against_its_manifest(tmp_path):
     with pytest.raises(
         UserError, match=f"2 of {len(names)} files are missing or not what .* {names[0]}, {names[1]};"
     ):
-        download.verify(raw)
+        download._verify(raw)
     with pytest.raises(UserError, match=r"nowhere/manifest\.json: no such file"):
-        download.verify(tmp_path / "nowhere")
+        download._verify(tmp_path / "nowhere")

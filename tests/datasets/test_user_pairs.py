@@ -47,7 +47,7 @@ def test_a_file_of_the_user_is_read(own_file):
         "source": "mine",
         "origin": "user",
     }
-    assert (second["id"], second["note"]) == ("x", "kept")
+    assert second | {"id": "x", "note": "kept"} == second
 
 
 @pytest.mark.parametrize(

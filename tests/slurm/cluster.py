@@ -87,7 +87,10 @@ def jobs() -> list[dict[str, str]]:
     """Every job so far, as `scontrol show job` describes it."""
     lines = _answer("scontrol", "--oneliner", "show", "job").splitlines()
     described = (line for line in lines if line.startswith("JobId="))  # and not "No jobs in the system"
-    return [dict(item.partition("=")[::2] for item in line.split() if "=" in item) for line in described]
+    return [
+        {name: value for name, _, value in (item.partition("=") for item in line.split() if "=" in item)}
+        for line in described
+    ]
 
 
 def nodes() -> list[str]:

@@ -13,6 +13,7 @@ from tensorboard.util.tensor_util import make_ndarray
 from workflow_scripts import tracking
 from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.configuration.settings import Config
+from workflow_scripts.tracking.experiment import EXPERIMENT
 
 RUN = Run("slake", "4.1v", "thinking")
 
@@ -41,7 +42,7 @@ def test_mlflow_has_a_parent_per_run_and_a_child_per_stage(layout):
     for stage in ("sft", "dpo"):
         record(settings, layout, stage)
     client = MlflowClient(tracking.tracking_uri(settings, layout))
-    experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
+    experiment = client.get_experiment_by_name(EXPERIMENT)
     runs = client.search_runs([experiment.experiment_id])
     parents = [run for run in runs if run.data.tags.get("level") == "run"]
     children = {run.data.tags["stage"]: run for run in runs if "stage" in run.data.tags}
@@ -110,7 +111,7 @@ def test_a_failing_stage_fails_and_is_recorded_as_failed(layout):
     with pytest.raises(RuntimeError, match="stage"), tracking.stage(Config(), layout, RUN, "sft", {}):
         raise RuntimeError("stage")
     client = MlflowClient(tracking.tracking_uri(Config(), layout))
-    experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
+    experiment = client.get_experiment_by_name(EXPERIMENT)
     assert {run.info.status for run in client.search_runs([experiment.experiment_id])} == {"FAILED"}
 
 

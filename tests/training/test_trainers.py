@@ -12,10 +12,12 @@ from workflow_scripts.configuration.settings import Lora, Sft
 from workflow_scripts.models import adapters, standins
 from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.training import model as trained_model
+from workflow_scripts.training.data.batching import Load
 from workflow_scripts.training.data.collators import SftCollator
+from workflow_scripts.training.data.schedule import Schedule
 from workflow_scripts.training.engine.forward import share_prefixes
 from workflow_scripts.training.trainers.base import parameter_groups
-from workflow_scripts.training.trainers.sft import SharedPrefixSFTTrainer
+from workflow_scripts.training.trainers.sft import SharedPrefixSFTTrainer, objective
 
 RATES = {"merger": 3e-4, "vision": 1e-5}
 
@@ -147,3 +149,15 @@ def test_groups_without_rates_are_those_of_trainer():
 def test_a_rate_of_a_frozen_part_is_refused(settings, key):
     with pytest.raises(UserError, match=f"frozen; set {key}"):
         trained_model.start(Path("model"), Sft(**settings))
+
+
+def test_further_keys_reach_trl_and_peft(corpus, tmp_path):
+    standins.save(VERSIONS[corpus.version], "thinking", tmp_path / "model")
+    settings = Sft(
+        gpus=0, trainer={"max_grad_norm": 0.25}, lora=Lora(rank=4, dropout=0.0, peft={"use_rslora": True})
+    )
+    begun = trained_model.start(tmp_path / "model", settings)
+    schedule = Schedule(1, [[0]], 1, [[0]], [], [Load(1)], Load(1))
+    assert objective().arguments(settings, begun, tmp_path, 1, schedule).max_grad_norm == 0.25
+    _, lora = trained_model.load(begun, settings)
+    assert lora is not None and lora.use_rslora

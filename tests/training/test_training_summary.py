@@ -89,7 +89,7 @@ def test_the_lines_of_a_stage(workplace, caplog):
     assert lines["adapter"].split() == [
         "adapter", f"{metrics['trainable_parameters']:,}", f"{metrics['trainable_parameters']:,}", "trained",
     ]  # fmt: skip
-    assert lines["rates"] == "1.0e-04, merger 3.0e-05"
+    assert lines["rates"] == "1.0e-04 (default for lora, as ms-swift's), merger 3.0e-05"
     rows, steps = metrics["train_rows"], metrics["steps"]
     assert lines["training"] == f"{rows} rows, 2 epoch(s), {steps} steps"
     assert lines["batch"].startswith(f"{2 * rows / steps:.1f} rows a step (")

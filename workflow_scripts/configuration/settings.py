@@ -1,7 +1,7 @@
 """The settings that a user makes: one pydantic model, whose defaults and descriptions write config.yaml."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -16,6 +16,7 @@ from pydantic import (
 
 from workflow_scripts.base import credentials
 from workflow_scripts.base.errors import UserError, unknown
+from workflow_scripts.configuration.pass_through import DpoTrainerKey, PeftKey, TrainerKey
 from workflow_scripts.datasets import readers
 from workflow_scripts.datasets.pairs.rules import RULES, RuleName
 from workflow_scripts.datasets.readers import tables
@@ -25,11 +26,13 @@ Language = Literal["en", "zh"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
-# What TRL's DPOTrainer takes, without exo_pair, which needs a label smoothing that is not configured here.
+# What TRL's DPOTrainer takes.
 Loss = Literal[
-    "sigmoid", "hinge", "ipo", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired", "apo_zero",
-    "apo_down", "discopop", "sft", "sigmoid_norm",
+    "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired",
+    "apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm",
 ]  # fmt: skip
+# Without label smoothing the first is the sigmoid loss, and the second is refused by TRL.
+SMOOTHED: tuple[Loss, ...] = ("robust", "exo_pair")
 
 Name = TypeVar("Name")
 
@@ -162,6 +165,9 @@ class Lora(Section):
         default=None,
         description="4bit: QLoRA, the frozen text layers of 4.1V in 4 bits; NVIDIA GPU, pip install bitsandbytes",
     )
+    peft: dict[PeftKey, Any] = Field(
+        default={}, description="further keys of peft's LoraConfig, such as {use_rslora: true}"
+    )
 
 
 def micro_batches(batch_size: int, micro_batch_size: int, processes: int) -> tuple[int, int]:
@@ -178,12 +184,25 @@ def micro_batches(batch_size: int, micro_batch_size: int, processes: int) -> tup
     return rows, passes
 
 
+class Rate(NamedTuple):
+    """A learning rate and why it is the default."""
+
+    value: float
+    source: str
+
+
 class Training(Section):
     """What sft and dpo share."""
 
+    # Where learning_rate is empty. LoRA wants ten times the rate of full training (Schulman et al. 2025, "LoRA Without
+    # Regret", thinkingmachines.ai/blog/lora).
+    default_rates: ClassVar[dict[str, Rate]]
+
     method: Literal["lora", "full"] = Field(default="lora", description="lora or full")
     epochs: Positive = 3
-    learning_rate: Positive = 1e-4
+    learning_rate: Positive | None = Field(
+        default=None, description="empty: by method; sft 1e-4 (lora) or 1e-5 (full), dpo 1e-5 or 1e-6"
+    )
     merger_learning_rate: Positive | None = Field(
         default=None,
         description="of the merger between vision and text, where it trains; empty: learning_rate",
@@ -254,6 +273,13 @@ class Training(Section):
     )
     log_steps: Count = Field(default=10, description="optimiser steps between points of the training curve")
 
+    @property
+    def rate(self) -> Rate:
+        """The learning rate, and where it comes from."""
+        if self.learning_rate is None:
+            return self.default_rates[self.method]
+        return Rate(self.learning_rate, "configured")
+
     @field_validator("micro_batch_size")
     @classmethod
     def _fills_the_batch(cls, rows: int, info: ValidationInfo) -> int:
@@ -264,6 +290,15 @@ class Training(Section):
 
 class Sft(Training):
     """Supervised fine-tuning."""
+
+    default_rates = {
+        "lora": Rate(1e-4, "default for lora, as ms-swift's"),
+        "full": Rate(1e-5, "default for full training, as ms-swift's"),
+    }
+
+    trainer: dict[TrainerKey, Any] = Field(
+        default={}, description="further keys of TRL's SFTConfig, such as {max_grad_norm: 0.5}"
+    )
 
 
 class Preferences(Section):
@@ -291,12 +326,29 @@ class Preferences(Section):
 class Dpo(Training):
     """Direct preference optimisation of the SFT model, which is also the reference."""
 
+    default_rates = {
+        "lora": Rate(1e-5, "default for lora, ten times that of full training"),
+        "full": Rate(1e-6, "default for full training, as TRL's"),
+    }
+
     epochs: Positive = 1
-    learning_rate: Positive = 1e-5
     beta: Positive = Field(default=0.1, description="strength of the pull towards the reference")
     loss: dict[Loss, Positive] = Field(
         default={"sigmoid": 1.0}, min_length=1, description="TRL's loss types with their weights"
     )
+    trainer: dict[DpoTrainerKey, Any] = Field(
+        default={}, description="further keys of TRL's DPOConfig, such as {label_smoothing: 0.1}"
+    )
+
+    @field_validator("trainer")
+    @classmethod
+    def _smooths_labels_where_the_loss_needs_it(
+        cls, trainer: dict[DpoTrainerKey, Any], info: ValidationInfo
+    ) -> dict[DpoTrainerKey, Any]:
+        wanting = [name for name in info.data.get("loss", {}) if name in SMOOTHED]
+        if wanting and not trainer.get("label_smoothing"):
+            raise ValueError(f"loss {wanting[0]} needs a label_smoothing above 0 here")
+        return trainer
 
 
 class Evaluation(Section):

@@ -46,9 +46,9 @@ def table(evaluation: Evaluation) -> str:
     cells = [["", "all", "closed", "open", *test_sets, "terms"]]
     for _, label, group in found:
         overall, parts = group["overall"], group.get("test_sets", {})
-        shares = [overall["accuracy"], overall["closed_accuracy"], overall["open_exact_match"]]
+        shares = [overall["accuracy"], overall.get("closed_accuracy"), overall.get("open_exact_match")]
         shares += [parts[name]["accuracy"] if name in parts else None for name in test_sets]
-        shares.append(overall["accuracy_terms"])
+        shares.append(overall.get("accuracy_terms"))
         cells.append([label, *map(percent, shares)])
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     rows = [

@@ -2,6 +2,7 @@
 
 import logging
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -25,7 +26,10 @@ VISION = (
 
 
 class LoraSettings(Protocol):
-    """What an adapter is made by; dropout is a share, and `vision` puts it on the vision tower too."""
+    """What an adapter is made by; dropout is a share, and `vision` puts it on the vision tower too.
+
+    `peft` are further keys of LoraConfig.
+    """
 
     @property
     def rank(self) -> int: ...
@@ -35,6 +39,8 @@ class LoraSettings(Protocol):
     def dropout(self) -> float: ...
     @property
     def vision(self) -> bool: ...
+    @property
+    def peft(self) -> Mapping[Any, Any]: ...
 
 
 def targets(names: list[str], vision: bool) -> list[str]:
@@ -60,6 +66,7 @@ def lora_config(model: "PreTrainedModel | PeftModel", settings: LoraSettings) ->
 
     names = targets([name for name, _ in model.named_modules()], settings.vision)
     common: dict[str, Any] = {"r": settings.rank, "lora_alpha": settings.alpha, "task_type": "CAUSAL_LM"}
+    common |= settings.peft
     if model.config.model_type != "glm4v_moe":
         return LoraConfig(**common, lora_dropout=settings.dropout, target_modules=names)
     # peft 0.21 takes any module named gate_proj, up_proj or down_proj on an MoE for the routed experts, so the dense

@@ -96,8 +96,9 @@ def _spoken(seconds: float) -> str:
 class LogHandler(LogHandlerBase):
     """The narrator as a logger plugin of Snakemake, in place of its own messages."""
 
-    writes_to_stream = has_filter = has_formatter = True
-    writes_to_file = needs_rulegraph = False
+    # Plain values serve for the base's properties.
+    writes_to_stream = has_filter = has_formatter = True  # pyright: ignore[reportAssignmentType]
+    writes_to_file = needs_rulegraph = False  # pyright: ignore[reportAssignmentType]
 
     def __post_init__(self) -> None:
         stream = sys.__stderr__ or sys.stderr  # `main` keeps what Snakemake itself writes to the latter
@@ -112,6 +113,7 @@ def run(targets: list[str]) -> int:
     LoggerPluginRegistry().register_plugin(f"snakemake_logger_plugin_{LOGGER}", sys.modules[__name__])
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     unlogged = io.StringIO()
+    status = 0
     try:
         with contextlib.redirect_stderr(unlogged):
             snakemake.main(["--profile", str(PROFILE), "--logger", LOGGER, "--", *targets])

@@ -25,11 +25,13 @@ def task(
 ) -> Task[Settings]:
     """The training of `run` by the stage's `own` settings; what the rest of the configuration means for it."""
     name, side = objective.name, settings.data.max_image_side
+    recipe = dependencies.stage_settings(settings, name)
+    recipe[name]["learning_rate"] = own.rate.value
     return Task(
         objective=objective,
         settings=own,
         # What else is set about the data acts through them.
-        recipe=dependencies.stage_settings(settings, name) | {"data": {"max_image_side": side}},
+        recipe=recipe | {"data": {"max_image_side": side}},
         run=str(run),
         model_version=run.model_version,
         mode=run.mode,

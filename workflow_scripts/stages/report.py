@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +39,16 @@ def _evaluation(path: Path) -> Evaluation:
     """The evaluation in `path`; a file that is none is a UserError that names it."""
     evaluation: Any = files.read_json(path)
     required = files.read_json(_SCHEMA)["required"]
-    stated = set(evaluation) if isinstance(evaluation, dict) else set()
-    if not stated >= set(required):
+    if not _is_object_with(required, evaluation):
         raise UserError(
             f"{path}: not an evaluation (these have {', '.join(required)}); move it to another folder"
         )
     checked: Evaluation = evaluation
     return checked
+
+
+def _is_object_with(keys: Iterable[str], value: object) -> bool:
+    return isinstance(value, dict) and value.keys() >= set(keys)
 
 
 def _run(layout: Layout, evaluation: Evaluation) -> ReportedRun:

@@ -18,7 +18,7 @@ def shared(settings: Training, start: Start, folder: Path, seed: int, schedule: 
         "num_train_epochs": 1,
         "per_device_train_batch_size": max(map(len, schedule.mine)),
         "gradient_accumulation_steps": schedule.accumulation,
-        "learning_rate": settings.learning_rate,
+        "learning_rate": settings.rate.value,
         "warmup_steps": settings.warmup,
         "lr_scheduler_type": "cosine",
         "weight_decay": settings.weight_decay,

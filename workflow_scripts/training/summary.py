@@ -77,8 +77,9 @@ def _adapters(model: torch.nn.Module) -> list[tuple[str, str]]:
 
 
 def _rates(settings: Training, rates: Mapping[str, float]) -> str:
-    rates = {"": settings.learning_rate, **rates}
-    return ", ".join(f"{part} {rate:.1e}".strip() for part, rate in rates.items())
+    main, source = settings.rate
+    others = "".join(f", {part} {rate:.1e}" for part, rate in rates.items())
+    return f"{main:.1e} ({source}){others}"
 
 
 def _batches(schedule: Schedule, settings: Training, processes: int) -> list[tuple[str, str]]:

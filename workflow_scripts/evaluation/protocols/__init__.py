@@ -14,11 +14,14 @@ from workflow_scripts.evaluation.protocols import strict
 class ScoringProtocol(Protocol):
     """What a module of this room has. `DEFINITION` is what pages say of it, in a clause."""
 
-    NAME: str
-    DEFINITION: str
+    @property
+    def NAME(self) -> str: ...
+    @property
+    def DEFINITION(self) -> str: ...
 
     def metrics(self, rows: Iterable[ScoredRow], terms: Terminology | None = None) -> Metrics:
         """The numbers over prediction rows: `n`, then shares of 0..1, None where a group is empty."""
+        ...
 
 
 MODULES: tuple[ScoringProtocol, ...] = (strict,)

@@ -88,7 +88,7 @@ def objective(references: Path) -> Objective[Dpo]:
 
 def _arguments(settings: Dpo, start: Start, folder: Path, seed: int, schedule: Schedule) -> DPOConfig:
     return DPOConfig(
-        **arguments.shared(settings, start, folder, seed, schedule),
+        **arguments.shared(settings, start, folder, seed, schedule) | settings.trainer,
         beta=settings.beta,
         loss_type=list(settings.loss),
         loss_weights=list(settings.loss.values()),

@@ -35,7 +35,7 @@ def objective() -> Objective[Sft]:
 def _arguments(settings: Sft, start: Start, folder: Path, seed: int, schedule: Schedule) -> SFTConfig:
     # The rows are tokens already.
     return SFTConfig(
-        **arguments.shared(settings, start, folder, seed, schedule),
+        **arguments.shared(settings, start, folder, seed, schedule) | settings.trainer,
         dataset_kwargs={"skip_prepare_dataset": True},
     )
 
