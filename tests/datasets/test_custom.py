@@ -346,6 +346,7 @@ def test_a_patient_is_no_image(tmp_path):
         ("x/1.2.840.10008.PNG", "x/1.2.840.10008"),
         ("a.v1.jpeg", "a.v1"),
         ("x.y/a", "x.y/a"),
+        ("CT.left", "CT.left"),
     ],
 )
 def test_ids_with_dots_keep_all_their_parts(name, image_id, tmp_path):

@@ -107,6 +107,11 @@ def test_line_breaks_stay(form, tmp_path):
     assert row.turns == () and set(row.stated) == {"question", "answer"}
 
 
+def test_line_breaks_of_a_rationale_stay(tmp_path):
+    (row,) = read(tmp_path, ROW | {"rationale": "Look.\n\n See. "})
+    assert row.rationale == "Look.\nSee."
+
+
 def test_line_breaks_of_longer_dialogues_are_alike(tmp_path):
     texts = ["<image>What?\n\nWhere?", "A  lung.\nLeft.", "And?\r\nWhy?", "No\n\nidea."]
     messages = [{"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(texts)]

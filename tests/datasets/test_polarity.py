@@ -17,7 +17,7 @@ def test_anything_more_is_not(answer):
 
 
 @pytest.mark.parametrize(
-    "answer", ["Yes.", "“yes”", "NO!", "有。", "沒有", "沒有。", "無", "未见", "未見。", "會", "對"]
+    "answer", ["Yes.", "“yes”", "NO!", "有。", "沒有", "沒有。", "無", "未见", "未見。", "未檢出", "會", "對"]
 )
 def test_punctuation_and_traditional_characters_do_not_count(answer):
     assert polarity.is_yes_or_no(answer)

@@ -26,11 +26,11 @@ YES = (
 )
 NO = (
     "no", "nope", "不", "不是", "不是的", "否", "没", "没有", "没有的", "无", "并无", "不包含", "不包括", "不存在", "不可以", "不能",
-    "不会", "不对", "都不是", "不可见", "不能够", "未见", "未见到", "未发现", "不正确",
+    "不会", "不对", "都不是", "不可见", "不能够", "未见", "未见到", "未发现", "没有发现", "未看到", "未检出", "不正确",
 )  # fmt: skip
 # The traditional characters of these words, and of those that doubt or grade.
 _TRADITIONAL = str.maketrans(
-    "沒無對會見發現並確錯誤這張圖裡裏內於該夠難異斷幅", "没无对会见发现并确错误这张图里里内于该够难异断幅"
+    "沒無對會見發現並確檢這張圖裡裏內於該夠難異斷幅", "没无对会见发现并确检这张图里里内于该够难异断幅"
 )
 _BARE = {tuple(tokens(word)): said for said, words in (("yes", YES), ("no", NO)) for word in words}
 

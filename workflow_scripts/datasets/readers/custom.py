@@ -45,7 +45,9 @@ _STATE_SPLITS = (
     "give the rows a column 'split' with train, validation or test, or rename it after one of them"
 )
 _PATIENTS = ("patient_id", "PatientID", "group_id")  # columns that may stand for `patient`
-_EXTENSION = re.compile(r"\.[A-Za-z][A-Za-z0-9]*$")  # the parts of a DICOM UID are numbers
+_EXTENSION = re.compile(  # known ones only: the parts of a DICOM UID stand after dots too
+    r"\.(?:png|jpe?g|jfif|jp2|bmp|dib|tiff?|gif|webp|avif|heic|p[pgn]m|dcm|dicom)$", re.IGNORECASE
+)
 _CHINESE = re.compile("[\u3400-\u9fff]")
 
 
@@ -139,7 +141,8 @@ def _said(known: Row, offered: dict[str, str], images: int, where: str) -> Dialo
     """What the row asks and answers, of multiple choice with what is `offered`; a ValueError says what is wrong."""
     question = markup.asked(verbatim(known, "question", where))
     rationale, answer = markup.said(verbatim(known, "answer", where))
-    rationale = markup.plain(optional(known, "rationale", where), "rationale") or rationale
+    if optional(known, "rationale", where):
+        rationale = markup.plain(lines(verbatim(known, "rationale", where)), "rationale")
     if markers := question.count(IMAGE_PLACEHOLDER):
         if markers != images:
             raise ValueError(f"the question has {markers} {IMAGE_PLACEHOLDER} for {images} image(s)")
