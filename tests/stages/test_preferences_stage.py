@@ -167,3 +167,14 @@ def test_own_answers_depend_on_the_seed_alone(tmp_path):
     settings.seed += 1
     assert first == again != list(own_answers(settings, run, *arguments))
     assert first and torch.initial_seed() == settings.seed
+
+
+def test_a_page_shows_some_pairs_of_each_rule(layout):
+    train = [record("train", side, image) for image in "ab" for side in ("Left", "Upper <b>")]
+    made = pairs(layout, train)
+    page = layout.pairs_page(RUN).read_text(encoding="utf-8")
+    assert {row["origin"] for row in made} == {
+        origin for origin in ("swap", "other_image", "polarity") if f"<h2>{origin}</h2>" in page
+    }
+    assert page.count("<article") == len(made) and "Upper &lt;b&gt;" in page
+    assert page.count("data:image/jpeg;base64,") == len(made)

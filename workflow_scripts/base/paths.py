@@ -56,6 +56,10 @@ class Layout:
         """The preference pairs of a run."""
         return self.root / "preferences" / f"{run}.jsonl"
 
+    def pairs_page(self, run: Run) -> Path:
+        """Pairs of each origin for a person to read."""
+        return self.root / "preferences" / f"{run}.html"
+
     def evaluation(self, run: Run) -> Path:
         """The scores of all stages of a run."""
         return self.root / "eval" / f"{run}.json"

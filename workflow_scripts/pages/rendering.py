@@ -67,6 +67,11 @@ def _verdict(row: Prediction) -> str:
     return "right" if right else "wrong"
 
 
+def pairs_page(path: Path, run: str, most: int, origins: dict[str, list[dict[str, str]]]) -> None:
+    """Write preference pairs by origin, at most `most` of each; a pair's "image" is a data URI from `thumbnail`."""
+    _write(path, "pairs.html.j2", run=run, most=most, origins=origins)
+
+
 def report_page(path: Path, runs: list[ReportedRun]) -> None:
     """Write the comparison of all runs, then one section a run."""
     _write(path, "report.html.j2", runs=[_report_section(run) for run in runs])

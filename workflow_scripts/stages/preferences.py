@@ -1,4 +1,4 @@
-"""Collect preference pairs for DPO from train questions: `results/preferences/{run}.jsonl`.
+"""Collect preference pairs for DPO from train questions: `results/preferences/{run}.jsonl`, and a page of some.
 
 The SFT model's own wrong answers, answers made wrong by rules, and the user's own pairs. No pair shows an image
 that a test question uses, under whatever name it lies there.
@@ -24,11 +24,13 @@ from workflow_scripts.datasets.checks.structure import Problems
 from workflow_scripts.datasets.pairs import rules as pairs
 from workflow_scripts.datasets.pairs import states, user_pairs
 from workflow_scripts.datasets.pairs.rules import OWN_ANSWER, Answers, Pair
-from workflow_scripts.datasets.records import PreferenceRecord, Record
+from workflow_scripts.datasets.records import IMAGE_PLACEHOLDER, PreferenceRecord, Record
 from workflow_scripts.datasets.tokens import tokens
 from workflow_scripts.evaluation.protocols import strict
 from workflow_scripts.models.catalogue import VERSIONS
-from workflow_scripts.models.formats import AnswerFormat
+from workflow_scripts.models.formats import AnswerFormat, unescape
+
+SHOWN_PAIRS = 50  # of each origin, on the page
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +65,34 @@ def preferences(settings: Config, layout: Layout, run: Run, sft_model: Path) -> 
             f"{run}: no preference pair was found; switch on preferences.own_answers or more rules"
         )
     files.write_jsonl(layout.preferences(run), rows)
+    _write_page(layout.pairs_page(run), str(run), rows, settings.seed)
     return dict(Counter(row["origin"] for row in rows))
+
+
+def _write_page(path: Path, run: str, rows: list[PreferenceRecord], seed: int) -> None:
+    """The page of `SHOWN_PAIRS` random pairs of each origin, with their first image."""
+    from workflow_scripts.datasets.pictures.images import open_image
+    from workflow_scripts.pages import rendering
+
+    by_origin: dict[str, list[PreferenceRecord]] = defaultdict(list)
+    for row in rows:
+        by_origin[row["origin"]].append(row)
+    draw = random.Random(seed)
+    origins = {
+        origin: [
+            {
+                "id": row["id"],
+                "source": row["source"],
+                "question": unescape(row["prompt"].replace(IMAGE_PLACEHOLDER, "")),
+                "chosen": unescape(row["chosen"]),
+                "rejected": unescape(row["rejected"]),
+                "image": rendering.thumbnail(open_image(path.parent / row["images"][0])),
+            }
+            for row in draw.sample(found, min(SHOWN_PAIRS, len(found)))
+        ]
+        for origin, found in sorted(by_origin.items())
+    }
+    rendering.pairs_page(path, run, SHOWN_PAIRS, origins)
 
 
 def _found_rows(
