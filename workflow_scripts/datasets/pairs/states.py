@@ -15,7 +15,7 @@ _DENIED = re.compile(
     r"(?:无|没有?|未见|未发现|不)(?:明显|任何)?(?:异常|患病|有病)"
 )
 _ASKED = re.compile(
-    r"^\W*(?:is|are|was|were|do|does|did|has|have|can|could)\b|[吗嗎么]|是否|是不是|有没有|有沒有"
+    r"^\W*(?:is|are|was|were|do|does|did|has|have|can|could)\b|[吗嗎]|是否|是不是|有没有|有沒有"
 )
 _SMALL = frozenset(("in", "at", "on", "with", "it", "is", "are", "there"))  # beside words of the question
 
