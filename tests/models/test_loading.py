@@ -100,7 +100,8 @@ def test_older_layouts_of_a_whole_model_are_the_same_model(whole, tmp_path, old)
 def test_older_layouts_of_an_adapter_are_the_same_adapter(adapter, tmp_path, old):
     older = variant(adapter, tmp_path / "older", renamed(re.escape(TEXT), old))
     config = json.loads((older / "adapter_config.json").read_text())
-    config["target_modules"] = [name.replace(TEXT, old) for name in config["target_modules"]]
+    for field in ("target_modules", "target_parameters"):
+        config[field] = config[field] and [name.replace(TEXT, old) for name in config[field]]
     (older / "adapter_config.json").write_text(json.dumps(config))
     assert_same(loaded(older), loaded(adapter))
 
@@ -133,6 +134,27 @@ def test_a_whole_model_that_is_not_complete_is_refused(whole, tmp_path, change, 
     with pytest.raises(UserError, match=error) as caught:
         loaded(broken)
     assert str(caught.value).startswith(f"{broken}: ")
+
+
+def test_an_expert_that_is_missing_is_refused(version, whole, tmp_path):
+    if VERSIONS[version].architecture != "glm4v_moe":
+        pytest.skip("no experts")
+    broken = variant(whole, tmp_path / "broken", without(r"layers\.2\.mlp\.experts\.1\.down_proj"))
+    with pytest.raises(UserError, match=r"missing \(.*layers\.2\.mlp\.experts"):
+        loaded(broken)
+
+
+def test_weights_that_cannot_be_read_are_refused(whole, adapter, tmp_path):
+    for folder in (whole, adapter):
+        broken = tmp_path / folder.name
+        shutil.copytree(folder, broken)
+        (file,) = broken.glob("*.safetensors")
+        file.write_bytes(file.read_bytes()[:1000])
+        with pytest.raises(UserError, match=f"{broken}: cannot be loaded as"):
+            loaded(broken)
+        file.unlink()
+        with pytest.raises(UserError, match=f"{broken}: cannot be loaded as"):
+            loaded(broken)
 
 
 def test_a_head_that_is_tied_needs_no_weights(whole, tmp_path):

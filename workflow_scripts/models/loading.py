@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from peft import MODEL_TYPE_TO_PEFT_MODEL_MAPPING, PeftConfig, PeftModel
+from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText, Glm4vModel, Glm4vMoeModel
 from transformers.utils import logging as transformers_logging
 
@@ -106,9 +107,8 @@ def model(
     """
     base = base_of(path)
     _refuse_slow(base, device)
-    loaded: Model = _whole(base, dtype=dtype, device_map=device_map, quantization_config=quantization)
-    if is_adapter(path):
-        loaded = _adapted(loaded, base, path, trainable)
+    whole = _whole(base, dtype=dtype, device_map=device_map, quantization_config=quantization)
+    loaded = _adapted(whole, base, path, trainable) if is_adapter(path) else whole
     if placed and not device_map and not quantization:
         _move(loaded, device)
     loaded.eval()
@@ -117,17 +117,16 @@ def model(
 
 def _whole(base: Path, **options: Any) -> "PreTrainedModel":
     """The whole model in the folder `base`, every weight of it from there."""
-    loaded: Any
-    info: dict[str, Any]
+    load: Any = AutoModelForImageTextToText.from_pretrained  # annotated for one of the two things it returns
     try:
-        loaded, info = AutoModelForImageTextToText.from_pretrained(
+        loaded, info = load(
             base,
             key_mapping=KNOWN_LAYOUTS,
             ignore_mismatched_sizes=True,  # they are refused below, with the rest
             output_loading_info=True,
             **options,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise UserError(f"{base}: cannot be loaded as a model ({_short(error)})") from error
     _refuse_incomplete(
         base,
@@ -148,8 +147,9 @@ def _adapted(model: "PreTrainedModel", base: Path, path: Path, trainable: bool) 
     try:
         config = PeftConfig.from_pretrained(str(path))
         config.inference_mode = not trainable
-        if isinstance(targets := getattr(config, "target_modules", None), set):
-            config.target_modules = {_renamed(f"{name}.").removesuffix(".") for name in targets}
+        for field in ("target_modules", "target_parameters"):
+            if isinstance(names := getattr(config, field, None), list | set):
+                setattr(config, field, type(names)(map(_renamed, names)))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of other sizes: these are missing then
             adapted: PeftModel = MODEL_TYPE_TO_PEFT_MODEL_MAPPING.get(config.task_type, PeftModel)(
@@ -162,7 +162,7 @@ def _adapted(model: "PreTrainedModel", base: Path, path: Path, trainable: bool) 
                 key_mapping=KNOWN_LAYOUTS,
                 ignore_mismatched_sizes=True,
             )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise UserError(f"{path}: cannot be loaded as an adapter of {base} ({_short(error)})") from error
     _refuse_incomplete(
         path,
