@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from workflow_scripts.base.errors import STOPPING, Terminated, UserError
+from workflow_scripts.base.processes import forget_other_launchers
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
@@ -43,6 +44,7 @@ def run(main: Callable[[list[str]], int], arguments: list[str] | None = None) ->
     _keep_private()
     if not debug:
         _quiet_libraries()
+    forget_other_launchers()
     status = 1
     try:
         with _signals_raised():

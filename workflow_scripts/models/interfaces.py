@@ -57,6 +57,7 @@ class Processor(Protocol):
     tokenizer: Tokenizer
     image_processor: ImageProcessor
     chat_template: str | None
+    image_token: str
     image_token_id: int
 
     def apply_chat_template(

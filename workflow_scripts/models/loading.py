@@ -2,17 +2,23 @@
 
 import gc
 import logging
+import re
 import sys
+import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import PeftModel
+from peft import MODEL_TYPE_TO_PEFT_MODEL_MAPPING, PeftConfig, PeftModel
+from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText, Glm4vModel, Glm4vMoeModel
 from transformers.utils import logging as transformers_logging
 
 from workflow_scripts.base import files
 from workflow_scripts.base.errors import UserError
+from workflow_scripts.models import bases
+from workflow_scripts.models.catalogue import VERSIONS, Version
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -27,6 +33,16 @@ if not sys.stderr.isatty():
 
 # Above this, training or generating on a CPU is a mistake rather than a wish.
 LARGEST_CPU_MODEL = 1_000_000_000
+
+# What weights are called where the text model had no `language_model`, or held it the other way round, as pattern and
+# today's name: transformers before 4.52, and what trainers write of such models. LLaMA-Factory and ms-swift save
+# through transformers and peft, in the layout of the version they run on.
+KNOWN_LAYOUTS = {
+    r"^visual\.": "model.visual.",
+    r"^(?:model|(?:model\.)?language_model(?:\.model)?)\.(embed_tokens|layers|norm)\.": r"model.language_model.\1.",
+    r"^(?:model\.)?language_model\.lm_head\.": "lm_head.",
+}
+NAMED = 3  # keys of each kind in an error
 
 
 def is_adapter(path: Path) -> bool:
@@ -45,9 +61,23 @@ def base_of(path: Path) -> Path:
     if not is_adapter(path):
         return Path(path)
     base = Path(files.read_json(Path(path) / "adapter_config.json")["base_model_name_or_path"])
+    if not base.is_dir() and (found := bases.of_repository(str(base))):
+        return found
     if not base.is_dir():
         raise UserError(f"{path}: its base model {base} is not there; run from the folder it was trained in")
     return base
+
+
+def check_version(path: Path, version: Version) -> None:
+    """A UserError where the model at `path` is of another architecture than `version`."""
+    found = model_type(path)
+    if found != version.architecture:
+        fitting = [name for name, other in VERSIONS.items() if other.architecture == found]
+        advice = f"take --model_version {' or '.join(fitting)}, or" if fitting else "take"
+        raise UserError(
+            f"{path}: its model_type is {found}, and the version asked for is of {version.architecture}; "
+            f"{advice} another model"
+        )
 
 
 def device_and_dtype(gpus: int, precision: str = "auto") -> tuple[torch.device, torch.dtype]:
@@ -77,20 +107,92 @@ def model(
     """
     base = base_of(path)
     _refuse_slow(base, device)
-    try:
-        loaded: Model = AutoModelForImageTextToText.from_pretrained(
-            base, dtype=dtype, device_map=device_map, quantization_config=quantization
-        )
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{base}: cannot be loaded as a model ({' '.join(str(error).split())[:200]})"
-        ) from error
-    if is_adapter(path):
-        loaded = PeftModel.from_pretrained(loaded, path, is_trainable=trainable)
+    whole = _whole(base, dtype=dtype, device_map=device_map, quantization_config=quantization)
+    loaded = _adapted(whole, base, path, trainable) if is_adapter(path) else whole
     if placed and not device_map and not quantization:
         _move(loaded, device)
     loaded.eval()
     return loaded
+
+
+def _whole(base: Path, **options: Any) -> "PreTrainedModel":
+    """The whole model in the folder `base`, every weight of it from there."""
+    load: Any = AutoModelForImageTextToText.from_pretrained  # annotated for one of the two things it returns
+    try:
+        loaded, info = load(
+            base,
+            key_mapping=KNOWN_LAYOUTS,
+            ignore_mismatched_sizes=True,  # they are refused below, with the rest
+            output_loading_info=True,
+            **options,
+        )
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UserError(f"{base}: cannot be loaded as a model ({_short(error)})") from error
+    _refuse_incomplete(
+        base,
+        [*info["missing_keys"], *(f"{name} (of another size)" for name, *_ in info["mismatched_keys"])],
+        info["unexpected_keys"],
+        "fetch it again, or save it again as a whole: with the vision tower, lm_head, and the config.json of its weights",
+    )
+    loaded._weight_conversions = None  # it is saved in today's layout, whichever it came in
+    whole: PreTrainedModel = loaded
+    return whole
+
+
+def _adapted(model: "PreTrainedModel", base: Path, path: Path, trainable: bool) -> PeftModel:
+    """`model`, which is the one in `base`, with the adapter in `path`, every weight of it from there.
+
+    This is PeftModel.from_pretrained, which only warns of missing keys and says nothing of unexpected ones.
+    """
+    try:
+        config = PeftConfig.from_pretrained(str(path))
+        config.inference_mode = not trainable
+        for field in ("target_modules", "target_parameters"):
+            if isinstance(names := getattr(config, field, None), list | set):
+                setattr(config, field, type(names)(map(_renamed, names)))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of other sizes: these are missing then
+            adapted: PeftModel = MODEL_TYPE_TO_PEFT_MODEL_MAPPING.get(config.task_type, PeftModel)(
+                model, config
+            )
+            found = adapted.load_adapter(
+                path,
+                "default",
+                is_trainable=trainable,
+                key_mapping=KNOWN_LAYOUTS,
+                ignore_mismatched_sizes=True,
+            )
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise UserError(f"{path}: cannot be loaded as an adapter of {base} ({_short(error)})") from error
+    _refuse_incomplete(
+        path,
+        found.missing_keys,
+        found.unexpected_keys,
+        f"take the model it was trained on (it is loaded on {base}), or save it again by peft's save_pretrained",
+    )
+    return adapted
+
+
+def _renamed(name: str) -> str:
+    for pattern, today in KNOWN_LAYOUTS.items():
+        name = re.sub(pattern, today, name)
+    return name
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def _refuse_incomplete(path: Path, missing: Iterable[str], unexpected: Iterable[str], advice: str) -> None:
+    """A UserError where weights are missing in `path`, or are there that the model has no place for."""
+    kinds = {"missing": sorted(missing), "unexpected": sorted(unexpected)}
+    if any(kinds.values()):
+        listed = "; ".join(
+            f"{len(keys)} {kind} ({', '.join(keys[:NAMED])}{', …' if len(keys) > NAMED else ''})"
+            for kind, keys in kinds.items()
+            if keys
+        )
+        raise UserError(f"{path}: not all weights are what the model needs: {listed}; {advice}")
 
 
 def _move(model: torch.nn.Module, device: torch.device) -> None:

@@ -1,5 +1,6 @@
 """Loading the processor of a checkpoint: tokenizer, chat template and image arithmetic, without the model."""
 
+import logging
 import sys
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from workflow_scripts.base.errors import UserError
 from workflow_scripts.models.catalogue import Version
 from workflow_scripts.models.interfaces import Processor
 
+logger = logging.getLogger(__name__)
+
 if not sys.stderr.isatty():
     transformers_logging.disable_progress_bar()
 
@@ -17,9 +20,18 @@ if not sys.stderr.isatty():
 def load(path: Path, version: Version, max_image_side: int) -> Processor:
     """The processor saved at `path`, images limited to the area of `max_image_side` squared.
 
-    The checkpoint's chat template is used where it has one, ours otherwise.
+    The checkpoint's chat template is used where it has one that shows images, ours otherwise.
     """
-    loaded: Processor = AutoProcessor.from_pretrained(path)
+    from workflow_scripts.models import loading
+
+    loading.check_version(path, version)
+    try:
+        loaded: Processor = AutoProcessor.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: has no processor ({' '.join(str(error).split())[:200]})") from error
+    if loaded.chat_template and not _shows_images(loaded):
+        logger.warning("%s: its chat template cannot show an image; ours is taken", path)
+        loaded.chat_template = None
     if not loaded.chat_template:
         loaded.chat_template = version.chat_template()
     size = loaded.image_processor.size
@@ -32,3 +44,15 @@ def load(path: Path, version: Version, max_image_side: int) -> Processor:
     if loaded.tokenizer.convert_tokens_to_ids(version.stop_token) in (None, loaded.tokenizer.unk_token_id):
         raise UserError(f"{path}: the tokenizer has no {version.stop_token}, which ends a trained answer")
     return loaded
+
+
+def _shows_images(processor: Processor) -> bool:
+    """Whether the chat template renders an image and a text, as parts of a message, as a prompt."""
+    parts = [{"type": "image"}, {"type": "text", "text": "Where?"}]
+    try:
+        prompt = processor.apply_chat_template(
+            [{"role": "user", "content": parts}], add_generation_prompt=True, tokenize=False
+        )
+    except Exception:  # a template is a program of someone else
+        return False
+    return prompt.count(processor.image_token) == 1 and "Where?" in prompt

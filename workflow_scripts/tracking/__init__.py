@@ -5,7 +5,6 @@ rest of the stage; it never fails the stage.
 """
 
 import logging
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from workflow_scripts.base import credentials
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.paths import Layout, Run
+from workflow_scripts.base.processes import processes
 from workflow_scripts.configuration.settings import Config
 from workflow_scripts.tracking.experiment import flatten
 from workflow_scripts.tracking.mlflow_runs import MlflowTracker, prepare_store, tracking_uri
@@ -117,7 +117,7 @@ def stage(
 ) -> Iterator[Record]:
     """Record stage `name` of `run`; only the first of several processes does."""
     record = Record()
-    if int(os.environ.get("RANK", 0)) == 0:
+    if processes().rank == 0:
         for tracker in settings.tracking:
             record.open(tracker, partial(TRACKERS[tracker], settings, layout, run, name, parameters))
     failed = True

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from workflow_scripts.base.errors import UserError
+from workflow_scripts.base.processes import started_by_torchrun
 from workflow_scripts.configuration.settings import Training
 from workflow_scripts.training import memory
 
@@ -31,7 +32,7 @@ def launch_or_run(
     Several processes start again where they ran out of memory and left a smaller token budget in `checkpoints`.
     Comes before anything that touches CUDA, which looks at CUDA_VISIBLE_DEVICES once.
     """
-    if "LOCAL_RANK" not in os.environ:  # this process is none of torchrun's
+    if not started_by_torchrun():
         if settings.nodes == 1 and settings.gpus <= 1 and settings.strategy == "ddp":
             # Of several visible GPUs the trainer would make a DataParallel, which TRL refuses.
             os.environ["CUDA_VISIBLE_DEVICES"] = first_gpu(os.environ)
