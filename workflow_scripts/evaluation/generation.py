@@ -12,6 +12,7 @@ from tqdm import tqdm
 from workflow_scripts.datasets.records import Record
 from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.models.dialogue import Dialogue, image_paths
+from workflow_scripts.models.formats import CLOSING_TAGS
 from workflow_scripts.models.interfaces import Processor
 from workflow_scripts.models.pixels import Pixels, batch
 
@@ -23,7 +24,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Generation:
-    """What the model wrote, without the token it stopped at; truncated when it did not stop by itself."""
+    """What the model wrote; truncated when it did not stop by itself.
+
+    The token that it stopped at is kept where it belongs to the answer's form, as `</answer>` does, and dropped
+    where it only ends the turn.
+    """
 
     text: str
     truncated: bool
@@ -48,6 +53,7 @@ class Generator:
             words.convert_tokens_to_ids(VERSIONS[self.dialogue.model_version].stop_token),
         }
         self.stops = sorted(stops)
+        self.kept_stops = {token for token in self.stops if words.decode([token]) in CLOSING_TAGS}
 
     def answer(
         self,
@@ -105,7 +111,7 @@ class Generator:
 
     def _decode(self, ids: list[int]) -> Generation:
         stopped = next((position for position, token in enumerate(ids) if token in self.stops), None)
-        kept = ids if stopped is None else ids[:stopped]
+        kept = ids if stopped is None else ids[: stopped + (ids[stopped] in self.kept_stops)]
         return Generation(self.processor.tokenizer.decode(kept), truncated=stopped is None)
 
 

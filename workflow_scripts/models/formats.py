@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 _THOUGHT = re.compile(r"\s*<think>(?P<thought>.*?)</think>(?P<rest>.*)", re.DOTALL)
 _ANSWER = re.compile(r"\s*<answer>(?P<answer>.*?)</answer>", re.DOTALL)
+# What may end generation and is yet a part of the form: 4.1V's published checkpoints list `</answer>` as an eos.
+CLOSING_TAGS = frozenset({"</think>", "</answer>", "<|end_of_box|>"})
 _BOX = re.compile(r"<\|begin_of_box\|>(.*?)<\|end_of_box\|>", re.DOTALL)
 
 # Markup of the formats, special tokens and the image placeholder must not arise from a row's own text.

@@ -118,6 +118,8 @@ def untrained_model(version: Version) -> PreTrainedModel:
     )
     words = tokenizer()
     stops = [words.convert_tokens_to_ids(token) for token in ("<|endoftext|>", "<|user|>", "<|observation|>")]
+    if version.tagged:
+        stops.append(words.convert_tokens_to_ids("</answer>"))  # 151348 in the published list of 4.1V
     model.generation_config.eos_token_id = stops
     model.generation_config.pad_token_id = words.pad_token_id
     return model
