@@ -3,10 +3,10 @@
 from types import SimpleNamespace
 
 import pytest
-from transformers import GenerationConfig
+from peft import get_peft_model
 
 from workflow_scripts.evaluation.generation import Generator
-from workflow_scripts.models import standins
+from workflow_scripts.models import adapters, standins
 from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.models.dialogue import Dialogue
 
@@ -37,3 +37,34 @@ def test_a_cut_off_answer_is_truncated(asked):
     generator, answer_format = asked
     ids = generator.processor.tokenizer.encode("<think>The left", add_special_tokens=False)
     assert generator._decode(ids).truncated
+
+
+LEAKING = {
+    "temperature": 0.8,
+    "top_p": 0.6,
+    "top_k": 2,
+    "do_sample": True,
+    "repetition_penalty": 5.0,
+    "no_repeat_ngram_size": 1,
+    "min_new_tokens": 8,
+    "suppress_tokens": [5],
+}
+
+
+@pytest.mark.parametrize("adapter", [False, True], ids=["whole", "adapter"])
+def test_the_checkpoints_generation_settings_are_recorded_and_change_nothing(adapter, tmp_path):
+    version = VERSIONS["4.1v"]
+    processor = standins.processor(version)
+    record = {"messages": [{"role": "user", "content": "Repeat: chest"}], "images": []}
+
+    def written(settings):
+        model = standins.pretrained_model(version)
+        model.generation_config.update(**settings)
+        if adapter:
+            lora = SimpleNamespace(rank=2, alpha=4, dropout=0.0, vision=False)
+            model = get_peft_model(model, adapters.lora_config(model, lora))
+        generator = Generator(model.eval(), processor, Dialogue(processor, "4.1v", "base"), 1, 12)
+        return generator.checkpoint_settings, generator.answer([record], tmp_path)
+
+    assert written(LEAKING) == (LEAKING, written({})[1])
+    assert written({})[0] == {}

@@ -28,6 +28,8 @@ if not sys.stderr.isatty():
 # Above this, training or generating on a CPU is a mistake rather than a wish.
 LARGEST_CPU_MODEL = 1_000_000_000
 
+LOCAL_BASE = "base_model.json"  # beside an adapter: the folder of its base on this machine
+
 
 def is_adapter(path: Path) -> bool:
     """Whether the folder holds an adapter, which needs a base model, rather than a whole model."""
@@ -44,10 +46,29 @@ def base_of(path: Path) -> Path:
     """The folder of the whole model below an adapter, or `path` itself."""
     if not is_adapter(path):
         return Path(path)
-    base = Path(files.read_json(Path(path) / "adapter_config.json")["base_model_name_or_path"])
+    local = Path(path) / LOCAL_BASE
+    if local.is_file():
+        base = Path(files.read_json(local)["path"])
+    else:
+        base = Path(files.read_json(Path(path) / "adapter_config.json")["base_model_name_or_path"])
     if not base.is_dir():
         raise UserError(f"{path}: its base model {base} is not there; run from the folder it was trained in")
     return base
+
+
+def name_base(path: Path, base: Path) -> None:
+    """Let the adapter at `path` name its `base`, a folder of this machine, as others can find it.
+
+    `adapter_config.json` gets the hub id and the commit from the base's manifest.json; without such an origin it
+    keeps the folder. The folder is kept in `base_model.json` beside it, where `base_of` looks first.
+    """
+    config = files.read_json(path / "adapter_config.json") | {"base_model_name_or_path": str(base)}
+    manifest = base / "manifest.json"
+    origin = files.read_json(manifest)["origin"] if manifest.is_file() else {}
+    if "repository" in origin:
+        config |= {"base_model_name_or_path": origin["repository"], "revision": origin["commit"]}
+    files.write_json(path / "adapter_config.json", config)
+    files.write_json(path / LOCAL_BASE, {"path": str(base)})
 
 
 def device_and_dtype(gpus: int, precision: str = "auto") -> tuple[torch.device, torch.dtype]:
@@ -87,6 +108,8 @@ def model(
         ) from error
     if is_adapter(path):
         loaded = PeftModel.from_pretrained(loaded, path, is_trainable=trainable)
+        # peft looks there when it saves: it must not ask the hub.
+        loaded.active_peft_config.base_model_name_or_path = str(base)
     if placed and not device_map and not quantization:
         _move(loaded, device)
     loaded.eval()
