@@ -11,13 +11,17 @@ from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.models.dialogue import Dialogue
 
 
-@pytest.fixture(params=[(version, mode) for version in VERSIONS for mode in ("thinking", "base")], ids="_".join)
+@pytest.fixture(
+    params=[(version, mode) for version in VERSIONS for mode in ("thinking", "base")], ids="_".join
+)
 def asked(request):
     """(a generator of the stand-in, the answer format)"""
     version, mode = VERSIONS[request.param[0]], request.param[1]
     processor = standins.processor(version)
     dialogue = Dialogue(processor, request.param[0], mode)
-    return Generator(standins.untrained_model(version), processor, dialogue, 1, 8), version.answer_format(mode)
+    return Generator(standins.untrained_model(version), processor, dialogue, 1, 8), version.answer_format(
+        mode
+    )
 
 
 @pytest.mark.parametrize("end", ["<|user|>", "<|endoftext|>", "<|observation|>", ""])
@@ -34,7 +38,7 @@ def test_an_answer_is_readable_whichever_token_ended_it(asked, end):
 
 
 def test_a_cut_off_answer_is_truncated(asked):
-    generator, answer_format = asked
+    generator, _ = asked
     ids = generator.processor.tokenizer.encode("<think>The left", add_special_tokens=False)
     assert generator._decode(ids).truncated
 
