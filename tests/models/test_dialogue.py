@@ -94,8 +94,24 @@ def test_each_assistant_turn_is_trained_with_the_turns_and_images_before_it(dial
     assert (first.images, second.images) == (["a.png"], ["a.png", "b.png", "c.png"])
     assert "A chest" in first.completion and "A chest" in second.prompt and "Heads" in second.completion
     assert second.prompt.count("<|image|>") == 3
-    if cell == ("4.5v", "thinking"):
-        assert "First thought." in first.completion and "First thought." not in second.prompt
+    if cell[1] == "thinking":
+        assert "First thought." in first.completion
+    assert "First thought." not in second.prompt and "<answer>" not in second.prompt
+
+
+def test_earlier_turns_are_bare_answers_whose_text_cannot_be_markup(dialogue, cell):
+    write = VERSIONS[cell[0]].answer_format(cell[1]).write
+    messages = [
+        {"role": "user", "content": "<image>What is written?"},
+        {"role": "assistant", "content": write("<|user|> & <answer>", "A thought.")},
+        {"role": "user", "content": "And here?"},
+    ]
+    before = [dict(message) for message in messages]
+    earlier = "&lt;|user|> & &lt;answer>"
+    assert earlier + "<|user|>\nAnd here?" in dialogue.prompt(messages)
+    assert messages == before
+    messages[1]["content"] = "free text, not of the form"
+    assert "free text, not of the form<|user|>" in dialogue.prompt(messages)
 
 
 @pytest.mark.parametrize("size", [(112, 112), (640, 480), (300, 1000)])

@@ -137,3 +137,24 @@ def test_a_persons_text_is_brought_into_the_form(kind, text, written):
 def test_what_cannot_be_brought_into_the_form_is_refused(kind, text, said):
     with pytest.raises(ValueError, match=re.escape(said)):
         FORMATS[kind].rewrite(text)
+
+
+@pytest.mark.parametrize(
+    "thinking, text, answer",
+    [
+        (True, "<think>Wide.</think><answer>Yes</answer>", "Yes"),
+        (True, "<think>Wide.</think>\nYes", "Yes"),
+        (True, "<think>Wide.</think><answer>Yes", "Yes"),
+        (True, "<answer><|begin_of_box|>Yes<|end_of_box|></answer>", "Yes"),
+        (True, "Yes", "Yes"),
+        (True, "<think>Wide. Yes", None),
+        (True, "<think>Wide.</think>", None),
+        (True, "<|begin_of_box|>Yes<|end_of_box|><|begin_of_box|>No<|end_of_box|>", None),
+        (False, "\nYes\nQuestion: Is the liver", "Yes"),
+        (False, "", None),
+    ],
+)
+def test_an_untrained_model_is_read_leniently(thinking, text, answer):
+    assert AnswerFormat(thinking, tagged=True).read_leniently(text) == answer
+    if thinking and "<answer>" not in text:
+        assert AnswerFormat(thinking, tagged=False).read_leniently(text) == answer

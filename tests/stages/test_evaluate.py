@@ -13,6 +13,8 @@ from workflow_scripts import evaluation, run_experiments
 from workflow_scripts.base import files
 from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.configuration.reading import load
+from workflow_scripts.evaluation.generation import Generator
+from workflow_scripts.evaluation.table import table
 from workflow_scripts.models import loading
 from workflow_scripts.stages import convert, download, evaluate
 
@@ -65,7 +67,33 @@ def test_one_model_is_in_memory_at_a_time(flags, layout, monkeypatch):
     jsonschema.validate(evaluation, SCHEMA, cls=jsonschema.Draft202012Validator)
     assert evaluation["final_stage"] == "dpo"  # the copies are equally good
     stages = [evaluation["stages"][stage]["overall"] for stage in ("untrained", "sft", "dpo")]
-    assert stages[0] == stages[1] == stages[2] and stages[0]["n"] > 0
+    assert stages[1] == stages[2] and stages[0]["n"] == stages[1]["n"] > 0
+
+
+def test_the_untrained_model_is_instructed_and_read_leniently_and_it_is_said_so(flags, layout, monkeypatch):
+    prompts = {}
+    answer = Generator.answer
+
+    def heard(self, records, *arguments, **options):
+        prompts.setdefault(len(prompts), [record["messages"] for record in records])
+        return answer(self, records, *arguments, **options)
+
+    monkeypatch.setattr(Generator, "answer", heard)
+    evaluation = evaluate.evaluate(load([Path(flags[1])]), layout, RUN)
+    told = evaluation["model"]["asked"]
+    assert {stage: told[stage]["reading"] for stage in told} == {
+        "untrained": "lenient",
+        "sft": "by the trained form",
+        "dpo": "by the trained form",
+    }
+    assert told["sft"]["instruction"] is None
+    for language in told["untrained"]["instruction"].values():
+        assert all(language)
+    english = tuple(told["untrained"]["instruction"]["en"])
+    assert all(messages[-1]["content"].endswith(english) for messages in prompts[0])
+    assert not any(messages[-2]["content"].endswith(english) for messages in prompts[1])
+    assert evaluation["model"]["generation_config"] == {}
+    assert "before training, instructed" in table(evaluation)
 
 
 def test_models_of_two_stages_are_scored_by_their_paths_alone(flags, layout, capsys):

@@ -43,7 +43,7 @@ class Corpus:
         return rows.sft_rows(path, self.dialogue), [
             {
                 "images": self._images(messages[:turn], record["images"]),
-                "prompt": _plain(messages[:turn]),
+                "prompt": _plain(self.dialogue.history(messages[:turn])),
                 "completion": [{"role": "assistant", "content": messages[turn]["content"] + self.stop}],
             }
             for record in self.records
@@ -67,7 +67,7 @@ class Corpus:
         return rows.preference_rows(path, self.dialogue), [
             {
                 "images": self._images(record["messages"], record["images"]),
-                "prompt": _plain(record["messages"]),
+                "prompt": _plain(self.dialogue.history(record["messages"])),
                 **{
                     side: [{"role": "assistant", "content": record[side] + self.stop}]
                     for side in ("chosen", "rejected")

@@ -4,15 +4,53 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypedDict
 
-from workflow_scripts.datasets.records import Record
+from workflow_scripts.datasets.polarity import is_yes_or_no
+from workflow_scripts.datasets.records import Message, Record
 from workflow_scripts.evaluation.predictions import Prediction
 from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.models.formats import AnswerFormat
 
 if TYPE_CHECKING:
     from workflow_scripts.evaluation.generation import Generator
+
+
+# What an untrained model is told after the question, by language: (any question, a question whose answer is yes or
+# no). MedEvalKit asks for the same, and like it tells the two apart by the gold answer. A Base model is no dialogue
+# model: it continues the same prompt, and the first line that it writes is its answer.
+INSTRUCTIONS = {
+    "en": ("Answer with a single word or phrase.", "Answer with yes or no only."),
+    "zh": ("请用一个词或短语回答。", "请只回答是或否。"),
+}
+
+
+class Asked(TypedDict):
+    """How a model was asked: by the bare question or with an instruction, and read by its form or leniently."""
+
+    instruction: dict[str, list[str]] | None
+    reading: str
+
+
+def asked(untrained: bool) -> Asked:
+    """How a model is asked that is `untrained` on the project's form, or trained on it."""
+    if untrained:
+        return {
+            "instruction": {language: list(both) for language, both in INSTRUCTIONS.items()},
+            "reading": "lenient",
+        }
+    return {"instruction": None, "reading": "by the trained form"}
+
+
+def instructed(record: Record) -> Record:
+    """`record` with the instruction of its language on a line of its own after its last question."""
+    open_question, yes_or_no = INSTRUCTIONS.get(record["language"], INSTRUCTIONS["en"])
+    instruction = yes_or_no if is_yes_or_no(record["answer"]) else open_question
+    messages = record["messages"]
+    if messages[-1]["role"] == "assistant":
+        messages = messages[:-1]
+    last: Message = {"role": "user", "content": f"{messages[-1]['content']}\n{instruction}"}
+    return {**record, "messages": [*messages[:-1], last]}
 
 
 class Asking(Protocol):
@@ -63,13 +101,23 @@ class Examiner:
             loading.free_memory()
 
     def predictions(
-        self, generator: "Generator", records: list[Record], folder: Path, stage: str, blank: bool = False
+        self,
+        generator: "Generator",
+        records: list[Record],
+        folder: Path,
+        stage: str,
+        blank: bool = False,
+        untrained: bool = False,
     ) -> list[Prediction]:
         """One row per record: the question, the gold answer, what the model wrote and what was read from it.
 
-        Image paths are relative to `folder`. With `blank`, images are replaced by grey ones.
+        Image paths are relative to `folder`. With `blank`, images are replaced by grey ones. A model that is `untrained`
+        gets an instruction after the question, and is read leniently.
         """
-        answers = generator.answer(records, folder, blank)
+        answers = generator.answer(
+            [instructed(record) for record in records] if untrained else records, folder, blank
+        )
+        read = self.answer_format.read_leniently if untrained else self.answer_format.read
         return [
             {
                 "id": record["id"],
@@ -81,7 +129,7 @@ class Examiner:
                 "gold": record["answer"],
                 "stage": stage,
                 "text": generation.text,
-                "answer": self.answer_format.read(generation.text),
+                "answer": read(generation.text),
                 "truncated": generation.truncated,
                 "image": record["images"][-1] if record["images"] else "",
             }

@@ -25,7 +25,12 @@ class Evaluation(TypedDict):
 def lines(evaluation: Evaluation) -> list[tuple[str, str, Breakdown]]:
     """(key, label, group) for what the evaluation has, from the floor up; a group has "overall" at least."""
     found = [("floor", "question-only floor", evaluation.get("floor", {}).get("question_only"))]
-    found += [(stage, label, evaluation["stages"].get(stage)) for stage, label in STAGES.items()]
+    told = "untrained" in evaluation["model"].get(
+        "asked", {}
+    )  # evaluations of before asked the bare question
+    for stage, label in STAGES.items():
+        suffix = ", instructed" if told and stage == "untrained" else ""
+        found.append((stage, label + suffix, evaluation["stages"].get(stage)))
     label = f"{_MODELS[evaluation['final_stage']]} model on blank images"
     found.append(("blank_image", label, evaluation.get("ablation", {}).get("blank_image")))
     return [(key, label, group) for key, label, group in found if group]

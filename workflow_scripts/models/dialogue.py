@@ -12,6 +12,7 @@ from typing import Any, NotRequired, TypedDict
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.datasets.records import IMAGE_PLACEHOLDER, SIDES, Message, Record
 from workflow_scripts.models.catalogue import VERSIONS
+from workflow_scripts.models.formats import escape
 from workflow_scripts.models.interfaces import Processor
 
 
@@ -40,14 +41,35 @@ class Dialogue:
     mode: str
 
     def prompt(self, messages: Sequence[Message]) -> str:
-        """The text that the model continues: every message, then the start of an assistant turn."""
-        return self._render(messages, add_generation_prompt=True)
+        """The text that the model continues: every message, then the start of an assistant turn.
+
+        Earlier answers stand in it without their thoughts and tags (`history`).
+        """
+        return self._render(self.history(messages), add_generation_prompt=True)
+
+    def history(self, messages: Sequence[Message]) -> list[Message]:
+        """`messages` as later turns see them: of an earlier assistant turn its bare answer.
+
+        Thoughts are no history, say the authors, whose command line keeps the bare answer (GLM-V, README and
+        `trans_infer_cli.py`). Templates of hybrid versions see to it themselves. A turn that does not have the
+        form stays as it is.
+        """
+        version = VERSIONS[self.model_version]
+        if version.hybrid:
+            return list(messages)
+        form = version.answer_format(self.mode)
+        return [
+            {"role": "assistant", "content": escape(answer)}
+            if message["role"] == "assistant" and (answer := form.read(message["content"]))
+            else message
+            for message in messages
+        ]
 
     def completion(self, messages: Sequence[Message], answer: str) -> str:
         """What the model is trained to write after `prompt(messages)`: the assistant's text and the stop token."""
         prompt = self.prompt(messages)
         whole = self._render(
-            [*messages, {"role": "assistant", "content": answer}], add_generation_prompt=False
+            [*self.history(messages), {"role": "assistant", "content": answer}], add_generation_prompt=False
         )
         if not whole.startswith(prompt):
             raise UserError(

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 _THOUGHT = re.compile(r"\s*<think>(?P<thought>.*?)</think>(?P<rest>.*)", re.DOTALL)
 _ANSWER = re.compile(r"\s*<answer>(?P<answer>.*?)</answer>", re.DOTALL)
+# What may end generation and is yet a part of the form: 4.1V's published checkpoints list `</answer>` as an eos.
+CLOSING_TAGS = frozenset({"</think>", "</answer>", "<|end_of_box|>"})
 _BOX = re.compile(r"<\|begin_of_box\|>(.*?)<\|end_of_box\|>", re.DOTALL)
 
 # Markup of the formats, special tokens and the image placeholder must not arise from a row's own text.
@@ -54,6 +56,27 @@ class AnswerFormat:
         """The answer in a generated `text`, or None where the text does not have the format."""
         parsed = self.parse(text)
         return parsed[1] if parsed else None
+
+    def read_leniently(self, text: str) -> str | None:
+        """The answer of a model that was never trained on this form, or None where it gave none.
+
+        Without a thought or tags the text is the answer itself; of a base model, which goes on writing, its first
+        line. What official reading calls no answer stays none: an unclosed thought, several boxes.
+        """
+        if (answer := self.read(text)) is not None:
+            return answer
+        rest = text.rpartition("</think>")[2]
+        if "<think>" in rest:
+            return None
+        if "<answer>" in rest:
+            rest = rest.rpartition("<answer>")[2]
+        rest = rest.partition("</answer>")[0]
+        boxes = _BOX.findall(rest)
+        if len(boxes) > 1:
+            return None
+        lines = (boxes[0] if boxes else rest).strip().splitlines()
+        answer = "\n".join(lines[:1] if self.tagged and not self.thinking else lines)
+        return unescape(answer).strip() or None
 
     def parse(self, text: str) -> tuple[str, str] | None:
         """(thought, answer) in a generated `text`; the thought is "" where there is none."""

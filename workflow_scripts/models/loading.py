@@ -43,6 +43,7 @@ KNOWN_LAYOUTS = {
     r"^(?:model\.)?language_model\.lm_head\.": "lm_head.",
 }
 NAMED = 3  # keys of each kind in an error
+LOCAL_BASE = "base_model.json"  # beside an adapter: the folder of its base on this machine
 
 
 def is_adapter(path: Path) -> bool:
@@ -60,12 +61,19 @@ def base_of(path: Path) -> Path:
     """The folder of the whole model below an adapter, or `path` itself."""
     if not is_adapter(path):
         return Path(path)
-    base = Path(files.read_json(Path(path) / "adapter_config.json")["base_model_name_or_path"])
-    if not base.is_dir() and (found := bases.of_repository(str(base))):
+    local, named = _named_base(Path(path))
+    if local.is_dir():
+        return local
+    if found := bases.of_repository(named):
         return found
-    if not base.is_dir():
-        raise UserError(f"{path}: its base model {base} is not there; run from the folder it was trained in")
-    return base
+    raise UserError(f"{path}: its base model {local} is not there; run from the folder it was trained in")
+
+
+def _named_base(path: Path) -> tuple[Path, str]:
+    """The folder of the base of the adapter at `path` on this machine, and what others know it by."""
+    named = str(files.read_json(path / "adapter_config.json")["base_model_name_or_path"])
+    local = path / LOCAL_BASE
+    return Path(files.read_json(local)["path"] if local.is_file() else named), named
 
 
 def check_version(path: Path, version: Version) -> None:
@@ -78,6 +86,21 @@ def check_version(path: Path, version: Version) -> None:
             f"{path}: its model_type is {found}, and the version asked for is of {version.architecture}; "
             f"{advice} another model"
         )
+
+
+def name_base(path: Path, base: Path) -> None:
+    """Let the adapter at `path` name its `base`, a folder of this machine, as others can find it.
+
+    `adapter_config.json` gets the hub id and the commit from the base's manifest.json; without such an origin it
+    keeps the folder. The folder is kept in `base_model.json` beside it, where `base_of` looks first.
+    """
+    config = files.read_json(path / "adapter_config.json") | {"base_model_name_or_path": str(base)}
+    manifest = base / "manifest.json"
+    origin = files.read_json(manifest)["origin"] if manifest.is_file() else {}
+    if "repository" in origin:
+        config |= {"base_model_name_or_path": origin["repository"], "revision": origin["commit"]}
+    files.write_json(path / "adapter_config.json", config)
+    files.write_json(path / LOCAL_BASE, {"path": str(base)})
 
 
 def device_and_dtype(gpus: int, precision: str = "auto") -> tuple[torch.device, torch.dtype]:
@@ -109,6 +132,9 @@ def model(
     _refuse_slow(base, device)
     whole = _whole(base, dtype=dtype, device_map=device_map, quantization_config=quantization)
     loaded = _adapted(whole, base, path, trainable) if is_adapter(path) else whole
+    if isinstance(loaded, PeftModel):
+        # peft looks there when it saves: it must not ask the hub.
+        loaded.active_peft_config.base_model_name_or_path = str(base)
     if placed and not device_map and not quantization:
         _move(loaded, device)
     loaded.eval()

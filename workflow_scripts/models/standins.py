@@ -82,6 +82,7 @@ def model_config(version: Version) -> Glm4vConfig | Glm4vMoeConfig:
             "mrope_section": [2, 3, 3],  # sums to half of the 16 rotated dimensions of a head
         },
         "pad_token_id": words.pad_token_id,
+        "eos_token_id": stops(version),
     }
     vision = {
         "depth": 2,
@@ -111,15 +112,20 @@ def model_config(version: Version) -> Glm4vConfig | Glm4vMoeConfig:
     return Glm4vConfig(text_config=text, vision_config=vision, **tokens)
 
 
+def stops(version: Version) -> list[int]:
+    """The ids that end generation; in 4.1V's published list `</answer>` (151348) is one of them."""
+    tokens = ["<|endoftext|>", "<|user|>", "<|observation|>"] + ["</answer>"] * version.tagged
+    words = tokenizer()
+    return [words.vocab[token] for token in tokens]
+
+
 def untrained_model(version: Version) -> PreTrainedModel:
     """The model with fresh weights, in float32."""
     model: PreTrainedModel = AutoModelForImageTextToText.from_config(
         model_config(version), dtype=torch.float32
     )
-    words = tokenizer()
-    stops = [words.convert_tokens_to_ids(token) for token in ("<|endoftext|>", "<|user|>", "<|observation|>")]
-    model.generation_config.eos_token_id = stops
-    model.generation_config.pad_token_id = words.pad_token_id
+    model.generation_config.eos_token_id = stops(version)
+    model.generation_config.pad_token_id = tokenizer().pad_token_id
     return model
 
 

@@ -22,7 +22,7 @@ from workflow_scripts.datasets import terminology
 from workflow_scripts.datasets.records import Record
 from workflow_scripts.datasets.terminology import Terminology
 from workflow_scripts.evaluation import floor, protocols
-from workflow_scripts.evaluation.examiner import Examiner
+from workflow_scripts.evaluation.examiner import Asked, Examiner, asked
 from workflow_scripts.evaluation.predictions import Breakdown, Metrics, Prediction, ScoredRow
 from workflow_scripts.evaluation.table import Evaluation, percent
 
@@ -38,6 +38,8 @@ class ModelEvaluation(Breakdown):
     model_version: str
     mode: str
     protocol: str
+    asked: Asked
+    generation_config: dict[str, Any]
 
 
 def evaluate(settings: Config, layout: Layout, run: Run) -> Evaluation:
@@ -55,7 +57,9 @@ def evaluate(settings: Config, layout: Layout, run: Run) -> Evaluation:
     chosen = _sample(records["validation"], settings.evaluation.max_validation_rows, settings.seed)
     examiner = _examiner(settings, run.model_version, run.mode)
     terms = terminology.load(tuple(settings.terms))
-    rows, validation = _ask_stages(examiner, models, records["test"], chosen, folder, terms)
+    rows, validation, generation_config = _ask_stages(
+        examiner, models, records["test"], chosen, folder, terms
+    )
     shares = {stage: scores["accuracy"] or 0 for stage, scores in validation.items()}
     final_stage = "dpo" if shares["dpo"] >= shares["sft"] else "sft"
     blank: list[Prediction] = []
@@ -78,6 +82,8 @@ def evaluate(settings: Config, layout: Layout, run: Run) -> Evaluation:
                 stage: {key: found[key] for key in ("method", "fingerprint")}
                 for stage, found in trained.items()
             },
+            "asked": {stage: asked(untrained=stage == "untrained") for stage in models},
+            "generation_config": generation_config,
             "selection": {"by": "accuracy on validation rows", "validation": validation},
         },
         "stages": {stage: protocols.breakdown(stage_rows, terms) for stage, stage_rows in rows.items()},
@@ -107,20 +113,24 @@ def _ask_stages(
     validation: list[Record],
     folder: Path,
     terms: Terminology,
-) -> tuple[dict[str, list[Prediction]], dict[str, Metrics]]:
-    """Predictions for `test` by stage, and scores of the trained stages on `validation`."""
+) -> tuple[dict[str, list[Prediction]], dict[str, Metrics], dict[str, Any]]:
+    """Predictions for `test` by stage, scores of the trained stages on `validation`, and the checkpoint's settings."""
     rows: dict[str, list[Prediction]] = {}
+    generation_config: dict[str, Any] = {}
     scores: dict[str, Metrics] = {}
     for stage, path in models.items():
         with examiner.model(path) as model:
-            rows[stage] = examiner.predictions(model, test, folder, stage)
-            if stage != "untrained":
+            untrained = stage == "untrained"
+            rows[stage] = examiner.predictions(model, test, folder, stage, untrained=untrained)
+            if untrained:
+                generation_config = model.checkpoint_settings
+            else:
                 scores[stage] = protocols.DEFAULT.metrics(
                     examiner.predictions(model, validation, folder, stage), terms
                 )
         accuracy = protocols.DEFAULT.metrics(rows[stage], terms)["accuracy"]
         logger.info("%s: %s %% of %d", stage, percent(accuracy), len(rows[stage]))
-    return rows, scores
+    return rows, scores, generation_config
 
 
 def question_only(train: list[Record], test: list[Record], terms: Terminology) -> Breakdown:
@@ -184,16 +194,20 @@ def evaluate_model(
     tests = {name: _test_records(settings, layout, Run(name, version, mode)) for name in test_datasets}
     examiner = _examiner(settings, version, mode)
     rows: list[Prediction] = []
+    untrained = (path / "manifest.json").is_file()  # of a download; what was trained has metrics.json
     with examiner.model(path) as model:
         for name, records in tests.items():
             folder = layout.data(Run(name, version, mode))
-            asked = examiner.predictions(model, records, folder, "model")
-            rows += [_with_image_from(row, folder, output.parent) for row in asked]
+            found = examiner.predictions(model, records, folder, "model", untrained=untrained)
+            rows += [_with_image_from(row, folder, output.parent) for row in found]
+        generation_config = model.checkpoint_settings
     result: ModelEvaluation = {
         "model_path": str(path),
         "model_version": version,
         "mode": mode,
         "protocol": protocols.DEFAULT.NAME,
+        "asked": asked(untrained),
+        "generation_config": generation_config,
         **protocols.breakdown(rows, terminology.load(tuple(settings.terms))),
     }
     files.write_jsonl(output.with_suffix(".predictions.jsonl"), rows)

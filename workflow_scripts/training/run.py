@@ -311,6 +311,8 @@ def save(
     shutil.rmtree(final / "ref", ignore_errors=True)
     for leftover in ("training_args.bin", "README.md"):
         (final / leftover).unlink(missing_ok=True)
+    if loading.is_adapter(final):
+        loading.name_base(final, loading.base_of(task.base_model))
     processor.save_pretrained(final)
     weights = [files.sha256(file) for file in sorted(final.glob("*.safetensors"))]
     metrics = metrics | {"fingerprint": files.fingerprint([metrics["fingerprint"], weights])}
