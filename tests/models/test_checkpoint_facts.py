@@ -1,5 +1,6 @@
 """The stand-ins as saved have what is known of the published checkpoints: `checkpoint_facts.yaml`."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -76,12 +77,6 @@ def test_the_weights_are_named_as_the_loaded_checkpoints(saved):
 
 
 def test_every_source_is_named():
-    used = [
-        fact.get("source")
-        for known in FACTS.values()
-        for file in known
-        for fact in known[file]
-        if "key" in fact
-    ]
+    used = [case.values[2].get("source") for case in CASES]
     named = {name for source in used if source for name in (source if isinstance(source, list) else [source])}
-    assert {name.split(";")[0].split(":")[0] for name in named} <= set(SOURCES)
+    assert {re.split("[;:]", name)[0] for name in named} <= set(SOURCES)
