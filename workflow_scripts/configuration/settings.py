@@ -141,6 +141,10 @@ class Data(Section):
         default=768,
         description="pixels: images are scaled to at most the area of this square; 768 gives 729 tokens",
     )
+    frames: FrameRule = Field(
+        default=FRAMES,
+        description="which frame stands for an image file of several (GIF, APNG, TIFF, DICOM): middle, first or last",
+    )
     max_tokens: Count = Field(
         default=4096, description="longest dialogue in tokens; a longer one is refused by validation"
     )

@@ -32,6 +32,7 @@ class Examiner:
 
     asking: Asking
     max_image_side: int
+    frames: FrameRule
     model_version: str
     mode: str
 
@@ -48,7 +49,7 @@ class Examiner:
         from workflow_scripts.models.dialogue import Dialogue
 
         device, dtype = loading.device_and_dtype(self.asking.gpus)
-        processor = processors.load(path, VERSIONS[self.model_version], self.max_image_side)
+        processor = processors.load(path, VERSIONS[self.model_version], self.max_image_side, self.frames)
         generator = Generator(
             loading.model(path, dtype, device, device_map="auto" if self.asking.gpus > 1 else None),
             processor,

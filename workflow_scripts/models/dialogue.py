@@ -81,6 +81,11 @@ class Dialogue:
         """Token ids of rendered text; each image is still one placeholder token."""
         return self.processor.tokenizer.encode(text, add_special_tokens=False)
 
+    @property
+    def frames(self) -> FrameRule:
+        """Which frame stands for an image file of several."""
+        return frame_rule(self.processor.image_processor)
+
     def image_tokens(self, width: int, height: int) -> int:
         """How many tokens an image of this size in pixels takes, without decoding it."""
         image_processor = self.processor.image_processor

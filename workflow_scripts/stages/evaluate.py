@@ -97,7 +97,7 @@ def evaluate(settings: Config, layout: Layout, run: Run) -> Evaluation:
 
 
 def _examiner(settings: Config, version: str, mode: str) -> Examiner:
-    return Examiner(settings.evaluation, settings.data.max_image_side, version, mode)
+    return Examiner(settings.evaluation, settings.data.max_image_side, settings.data.frames, version, mode)
 
 
 def _ask_stages(

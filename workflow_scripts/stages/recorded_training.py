@@ -25,16 +25,18 @@ def task(
 ) -> Task[Settings]:
     """The training of `run` by the stage's `own` settings; what the rest of the configuration means for it."""
     name, side = objective.name, settings.data.max_image_side
+    frames = settings.data.frames
     return Task(
         objective=objective,
         settings=own,
         # What else is set about the data acts through them.
-        recipe=dependencies.stage_settings(settings, name) | {"data": {"max_image_side": side}},
+        recipe=dependencies.stage_settings(settings, name) | {"data": {"max_image_side": side, "frames": frames}},
         run=str(run),
         model_version=run.model_version,
         mode=run.mode,
         seed=settings.seed,
         max_image_side=side,
+        frames=frames,
         max_tokens=settings.data.max_tokens,
         base_model=base_model,
         data=data,

@@ -61,6 +61,7 @@ class Task(Generic[Settings]):
     mode: str
     seed: int
     max_image_side: int
+    frames: FrameRule
     max_tokens: int
     base_model: Path
     data: Path
@@ -158,7 +159,7 @@ def prepare(task: Task[Settings]) -> Prepared[Settings]:
     """Read the rows and plan their batches; find what was done already."""
     depends_on = task.depends_on()
     start = model.start(task.base_model, task.settings)
-    processor = processors.load(task.base_model, VERSIONS[task.model_version], task.max_image_side)
+    processor = processors.load(task.base_model, VERSIONS[task.model_version], task.max_image_side, task.frames)
     dataset, costs, held = _rows(task, Dialogue(processor, task.model_version, task.mode))
     images = dict.fromkeys(path for paths in dataset["image_paths"] for path in paths)
     digests = {image: files.sha256(Path(image)) for image in images}
