@@ -110,7 +110,9 @@ def test_without_a_window_the_range_without_padding_counts(shown):
     assert shown([7, 7, 7]) == [0, 0, 0] == shown([7, 7, 7], PixelPaddingValue=7)
 
 
-@pytest.mark.parametrize(("rule", "greys"), [("first", [0, 128]), ("middle", [128, 255]), ("last", [255, 255])])
+@pytest.mark.parametrize(
+    ("rule", "greys"), [("first", [0, 128]), ("middle", [128, 255]), ("last", [255, 255])]
+)
 def test_the_frame_of_the_rule_is_shown_by_its_own_window(rule, greys, tmp_path):
     frames = []
     for center in (50, 0, -200):
@@ -199,7 +201,11 @@ def test_padding_is_black_when_the_levels_are_inverted_too(shown):
 @pytest.mark.filterwarnings("ignore:Invalid value for VR CS")
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2", "monochrome1"])
 def test_the_inverse_shape_inverts_once(photometric, shown):
-    assert shown([5, 6, 7], PhotometricInterpretation=photometric, PresentationLUTShape="INVERSE") == [255, 128, 0]
+    assert shown([5, 6, 7], PhotometricInterpretation=photometric, PresentationLUTShape="INVERSE") == [
+        255,
+        128,
+        0,
+    ]
 
 
 def test_a_presentation_lut_spans_black_to_white(shown):

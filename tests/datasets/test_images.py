@@ -142,7 +142,9 @@ def test_the_size_is_that_of_the_chosen_page(tmp_path):
     pages = [coloured(), coloured(6, 4)]
     pages[0].save(tmp_path / "image.tif", save_all=True, append_images=pages[1:])
     for rule, size in (("first", (12, 8)), ("middle", (6, 4))):
-        assert open_image(tmp_path / "image.tif", rule).size == image_size(tmp_path / "image.tif", rule) == size
+        assert (
+            open_image(tmp_path / "image.tif", rule).size == image_size(tmp_path / "image.tif", rule) == size
+        )
 
 
 @pytest.mark.parametrize("kind", ["<u2", ">u2", "<i4", "<f4", "u1"])

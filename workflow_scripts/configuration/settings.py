@@ -18,6 +18,7 @@ from workflow_scripts.base import credentials
 from workflow_scripts.base.errors import UserError, unknown
 from workflow_scripts.datasets import readers
 from workflow_scripts.datasets.pairs.rules import RULES, RuleName
+from workflow_scripts.datasets.pictures.frames import FRAMES, FrameRule
 from workflow_scripts.datasets.readers import tables
 from workflow_scripts.models.catalogue import VERSIONS, Mode
 

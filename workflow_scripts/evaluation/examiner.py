@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from workflow_scripts.datasets.pictures.frames import FrameRule
 from workflow_scripts.datasets.records import Record
 from workflow_scripts.evaluation.predictions import Prediction
 from workflow_scripts.models.catalogue import VERSIONS

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 from workflow_scripts.base.errors import UserError
+from workflow_scripts.datasets.pictures.frames import FrameRule
 from workflow_scripts.datasets.records import IMAGE_PLACEHOLDER, SIDES, Message, Record
 from workflow_scripts.models.catalogue import VERSIONS
-from workflow_scripts.models.interfaces import Processor
+from workflow_scripts.models.interfaces import Processor, frame_rule
 
 
 class Part(TypedDict):

@@ -41,6 +41,7 @@ class ImageProcessor(Protocol):
     merge_size: int
     image_mean: list[float]
     image_std: list[float]
+    frames: FrameRule  # which `processors.load` adds
 
     def __call__(
         self, images: "Sequence[Image.Image]", *, return_tensors: str

@@ -30,7 +30,8 @@ def task(
         objective=objective,
         settings=own,
         # What else is set about the data acts through them.
-        recipe=dependencies.stage_settings(settings, name) | {"data": {"max_image_side": side, "frames": frames}},
+        recipe=dependencies.stage_settings(settings, name)
+        | {"data": {"max_image_side": side, "frames": frames}},
         run=str(run),
         model_version=run.model_version,
         mode=run.mode,

@@ -229,7 +229,9 @@ def _presented(shares: "Levels", tags: "Dataset") -> "Levels":
     table.PresentationLUTSequence = tags.PresentationLUTSequence
     # pydicom spreads the table over the range that it is given: black and white go with the image.
     values = apply_presentation_lut(np.append(shares.ravel(), [0, 1]), table)[:-2]
-    presented: Levels = values.reshape(shares.shape) / (2 ** table.PresentationLUTSequence[0].LUTDescriptor[2] - 1)
+    presented: Levels = values.reshape(shares.shape) / (
+        2 ** table.PresentationLUTSequence[0].LUTDescriptor[2] - 1
+    )
     return presented
 
 

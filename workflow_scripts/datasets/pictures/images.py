@@ -15,7 +15,15 @@ MAX_PIXELS = 64_000_000
 _ONE_CHANNEL_DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 _DICOM_SUFFIXES = (".dcm", ".dicom")
 _SAME_NAME = {"MPO": "JPEG", "DIB": "BMP"}  # formats that go under the extension of another
-_ANIMATED = ("GIF", "PNG", "WEBP", "AVIF", "TIFF", "FLI", "DCX")  # the further pictures of an MPO are depths or views
+_ANIMATED = (
+    "GIF",
+    "PNG",
+    "WEBP",
+    "AVIF",
+    "TIFF",
+    "FLI",
+    "DCX",
+)  # the further pictures of an MPO are depths or views
 _VISIBLE = 64  # the grey that something on black needs to be seen
 _NEW_SUBFILE_TYPE, _NO_PAGE = 254, 0b101  # a copy of less resolution, a mask
 _SWAPPED_SIDES = (5, 6, 7, 8)  # the EXIF orientations that turn by a quarter
@@ -81,10 +89,9 @@ def _opened(path: Path, rule: FrameRule, pages_only: bool = False) -> Iterator[I
     """The file at the frame of `rule`; with `pages_only`, only where frames may differ in size."""
     with Image.open(path) as image:
         _check(path, image.format or "", image.size)
-        if image.format in (("TIFF",) if pages_only else _ANIMATED):
-            if getattr(image, "n_frames", 1) > 1:
-                image.seek(chosen(_frames(image), rule))
-                _check(path, image.format or "", image.size)
+        if image.format in (("TIFF",) if pages_only else _ANIMATED) and getattr(image, "n_frames", 1) > 1:
+            image.seek(chosen(_frames(image), rule))
+            _check(path, image.format or "", image.size)
         yield image
 
 
@@ -160,9 +167,9 @@ def _to_rgb(image: Image.Image, inverted: bool = False) -> Image.Image:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         on_black = _laid_on(image, "black")
-        _, brightest = on_black.convert("L").getextrema()
-        opaque, _ = image.getchannel("A").getextrema()
-        return on_black if opaque == 255 or brightest >= _VISIBLE else _laid_on(image, "white")
+        brightest = max(level for level, count in enumerate(on_black.convert("L").histogram()) if count)
+        transparent = sum(image.getchannel("A").histogram()[:255])
+        return on_black if not transparent or brightest >= _VISIBLE else _laid_on(image, "white")
     return image.convert("RGB")
 
 

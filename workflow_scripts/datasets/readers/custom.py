@@ -17,8 +17,8 @@ from functools import cache, partial
 from pathlib import Path, PurePosixPath
 
 from workflow_scripts.base.errors import UserError
-from workflow_scripts.datasets.pictures import dicom
-from workflow_scripts.datasets.pictures.images import write_png
+from workflow_scripts.datasets.pictures.frames import FRAMES, FrameRule
+from workflow_scripts.datasets.pictures.images import needs_rendering, write_png
 from workflow_scripts.datasets.readers import messages, parquet, tables
 from workflow_scripts.datasets.readers.fields import (
     Row,
@@ -66,14 +66,27 @@ def images(root: Path, columns: Mapping[FieldName, str]) -> set[str]:
     return {image for row in _rows(root, columns) for image in row.images}
 
 
-def render_dicom(root: Path, columns: Mapping[FieldName, str]) -> None:
-    """Write each DICOM image of the set as a PNG, which then stands for it.
+def render(root: Path, columns: Mapping[FieldName, str], frames: FrameRule = FRAMES) -> None:
+    """Write each image that other programs would not show as we do, DICOM and several frames, as a PNG in its place.
 
-    Training frameworks and browsers read no DICOM, and the records are for them too.
+    The records are for training frameworks and browsers too. All files that cannot be rendered make one UserError,
+    a line for each with the first row that names it.
     """
-    for image in sorted(images(root, columns)):
-        if (root / image).is_file() and dicom.is_dicom(root / image):
-            write_png(tables.original(root / image), root / _rendered(image))
+    first_rows: dict[str, str] = {}
+    for row in _rows(root, columns):
+        for image in row.images:
+            first_rows.setdefault(image, row.id)
+    bad = []
+    for image, row_id in sorted(first_rows.items()):
+        if not (root / image).is_file() or image.startswith(f"{RENDERED}/"):
+            continue
+        try:
+            if needs_rendering(tables.original(root / image)):
+                write_png(tables.original(root / image), root / _rendered(image), frames)
+        except UserError as error:
+            bad.append(f"  {error} ({row_id})")
+    if bad:
+        raise UserError("\n".join([f"{len(bad)} image files cannot be used:", *bad]))
 
 
 def _rows(root: Path, columns: Mapping[FieldName, str]) -> Iterator[Example]:
