@@ -9,6 +9,7 @@ wherever it is read, whole images at a time. The validation split is then made a
 """
 
 import hashlib
+import logging
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -31,6 +32,8 @@ from workflow_scripts.datasets.readers.fields import (
 from workflow_scripts.datasets.readers.messages import Dialogue
 from workflow_scripts.datasets.readers.tables import FieldName
 from workflow_scripts.datasets.records import Example
+
+logger = logging.getLogger(__name__)
 
 TEST_SHARE = 0.1
 IMAGES = "images"  # the folder of unpacked images, or of those that the user keeps apart
@@ -69,14 +72,13 @@ def images(root: Path, columns: Mapping[FieldName, str]) -> set[str]:
 def render(root: Path, columns: Mapping[FieldName, str], frames: FrameRule = FRAMES) -> None:
     """Write each image that other programs would not show as we do, DICOM and several frames, as a PNG in its place.
 
-    The records are for training frameworks and browsers too. All files that cannot be rendered make one UserError,
-    a line for each with the first row that names it.
+    The records are for training frameworks and browsers too. What cannot be rendered stays as it is, with a warning
+    that names file and row: validation lists all bad images of the set at once.
     """
     first_rows: dict[str, str] = {}
     for row in _rows(root, columns):
         for image in row.images:
             first_rows.setdefault(image, row.id)
-    bad = []
     for image, row_id in sorted(first_rows.items()):
         if not (root / image).is_file() or image.startswith(f"{RENDERED}/"):
             continue
@@ -84,9 +86,7 @@ def render(root: Path, columns: Mapping[FieldName, str], frames: FrameRule = FRA
             if needs_rendering(tables.original(root / image)):
                 write_png(tables.original(root / image), root / _rendered(image), frames)
         except UserError as error:
-            bad.append(f"  {error} ({row_id})")
-    if bad:
-        raise UserError("\n".join([f"{len(bad)} image files cannot be used:", *bad]))
+            logger.warning("%s: %s", row_id, error)
 
 
 def _rows(root: Path, columns: Mapping[FieldName, str]) -> Iterator[Example]:
