@@ -97,12 +97,12 @@ def _pair(
         raise ValueError(f"not JSON: {error}") from None
     pair: PreferencePair = stated
     for image in pair["images"]:
+        if (folder / image).is_file() and files.sha256(folder / image) in tested:
+            raise ValueError(f"images: {image} belongs to the test set; remove the pair")
         try:
             examine(folder / image)
         except UserError as error:
             raise ValueError(f"images: {error}") from None
-        if files.sha256(folder / image) in tested:
-            raise ValueError(f"images: {image} belongs to the test set; remove the pair")
     for side in SIDES:
         try:
             pair[side] = rewrite(pair[side])
