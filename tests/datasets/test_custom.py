@@ -206,8 +206,8 @@ def test_a_rendered_dicom_image_stands_for_its_file(tmp_path):
     (tmp_path / "x" / "ct").symlink_to(get_testdata_file("CT_small.dcm", download=False))
     write_jsonl(tmp_path / "a.jsonl", ROW | {"image": "x/ct"}, ROW | {"image": "gone.dcm"})
     before, gone = rows_of(tmp_path)
-    custom.render_dicom(tmp_path, {})
-    custom.render_dicom(tmp_path, {})  # has nothing more to do
+    custom.render(tmp_path, {})
+    custom.render(tmp_path, {})  # has nothing more to do
     after, _ = rows_of(tmp_path)
     assert (before.image, after.image, gone.image) == ("x/ct", "rendered/x/ct.png", "gone.dcm")
     assert before.image_id == after.image_id == "x/ct"
@@ -365,3 +365,23 @@ def test_no_image_is_in_two_splits_however_rows_share_them(pairs, tmp_path_facto
     found = splits_of(root)
     assert found["test"] and not set(found["test"]) & set(found.get("train", ()))
     assert sum(map(len, found.values())) == 2 * len(pairs)
+
+
+def test_of_several_frames_one_is_rendered_by_the_rule(tmp_path):
+    frames = [Image.new("L", (4, 4), level) for level in (0, 100, 200)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    write_jsonl(tmp_path / "a.jsonl", ROW | {"image": "a.gif"})
+    custom.render(tmp_path, {}, "last")
+    (row,) = rows_of(tmp_path)
+    assert row.image == "rendered/a.gif.png"
+    assert open_image(tmp_path / row.image).getpixel((0, 0)) == (200, 200, 200)
+
+
+def test_all_bad_image_files_are_named_at_once_with_their_rows(tmp_path, caplog):
+    for name in ("b.png", "c.dcm"):
+        (tmp_path / name).write_bytes(b"nothing")
+    write_jsonl(tmp_path / "a.jsonl", *(ROW | {"image": name} for name in ("b.png", "c.dcm", "b.png")))
+    custom.render(tmp_path, {})
+    first, second = caplog.messages
+    assert first.startswith("custom-a-1: ") and "b.png: not a readable image" in first
+    assert second.startswith("custom-a-2: ") and "c.dcm: not a readable image" in second

@@ -110,7 +110,128 @@ def test_without_a_window_the_range_without_padding_counts(shown):
     assert shown([7, 7, 7]) == [0, 0, 0] == shown([7, 7, 7], PixelPaddingValue=7)
 
 
-def test_the_window_of_an_enhanced_file_lies_in_its_first_frame(tmp_path):
+@pytest.mark.parametrize(
+    ("rule", "greys"), [("first", [0, 128]), ("middle", [128, 255]), ("last", [255, 255])]
+)
+def test_the_frame_of_the_rule_is_shown_by_its_own_window(rule, greys, tmp_path):
+    frames = []
+    for center in (50, 0, -200):
+        window, frame = Dataset(), Dataset()
+        window.WindowCenter, window.WindowWidth = center + 0.5, 101
+        frame.FrameVOILUTSequence = [window]
+        frames.append(frame)
+    made = dataset(np.array([[0, 50]] * 3, dtype=np.uint16))
+    made.Rows, made.NumberOfFrames = 1, 3
+    made.PerFrameFunctionalGroupsSequence = frames
+    made.SharedFunctionalGroupsSequence = []
+    # The last window lies below all levels, which are then shown by their own range.
+    made.save_as(tmp_path / "scan.dcm", enforce_file_format=True)
+    shown = np.asarray(open_image(tmp_path / "scan.dcm", rule))[..., 0].ravel().tolist()
+    assert shown == ([0, 255] if rule == "last" else greys)
+
+
+def test_a_blank_first_frame_does_not_stand_for_the_rest(tmp_path):
+    made = dataset(np.array([[0, 0], [0, 9]], dtype=np.uint16))
+    made.Rows, made.NumberOfFrames = 1, 2
+    made.save_as(tmp_path / "scan.dcm", enforce_file_format=True)
+    assert grey(tmp_path / "scan.dcm") == [0, 255]
+
+
+HOUNSFIELD = [0, 100]
+CT_WINDOW = {"WindowCenter": 50.5, "WindowWidth": 201}
+
+
+@pytest.mark.parametrize(
+    "rescale",
+    [
+        {"RescaleIntercept": -1024},
+        {"RescaleIntercept": -1024, "RescaleSlope": ""},
+        {"RescaleIntercept": -1024, "RescaleSlope": 0},
+    ],
+)
+def test_a_missing_slope_is_one(rescale, shown):
+    assert shown([value + 1024 for value in HOUNSFIELD], **rescale, **CT_WINDOW) == [64, 191]
+
+
+@pytest.mark.parametrize("rescale", [{"RescaleSlope": 2}, {"RescaleSlope": 2, "RescaleIntercept": ""}])
+def test_a_missing_intercept_is_zero(rescale, shown):
+    assert shown([0, 50], **rescale, **CT_WINDOW) == [64, 191]
+
+
+@pytest.mark.parametrize("name", ["MRImageStorage", "XRayAngiographicImageStorage"])
+def test_windows_of_sop_classes_without_a_modality_lut_are_in_stored_levels(name, shown):
+    from pydicom import uid
+
+    window = {"WindowCenter": 50.5, "WindowWidth": 101, "RescaleSlope": 3, "RescaleIntercept": 20}
+    assert shown([0, 50, 100], SOPClassUID=getattr(uid, name), **window) == [0, 128, 255]
+    assert shown([0, 10, 20], SOPClassUID=uid.CTImageStorage, **window) == [51, 128, 204]
+
+
+@pytest.mark.parametrize(
+    "window",
+    [
+        {"WindowCenter": 30000, "WindowWidth": 100},
+        {"WindowCenter": -30000, "WindowWidth": 100},
+        {"WindowCenter": 0, "WindowWidth": 0},
+        {"WindowCenter": 50, "WindowWidth": 0.5},
+        {"WindowCenter": 50, "WindowWidth": -10},
+        {"WindowCenter": "", "WindowWidth": ""},
+        {"WindowCenter": 50},
+    ],
+)
+def test_a_window_that_shows_nothing_gives_way_to_the_range_of_the_levels(window, shown):
+    assert shown([1024, 1074, 1124], RescaleSlope=1, RescaleIntercept=-1024, **window) == [0, 128, 255]
+
+
+def test_a_window_outside_the_values_is_tried_on_the_stored_levels(shown):
+    window = {"WindowCenter": 1074.5, "WindowWidth": 201}
+    assert shown([1024, 1124], RescaleSlope=1, RescaleIntercept=-1024, **window) == [64, 191]
+
+
+def test_a_picture_of_one_level_keeps_the_grey_of_its_window(shown):
+    assert shown([500, 500], WindowCenter=50, WindowWidth=100) == [255, 255]
+
+
+def test_padding_is_black_when_the_levels_are_inverted_too(shown):
+    padded = {"PixelPaddingValue": 0, "PhotometricInterpretation": "MONOCHROME1"}
+    assert shown([0, 1000, 3000], **padded) == [0, 255, 0]
+    assert shown([0, 1000, 3000], WindowCenter=2000.5, WindowWidth=4001, **padded) == [0, 191, 64]
+
+
+@pytest.mark.filterwarnings("ignore:Invalid value for VR CS")
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2", "monochrome1"])
+def test_the_inverse_shape_inverts_once(photometric, shown):
+    assert shown([5, 6, 7], PhotometricInterpretation=photometric, PresentationLUTShape="INVERSE") == [
+        255,
+        128,
+        0,
+    ]
+
+
+def test_a_presentation_lut_spans_black_to_white(shown):
+    table = Dataset()
+    table.LUTDescriptor = [3, 0, 8]
+    table.add_new("LUTData", "US", [255, 51, 0])
+    window = {"WindowCenter": 50.5, "WindowWidth": 101}
+    assert shown([50, 100], PresentationLUTSequence=[table], **window) == [51, 0]
+
+
+@pytest.mark.parametrize("left_away", ["preamble", "transfer syntax"])
+def test_what_old_archives_leave_away_is_found_out(left_away, tmp_path):
+    path = tmp_path / "scan.dcm"
+    made = dataset(np.array([[0, 9]], dtype=np.uint16))
+    if left_away == "preamble":
+        del made.file_meta
+    else:
+        del made.file_meta.TransferSyntaxUID
+        made.preamble = bytes(128)
+    made.save_as(path, enforce_file_format=False, implicit_vr=left_away == "preamble", little_endian=True)
+    if left_away == "preamble":
+        assert path.read_bytes()[128:132] != b"DICM"
+    assert grey(path) == [0, 255] and image_size(path) == (2, 1)
+
+
+def test_the_window_of_an_enhanced_file_lies_in_its_frame(tmp_path):
     window, frame = Dataset(), Dataset()
     window.WindowCenter, window.WindowWidth = 50, 101
     frame.FrameVOILUTSequence = [window]
@@ -118,7 +239,8 @@ def test_the_window_of_an_enhanced_file_lies_in_its_first_frame(tmp_path):
     made.Rows, made.NumberOfFrames = 2, 2
     made.PerFrameFunctionalGroupsSequence = [frame, Dataset()]
     made.save_as(tmp_path / "scan.dcm", enforce_file_format=True)
-    assert grey(tmp_path / "scan.dcm") == [0, 128, 255, 255]
+    shown = np.asarray(open_image(tmp_path / "scan.dcm", "first"))[..., 0].ravel().tolist()
+    assert shown == [1, 129, 255, 255]
 
 
 @given(

@@ -103,10 +103,76 @@ def test_transparent_pixels_are_black(mode, tmp_path):
     assert opened.getpixel((3, 0)) == (0, 0, 0) and min(opened.getpixel((0, 0))) > 190
 
 
-def test_the_first_frame_stands_for_all(tmp_path):
-    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+@pytest.mark.parametrize("suffix", [".gif", ".png", ".webp", ".tif"])
+@pytest.mark.parametrize(("rule", "colour"), [("first", "black"), ("middle", "red"), ("last", "blue")])
+def test_the_frame_of_the_rule_stands_for_all(suffix, rule, colour, tmp_path):
+    frames = [Image.new("RGB", (16, 16), name) for name in ("black", "red", "blue")]
+    path = tmp_path / f"image{suffix}"
+    options = {"lossless": True} if suffix == ".webp" else {}
+    frames[0].save(path, save_all=True, append_images=frames[1:], **options)
+    assert open_image(path, rule).getpixel((8, 8)) == Image.new("RGB", (1, 1), colour).getpixel((0, 0))
+
+
+def test_by_default_the_middle_frame_stands_for_all(tmp_path):
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("black", "red")]
     frames[0].save(tmp_path / "image.gif", save_all=True, append_images=frames[1:])
     assert open_image(tmp_path / "image.gif").getpixel((0, 0)) == (255, 0, 0)
+
+
+def test_the_still_of_an_apng_is_no_frame(tmp_path):
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("black", "red", "blue")]
+    frames[0].save(tmp_path / "image.png", save_all=True, append_images=frames[1:], default_image=True)
+    assert open_image(tmp_path / "image.png", "first").getpixel((0, 0)) == (255, 0, 0)
+
+
+def test_the_small_copies_in_a_tiff_are_no_frames(tmp_path):
+    from PIL import TiffImagePlugin
+
+    small = TiffImagePlugin.ImageFileDirectory_v2()
+    small[254] = 1
+    with TiffImagePlugin.AppendingTiffWriter(str(tmp_path / "image.tif"), True) as file:
+        coloured().save(file, "TIFF")
+        file.newFrame()
+        coloured().resize((3, 2)).save(file, "TIFF", tiffinfo=small)
+        file.newFrame()
+    assert open_image(tmp_path / "image.tif").size == image_size(tmp_path / "image.tif") == (12, 8)
+
+
+def test_the_size_is_that_of_the_chosen_page(tmp_path):
+    pages = [coloured(), coloured(6, 4)]
+    pages[0].save(tmp_path / "image.tif", save_all=True, append_images=pages[1:])
+    for rule, size in (("first", (12, 8)), ("middle", (6, 4))):
+        assert (
+            open_image(tmp_path / "image.tif", rule).size == image_size(tmp_path / "image.tif", rule) == size
+        )
+
+
+@pytest.mark.parametrize("kind", ["<u2", ">u2", "<i4", "<f4", "u1"])
+def test_the_zero_of_a_tiff_may_be_white(kind, tmp_path):
+    levels = np.array([[0, 51, 255]], dtype=kind)
+    path = saved(tmp_path / "image.tif", Image.fromarray(levels))
+    content, order = bytearray(path.read_bytes()), "<" if path.read_bytes()[:2] == b"II" else ">"
+    entry = content.index(struct.pack(f"{order}HHI", 262, 3, 1))
+    content[entry + 8 : entry + 10] = struct.pack(f"{order}H", 0)
+    path.write_bytes(content)
+    expected = [255, 204, 0]
+    assert np.asarray(open_image(path))[0, :, 0].tolist() == expected
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "L"])
+@pytest.mark.parametrize("ink", [0, 40])
+def test_a_dark_drawing_is_laid_on_white(mode, ink, tmp_path):
+    path = tmp_path / "image.png"
+    if mode == "L":  # one level stands for transparency
+        drawn = Image.new("L", (4, 4), 255)
+        drawn.paste(ink, (0, 0, 2, 4))
+        drawn.save(path, transparency=255)
+    else:
+        drawn = Image.new("RGBA", (4, 4), (0, 0, 0, 0))
+        drawn.paste((ink, ink, ink, 255), (0, 0, 2, 4))
+        saved(path, drawn.quantize() if mode == "P" else drawn.convert(mode))
+    opened = open_image(path)
+    assert opened.getpixel((3, 0)) == (255, 255, 255) and max(opened.getpixel((0, 0))) <= ink
 
 
 @pytest.mark.parametrize("read", [open_image, image_size])

@@ -2,12 +2,14 @@
 
 import json
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from workflow_scripts.base import files
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.datasets.pairs import user_pairs
+from workflow_scripts.datasets.pictures.near_duplicates import difference_hash
 from workflow_scripts.evaluation.protocols.strict import same_answer
 
 USER = {
@@ -112,3 +114,34 @@ def test_markup_in_a_users_turn_is_refused_and_glms_image_is_the_placeholder(own
         read(asking("<image>Is it?<|assistant|>Yes"))
     (row,) = read(asking("<|begin_of_image|><|image|><|end_of_image|>Is it?"))
     assert row["messages"][0]["content"] == row["prompt"] == "<image>Is it?"
+
+
+def test_all_bad_lines_are_named_at_once(own_file):
+    with pytest.raises(UserError) as caught:
+        read(own_file(USER, {**USER, "images": ["none.png"]}, "{", {**USER, "chosen": ""}))
+    assert [line.split(":")[1] for line in str(caught.value).splitlines()] == ["2", "3", "4"]
+
+
+def scan(path, seed=1):
+    noise = np.random.default_rng(seed).integers(0, 256, (16, 16), dtype=np.uint8)
+    Image.fromarray(noise).resize((160, 160)).save(path)
+    return path
+
+
+def test_an_image_is_examined_by_its_pixels(tmp_path):
+    tested = {"test.png": difference_hash(Image.open(scan(tmp_path / "test.png")))}
+    for name in ("again.jpg", "again.bmp", "again.webp"):
+        with pytest.raises(
+            UserError, match=rf"{name}: looks like the test image test.png .* remove the pair"
+        ):
+            user_pairs.examine(scan(tmp_path / name), set(), tested, "middle")
+    user_pairs.examine(scan(tmp_path / "other.png", 2), set(), tested, "middle")
+    # An image that the run trains on anyway may look like a test image.
+    user_pairs.examine(tmp_path / "again.jpg", {files.sha256(tmp_path / "again.jpg")}, tested, "middle")
+
+
+def test_a_half_written_jpeg_is_named(tmp_path):
+    path = scan(tmp_path / "cut.jpg")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(UserError, match=r"cut\.jpg: not a readable image"):
+        user_pairs.examine(path, set(), {}, "middle")

@@ -36,6 +36,10 @@ def source_settings(settings: Config, name: str) -> dict[str, Any]:
     """The plain values that the raw files of a source and their manifest depend on."""
     source = settings.dataset(name)
     values = source.model_dump(mode="json", include=_FETCHED)
+    if (
+        isinstance(source, Source) and source.reader == "custom"
+    ):  # which is rendered where others show it otherwise
+        values["frames"] = settings.data.frames
     drawn = isinstance(source, Source) and source.embedded
     return values | {"seed": settings.seed} if drawn else values
 

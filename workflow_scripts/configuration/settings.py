@@ -19,6 +19,7 @@ from workflow_scripts.base.errors import UserError, unknown
 from workflow_scripts.configuration.pass_through import DpoTrainerKey, PeftKey, TrainerKey
 from workflow_scripts.datasets import readers
 from workflow_scripts.datasets.pairs.rules import RULES, RuleName
+from workflow_scripts.datasets.pictures.frames import FRAMES, FrameRule
 from workflow_scripts.datasets.readers import tables
 from workflow_scripts.models.catalogue import VERSIONS, Mode
 
@@ -143,6 +144,10 @@ class Data(Section):
     max_image_side: Count = Field(
         default=768,
         description="pixels: images are scaled to at most the area of this square; 768 gives 729 tokens",
+    )
+    frames: FrameRule = Field(
+        default=FRAMES,
+        description="which frame stands for an image file of several (GIF, APNG, TIFF, DICOM): middle, first or last",
     )
     max_tokens: Count = Field(
         default=4096, description="longest dialogue in tokens; a longer one is refused by validation"

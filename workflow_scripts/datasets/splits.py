@@ -8,6 +8,7 @@ from pathlib import Path
 
 from workflow_scripts.base import files
 from workflow_scripts.datasets.pictures import near_duplicates
+from workflow_scripts.datasets.pictures.frames import FRAMES, FrameRule
 
 IN_A_TEST_SET = "image of a test set"
 LIKE_A_TEST_IMAGE = "near-duplicate of a test image"
@@ -72,7 +73,7 @@ def validation_groups(train: Collection[str], tested: Collection[str], share: fl
 
 
 def leaking_images(
-    candidates: Collection[Path], tested: Collection[Path], also_near: bool
+    candidates: Collection[Path], tested: Collection[Path], also_near: bool, frames: FrameRule = FRAMES
 ) -> dict[Path, str]:
     """The `candidates` that hold what a tested image holds, or with `also_near` look like one, with the reason.
 
@@ -84,7 +85,9 @@ def leaking_images(
     if also_near:
         left = [image for image in candidates if image not in found]
         here = [image for image in tested if image.is_file()]
-        for _, image, _ in near_duplicates.pairs(near_duplicates.hashes(left), near_duplicates.hashes(here)):
+        for _, image, _ in near_duplicates.pairs(
+            *(near_duplicates.hashes(side, frames) for side in (left, here))
+        ):
             found[image] = LIKE_A_TEST_IMAGE
     return found
 

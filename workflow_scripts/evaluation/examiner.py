@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypedDict
 
+from workflow_scripts.datasets.pictures.frames import FrameRule
 from workflow_scripts.datasets.polarity import is_yes_or_no
 from workflow_scripts.datasets.records import Message, Record
 from workflow_scripts.evaluation.predictions import Prediction
@@ -70,6 +71,7 @@ class Examiner:
 
     asking: Asking
     max_image_side: int
+    frames: FrameRule
     model_version: str
     mode: str
 
@@ -86,7 +88,7 @@ class Examiner:
         from workflow_scripts.models.dialogue import Dialogue
 
         device, dtype = loading.device_and_dtype(self.asking.gpus)
-        processor = processors.load(path, VERSIONS[self.model_version], self.max_image_side)
+        processor = processors.load(path, VERSIONS[self.model_version], self.max_image_side, self.frames)
         generator = Generator(
             loading.model(path, dtype, device, device_map="auto" if self.asking.gpus > 1 else None),
             processor,

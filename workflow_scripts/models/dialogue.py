@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 from workflow_scripts.base.errors import UserError
+from workflow_scripts.datasets.pictures.frames import FrameRule
 from workflow_scripts.datasets.records import IMAGE_PLACEHOLDER, SIDES, Message, Record
 from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.models.formats import escape
-from workflow_scripts.models.interfaces import Processor
+from workflow_scripts.models.interfaces import Processor, frame_rule
 
 
 class Part(TypedDict):
@@ -102,6 +103,11 @@ class Dialogue:
     def tokens(self, text: str) -> list[int]:
         """Token ids of rendered text; each image is still one placeholder token."""
         return self.processor.tokenizer.encode(text, add_special_tokens=False)
+
+    @property
+    def frames(self) -> FrameRule:
+        """Which frame stands for an image file of several."""
+        return frame_rule(self.processor.image_processor)
 
     def image_tokens(self, width: int, height: int) -> int:
         """How many tokens an image of this size in pixels takes, without decoding it."""

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from workflow_scripts.datasets.pictures.frames import FRAMES, FrameRule
+
 if TYPE_CHECKING:
     import torch
     from PIL import Image
@@ -39,6 +41,7 @@ class ImageProcessor(Protocol):
     merge_size: int
     image_mean: list[float]
     image_std: list[float]
+    frames: FrameRule  # which `processors.load` adds
 
     def __call__(
         self, images: "Sequence[Image.Image]", *, return_tensors: str
@@ -49,6 +52,12 @@ class ImageProcessor(Protocol):
     def get_number_of_image_patches(self, height: int, width: int, images_kwargs: dict[str, Any]) -> int: ...
 
     def to_dict(self) -> dict[str, Any]: ...
+
+
+def frame_rule(image_processor: ImageProcessor) -> FrameRule:
+    """Which frame stands for a file of several: what `processors.load` was told, else the default."""
+    rule: FrameRule = getattr(image_processor, "frames", FRAMES)
+    return rule
 
 
 class Processor(Protocol):

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from workflow_scripts.datasets.pictures.images import open_image
-from workflow_scripts.models.interfaces import ImageProcessor, Processor
+from workflow_scripts.models.interfaces import ImageProcessor, Processor, frame_rule
 
 CACHE_BYTES = 2**29
 GREY = (128, 128, 128)
@@ -32,7 +32,7 @@ class Pixels:
         if path in self._kept:
             self._kept.move_to_end(path)
             return self._kept[path]
-        image = open_image(Path(path))
+        image = open_image(Path(path), frame_rule(self.image_processor))
         if self.blank:
             image = Image.new("RGB", image.size, GREY)
         processed = self.image_processor([image], return_tensors="pt")

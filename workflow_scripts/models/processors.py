@@ -8,6 +8,7 @@ from transformers import AutoProcessor
 from transformers.utils import logging as transformers_logging
 
 from workflow_scripts.base.errors import UserError
+from workflow_scripts.datasets.pictures.frames import FRAMES, FrameRule
 from workflow_scripts.models.catalogue import Version
 from workflow_scripts.models.interfaces import Processor
 
@@ -17,8 +18,10 @@ if not sys.stderr.isatty():
     transformers_logging.disable_progress_bar()
 
 
-def load(path: Path, version: Version, max_image_side: int) -> Processor:
+def load(path: Path, version: Version, max_image_side: int, frames: FrameRule = FRAMES) -> Processor:
     """The processor saved at `path`, images limited to the area of `max_image_side` squared.
+
+    `frames` chooses the one that stands for a file of several, which `Pixels` follows.
 
     The checkpoint's chat template is used where it has one that shows images, ours otherwise.
     """
@@ -41,6 +44,7 @@ def load(path: Path, version: Version, max_image_side: int) -> Processor:
         "shortest_edge": min(size["shortest_edge"], largest),
         "longest_edge": largest,
     }
+    loaded.image_processor.frames = frames
     if loaded.tokenizer.convert_tokens_to_ids(version.stop_token) in (None, loaded.tokenizer.unk_token_id):
         raise UserError(f"{path}: the tokenizer has no {version.stop_token}, which ends a trained answer")
     return loaded

@@ -174,7 +174,8 @@ def _divide(surveys: dict[str, Survey], settings: Config, layout: Layout) -> Non
             for image in survey.images("train") | survey.images("validation")
         }
         tested = {layout.raw(name) / image for name, survey in surveys.items() for image in survey.tested}
-        for path, reason in splits.leaking_images(own, tested, data.near_duplicates == "remove").items():
+        also_near = data.near_duplicates == "remove"
+        for path, reason in splits.leaking_images(own, tested, also_near, data.frames).items():
             name, image = own[path]
             surveys[name].removed[image] = reason
     for name, survey in surveys.items():

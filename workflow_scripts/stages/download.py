@@ -73,7 +73,7 @@ def download_source(settings: Config, layout: Layout, name: str) -> None:
             _link(source.images, folder / custom.IMAGES, f"datasets.{name}.images")
         _unpack(folder, source.columns.get("image", "image"))
         if source.reader == "custom":
-            custom.render_dicom(folder, source.columns)
+            custom.render(folder, source.columns, settings.data.frames)
         _write_manifest(folder, {**origin, "licence": source.licence}, digests)
 
 

@@ -19,6 +19,7 @@ from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.configuration import dependencies
 from workflow_scripts.configuration.settings import Config
 from workflow_scripts.datasets import terminology
+from workflow_scripts.datasets.pictures.frames import FRAMES, FrameRule
 from workflow_scripts.datasets.records import Record
 from workflow_scripts.datasets.terminology import Terminology
 from workflow_scripts.evaluation import floor, protocols
@@ -97,13 +98,15 @@ def evaluate(settings: Config, layout: Layout, run: Run) -> Evaluation:
         },
     }
     _write_predictions(layout.predictions(run), everything, folder)
-    write_gallery(layout.gallery(run), f"{run}: predictions", everything, folder, settings.seed)
+    write_gallery(
+        layout.gallery(run), f"{run}: predictions", everything, folder, settings.seed, settings.data.frames
+    )
     files.write_json(layout.evaluation(run), evaluation)
     return evaluation
 
 
 def _examiner(settings: Config, version: str, mode: str) -> Examiner:
-    return Examiner(settings.evaluation, settings.data.max_image_side, version, mode)
+    return Examiner(settings.evaluation, settings.data.max_image_side, settings.data.frames, version, mode)
 
 
 def _ask_stages(
@@ -164,7 +167,9 @@ def _with_image_from(row: Prediction, folder: Path, target: Path) -> Prediction:
     return {**row, "image": os.path.relpath(folder / row["image"], target) if row["image"] else ""}
 
 
-def write_gallery(path: Path, title: str, rows: list[Prediction], folder: Path, seed: int) -> None:
+def write_gallery(
+    path: Path, title: str, rows: list[Prediction], folder: Path, seed: int, frames: FrameRule = FRAMES
+) -> None:
     """A page of sampled questions with their pictures and every stage's answer."""
     from workflow_scripts.datasets.pictures.images import open_image
     from workflow_scripts.pages import rendering
@@ -173,7 +178,7 @@ def write_gallery(path: Path, title: str, rows: list[Prediction], folder: Path, 
     chosen = set(random.Random(seed).sample(ids, min(GALLERY_QUESTIONS, len(ids))))
     shown = [row for row in rows if row["id"] in chosen]
     pictures = {
-        image: rendering.thumbnail(open_image(folder / image))
+        image: rendering.thumbnail(open_image(folder / image, frames))
         for image in {row["image"] for row in shown}
         if image
     }

@@ -149,7 +149,9 @@ def own_answers(
     from workflow_scripts.evaluation.examiner import Examiner
 
     own = settings.preferences
-    examiner = Examiner(settings.evaluation, settings.data.max_image_side, run.model_version, run.mode)
+    examiner = Examiner(
+        settings.evaluation, settings.data.max_image_side, settings.data.frames, run.model_version, run.mode
+    )
     set_seed(settings.seed)
     with examiner.model(sft_model) as model:
         sampled = model.answer(records, folder, temperature=own.temperature, samples=own.samples)

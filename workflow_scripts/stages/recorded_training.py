@@ -27,16 +27,18 @@ def task(
     name, side = objective.name, settings.data.max_image_side
     recipe = dependencies.stage_settings(settings, name)
     recipe[name]["learning_rate"] = own.rate.value
+    frames = settings.data.frames
     return Task(
         objective=objective,
         settings=own,
         # What else is set about the data acts through them.
-        recipe=recipe | {"data": {"max_image_side": side}},
+        recipe=recipe | {"data": {"max_image_side": side, "frames": frames}},
         run=str(run),
         model_version=run.model_version,
         mode=run.mode,
         seed=settings.seed,
         max_image_side=side,
+        frames=frames,
         max_tokens=settings.data.max_tokens,
         base_model=base_model,
         data=data,

@@ -4,6 +4,7 @@ import logging
 from array import array
 from collections import deque
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from workflow_scripts.datasets.checks.leaks import SPLIT_PAIRS, Ledger
 from workflow_scripts.datasets.checks.structure import Picture, Pictures, Problems, Row
 from workflow_scripts.datasets.pairs import user_pairs
 from workflow_scripts.datasets.pictures import near_duplicates
+from workflow_scripts.datasets.pictures.frames import FrameRule
 from workflow_scripts.datasets.pictures.images import open_image
 from workflow_scripts.datasets.pictures.near_duplicates import MOST_BITS
 from workflow_scripts.datasets.records import SPLITS
@@ -78,7 +80,9 @@ class Examination:
         self.dialogue = _dialogue(settings, layout, run)
         self.reader = VERSIONS[run.model_version].answer_format(run.mode)
         self.errors, self.warnings = Problems(), Problems()
-        self.pictures = Pictures(self.folder, self.dialogue.image_tokens, self.errors)
+        self.pictures = Pictures(
+            self.folder, self.dialogue.image_tokens, self.errors, self.warnings, settings.data.frames
+        )
         self.ledger = Ledger()
         self.statistics = Statistics(strict.polarity, lambda answer: " ".join(tokens(answer)))
         self.sampler = Sampler(settings.seed)
@@ -95,8 +99,9 @@ class Examination:
         structure.check_summary(self.folder, stated, self.copies, self.errors)
         self._check_repeats()
         self._check_shared_images()
-        self._check_user_pairs()
-        found = self._near_duplicates(self.pictures.decode()) if self.settings.data.decode_images else None
+        hashes = self.pictures.decode() if self.settings.data.decode_images else None
+        self._check_user_pairs(hashes or {})
+        found = None if hashes is None else self._near_duplicates(hashes)
         samples = list(self._samples())
         return {
             "run": str(self.run),
@@ -110,7 +115,9 @@ class Examination:
             "answers": self.statistics.answers(),
             "leaks": [self.ledger.matrix(held, tested) for held, tested in SPLIT_PAIRS],
             "near_duplicates": None if found is None else {"most_bits": MOST_BITS, "pairs": len(found)},
-            "near_duplicate_pictures": [_side_by_side(*pair) for pair in (found or [])[:SHOWN_PAIRS]],
+            "near_duplicate_pictures": [
+                _side_by_side(*pair, self.settings.data.frames) for pair in (found or [])[:SHOWN_PAIRS]
+            ],
             "samples": samples,
         }
 
@@ -175,15 +182,25 @@ class Examination:
                 if picture.digest in contents and tested in picture.splits:
                     (self.errors if disjoint else self.warnings).add(kind, picture.name)
 
-    def _check_user_pairs(self) -> None:
+    def _check_user_pairs(self, hashes: dict[str, bytes]) -> None:
         """The user's own preference pairs, before hours of training lead up to them."""
         tested = {picture.digest for picture in self.pictures.good() if "test" in picture.splits}
+        # What the run trains on anyway may look like a test image, as neighbouring slices do.
+        trained = {picture.digest for picture in self.pictures.good()} - tested
+        tested_looks = {
+            picture.name: hashes[picture.digest]
+            for picture in self.pictures.good()
+            if picture.digest in tested & hashes.keys()
+        }
+        frames = self.settings.data.frames
+        examine = partial(user_pairs.examine, trained=trained, tested=tested_looks, frames=frames)
         same = strict.same_when_read(self.reader.read)
         for path in self.settings.preferences.files.get(self.run.dataset, []):
             try:
-                deque(user_pairs.read(path, self.reader.rewrite, same, tested), maxlen=0)
+                deque(user_pairs.read(path, self.reader.rewrite, same, tested, examine), maxlen=0)
             except UserError as error:
-                self.errors.add("preference pair that cannot be used", str(error))
+                for line in str(error).splitlines():
+                    self.errors.add("preference pair that cannot be used", line, always=True)
 
     def _near_duplicates(self, hashes: dict[str, bytes]) -> list[tuple[int, Picture, Picture]]:
         """(bits that differ, image, test image) of each near-duplicate of a test image in train or validation.
@@ -231,12 +248,12 @@ def _batches(rows: Iterator[Shown]) -> Iterator[list[Shown]]:
         yield batch
 
 
-def _side_by_side(bits: int, one: Picture, other: Picture) -> dict[str, Any]:
+def _side_by_side(bits: int, one: Picture, other: Picture, frames: FrameRule) -> dict[str, Any]:
     return {
         "bits": bits,
         "names": [one.name, other.name],
         "splits": [", ".join(sorted(picture.splits)) for picture in (one, other)],
-        "images": [rendering.thumbnail(open_image(picture.path)) for picture in (one, other)],
+        "images": [rendering.thumbnail(open_image(picture.path, frames)) for picture in (one, other)],
     }
 
 
@@ -247,7 +264,9 @@ def _dialogue(settings: Config, layout: Layout, run: Run) -> Dialogue:
     folder = layout.model(run.model_version, run.mode)
     if not folder.is_dir():
         raise UserError(f"{folder}: no model here, whose tokenizer is needed; download it first")
-    processor = processors.load(folder, VERSIONS[run.model_version], settings.data.max_image_side)
+    processor = processors.load(
+        folder, VERSIONS[run.model_version], settings.data.max_image_side, settings.data.frames
+    )
     return Dialogue(processor, run.model_version, run.mode)
 
 

@@ -18,6 +18,7 @@ from transformers import PrinterCallback, TrainerCallback, TrainingArguments, se
 from workflow_scripts.base import files
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.processes import processes
+from workflow_scripts.datasets.pictures.frames import FrameRule
 from workflow_scripts.models import loading, processors
 from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.models.dialogue import Dialogue
@@ -61,6 +62,7 @@ class Task(Generic[Settings]):
     mode: str
     seed: int
     max_image_side: int
+    frames: FrameRule
     max_tokens: int
     base_model: Path
     data: Path
@@ -158,7 +160,9 @@ def prepare(task: Task[Settings]) -> Prepared[Settings]:
     """Read the rows and plan their batches; find what was done already."""
     depends_on = task.depends_on()
     start = model.start(task.base_model, task.settings)
-    processor = processors.load(task.base_model, VERSIONS[task.model_version], task.max_image_side)
+    processor = processors.load(
+        task.base_model, VERSIONS[task.model_version], task.max_image_side, task.frames
+    )
     dataset, costs, held = _rows(task, Dialogue(processor, task.model_version, task.mode))
     images = dict.fromkeys(path for paths in dataset["image_paths"] for path in paths)
     digests = {image: files.sha256(Path(image)) for image in images}

@@ -13,6 +13,7 @@ from workflow_scripts.base import files
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.datasets import records
 from workflow_scripts.datasets.pictures import near_duplicates
+from workflow_scripts.datasets.pictures.frames import FRAMES, FrameRule
 from workflow_scripts.datasets.pictures.images import image_size
 from workflow_scripts.datasets.records import IMAGE_PLACEHOLDER, SPLITS, PreferencePair, Split
 
@@ -27,10 +28,11 @@ class Problems:
         self._counts: Counter[str] = Counter()
         self._examples: dict[str, list[str]] = {}
 
-    def add(self, kind: str, place: str) -> None:
+    def add(self, kind: str, place: str, always: bool = False) -> None:
+        """Count `place` under `kind`; it is kept among the first, or `always`, as of files that are to be mended."""
         self._counts[kind] += 1
         examples = self._examples.setdefault(kind, [])
-        if len(examples) < LISTED:
+        if always or len(examples) < LISTED:
             examples.append(place)
 
     def __bool__(self) -> bool:
@@ -197,8 +199,16 @@ class Pictures:
     `image_tokens` takes width and height and raises ValueError for a shape that the model does not take.
     """
 
-    def __init__(self, folder: Path, image_tokens: Callable[[int, int], int], errors: Problems) -> None:
-        self._folder, self._image_tokens, self._errors = folder, image_tokens, errors
+    def __init__(
+        self,
+        folder: Path,
+        image_tokens: Callable[[int, int], int],
+        errors: Problems,
+        warnings: Problems,
+        frames: FrameRule = FRAMES,
+    ) -> None:
+        self._folder, self._image_tokens, self._frames = folder, image_tokens, frames
+        self._errors, self._warnings = errors, warnings
         self._known: dict[str, Picture | None] = {}
 
     def of(self, row: Row) -> list[Picture | None]:
@@ -220,26 +230,49 @@ class Pictures:
     def _examine(self, image: str, row: Row) -> Picture | None:
         path = self._folder / image
         if not path.is_file():
-            self._errors.add("missing image", f"{row.place}: {image}")
+            self._errors.add("missing image", f"{row.place}: {image}", always=True)
             return None
         try:
-            return Picture(image, path, files.sha256(path), self._image_tokens(*image_size(path)), row.place)
+            return Picture(
+                image,
+                path,
+                files.sha256(path),
+                self._image_tokens(*image_size(path, self._frames)),
+                row.place,
+            )
         except UserError as error:
-            self._errors.add("unreadable image", f"{row.place}: {error}")
+            self._errors.add("unreadable image", f"{row.place}: {error}", always=True)
+        except OSError as error:
+            self._errors.add("unreadable image", f"{row.place}: {path}: {error.strerror}", always=True)
         except ValueError as error:
             self._errors.add(
-                "image of a shape that the model does not take", f"{row.place}: {image}: {error}"
+                "image of a shape that the model does not take", f"{row.place}: {image}: {error}", always=True
             )
         return None
 
     def decode(self) -> dict[str, bytes]:
-        """The difference hash of each distinct content; one that cannot be decoded whole is an error."""
-        distinct = {picture.digest: picture for picture in reversed(self.good())}
-        by_path = {picture.path: picture for picture in distinct.values()}
+        """The difference hash of each distinct content; one that cannot be decoded whole is an error.
+
+        A picture of a single level, with nothing to see in it, is a warning.
+        """
+        shown: dict[str, list[Picture]] = {}
+        for picture in self.good():
+            shown.setdefault(picture.digest, []).append(picture)
+        by_path = {pictures[0].path: pictures for pictures in shown.values()}
         found = {}
-        for path, outcome in near_duplicates.decode(by_path):
+        for path, outcome in near_duplicates.decode(by_path, self._frames):
+            same = by_path[path]
             if isinstance(outcome, UserError):
-                self._errors.add("unreadable image", f"{by_path[path].place}: {outcome}")
-            else:
-                found[by_path[path].digest] = outcome
+                for picture in same:
+                    named = str(outcome).replace(str(path), str(picture.path))
+                    self._errors.add("unreadable image", f"{picture.place}: {named}", always=True)
+                continue
+            found[same[0].digest] = outcome.bits
+            if outcome.blank:
+                for picture in same:
+                    self._warnings.add(
+                        "image of a single level, which shows nothing",
+                        f"{picture.place}: {picture.name}",
+                        always=True,
+                    )
         return found

@@ -7,14 +7,16 @@ Two images are near-duplicates where at most `MOST_BITS` of the 256 bits of thei
 import os
 from collections.abc import Hashable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import imagehash
 import numpy as np
 from PIL import Image
 
 from workflow_scripts.base.errors import UserError
+from workflow_scripts.datasets.pictures.frames import FRAMES, FrameRule
 from workflow_scripts.datasets.pictures.images import open_image
 
 SIDE = 16
@@ -23,13 +25,20 @@ MOST_BITS = 12
 Key = TypeVar("Key", bound=Hashable)
 
 
+class Look(NamedTuple):
+    """What a picture looks like: its difference hash, and whether all its pixels are of one colour."""
+
+    bits: bytes
+    blank: bool
+
+
 def difference_hash(image: Image.Image) -> bytes:
     """The 256 bits of `image`, whether each of 16 x 16 cells is darker than the one to its right, as 32 bytes."""
     return np.packbits(imagehash.dhash(image, SIDE).hash).tobytes()
 
 
-def decode(paths: Iterable[Path]) -> Iterator[tuple[Path, bytes | UserError]]:
-    """Each image file decoded whole: its difference hash, or what is wrong with it.
+def decode(paths: Iterable[Path], frames: FrameRule = FRAMES) -> Iterator[tuple[Path, Look | UserError]]:
+    """Each image file decoded whole: its look, or what is wrong with it.
 
     Pillow decodes without holding the interpreter's lock, so threads share the work: those of the workflow's job,
     which Snakemake names in OMP_NUM_THREADS, else all cores.
@@ -37,23 +46,33 @@ def decode(paths: Iterable[Path]) -> Iterator[tuple[Path, bytes | UserError]]:
     given = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]  # after a comma, those of nested loops
     threads = int(given) if given.isdecimal() else len(os.sched_getaffinity(0))
     with ThreadPoolExecutor(threads) as pool:
-        yield from pool.map(_decoded, paths)
+        yield from pool.map(partial(_decoded, frames), paths)
 
 
-def _decoded(path: Path) -> tuple[Path, bytes | UserError]:
+def _decoded(frames: FrameRule, path: Path) -> tuple[Path, Look | UserError]:
     try:
-        return path, difference_hash(open_image(path))
+        image = open_image(path, frames)
+        return path, Look(difference_hash(image), all(low == high for low, high in _extrema(image)))
     except UserError as error:
         return path, error
 
 
-def hashes(paths: Iterable[Path]) -> dict[Path, bytes]:
-    """The difference hash of each file; the first that cannot be decoded is raised."""
-    found = {}
-    for path, outcome in decode(paths):
+def _extrema(image: Image.Image) -> tuple[tuple[int, int], ...]:
+    """The least and the greatest value of each channel of an RGB image."""
+    found: tuple[tuple[int, int], ...] = image.getextrema()  # type: ignore[assignment]
+    return found
+
+
+def hashes(paths: Iterable[Path], frames: FrameRule = FRAMES) -> dict[Path, bytes]:
+    """The difference hash of each file; all that cannot be decoded make one UserError, a line for each."""
+    found, bad = {}, []
+    for path, outcome in decode(paths, frames):
         if isinstance(outcome, UserError):
-            raise outcome
-        found[path] = outcome
+            bad.append(str(outcome))
+        else:
+            found[path] = outcome.bits
+    if bad:
+        raise UserError("\n".join(bad))
     return found
 
 

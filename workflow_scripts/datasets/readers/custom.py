@@ -12,6 +12,7 @@ for every set that has none.
 """
 
 import hashlib
+import logging
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,8 +21,8 @@ from functools import cache, partial
 from pathlib import Path, PurePosixPath
 
 from workflow_scripts.base.errors import UserError
-from workflow_scripts.datasets.pictures import dicom
-from workflow_scripts.datasets.pictures.images import write_png
+from workflow_scripts.datasets.pictures.frames import FRAMES, FrameRule
+from workflow_scripts.datasets.pictures.images import needs_rendering, write_png
 from workflow_scripts.datasets.readers import choices, markup, messages, parquet, split_names, tables
 from workflow_scripts.datasets.readers.fields import (
     Row,
@@ -36,6 +37,8 @@ from workflow_scripts.datasets.readers.file_names import Folder
 from workflow_scripts.datasets.readers.messages import Dialogue
 from workflow_scripts.datasets.readers.tables import FieldName
 from workflow_scripts.datasets.records import IMAGE_PLACEHOLDER, Example, Turn
+
+logger = logging.getLogger(__name__)
 
 TEST_SHARE = 0.1
 IMAGES = "images"  # the folder of unpacked images, or of those that the user keeps apart
@@ -74,14 +77,24 @@ def images(root: Path, columns: Mapping[FieldName, str]) -> set[str]:
     return {image for row in _rows(root, columns) for image in row.images}
 
 
-def render_dicom(root: Path, columns: Mapping[FieldName, str]) -> None:
-    """Write each DICOM image of the set as a PNG, which then stands for it.
+def render(root: Path, columns: Mapping[FieldName, str], frames: FrameRule = FRAMES) -> None:
+    """Write each image that other programs would not show as we do, DICOM and several frames, as a PNG in its place.
 
-    Training frameworks and browsers read no DICOM, and the records are for them too.
+    The records are for training frameworks and browsers too. What cannot be rendered stays as it is, with a warning
+    that names file and row: validation lists all bad images of the set at once.
     """
-    for image in sorted(images(root, columns)):
-        if (root / image).is_file() and dicom.is_dicom(root / image):
-            write_png(tables.original(root / image), root / _rendered(image))
+    first_rows: dict[str, str] = {}
+    for row in _rows(root, columns):
+        for image in row.images:
+            first_rows.setdefault(image, row.id)
+    for image, row_id in sorted(first_rows.items()):
+        if not (root / image).is_file() or image.startswith(f"{RENDERED}/"):
+            continue
+        try:
+            if needs_rendering(tables.original(root / image)):
+                write_png(tables.original(root / image), root / _rendered(image), frames)
+        except UserError as error:
+            logger.warning("%s: %s", row_id, error)
 
 
 def _rows(root: Path, columns: Mapping[FieldName, str]) -> Iterator[Example]:

@@ -53,7 +53,7 @@ def costs(dataset: Dataset, dialogue: Dialogue, max_tokens: int) -> list[Row]:
     for row in dataset:
         for path in row["image_paths"]:
             if path not in known:
-                known[path] = dialogue.image_tokens(*image_size(Path(path)))
+                known[path] = dialogue.image_tokens(*image_size(Path(path), dialogue.frames))
         images = tuple((path, known[path]) for path in row["image_paths"])
         shared = sum(tokens for _, tokens in images)
         prompt = len(row["prompt_ids"]) - len(row["image_paths"])
