@@ -27,7 +27,8 @@ def load(path: Path, version: Version, max_image_side: int, frames: FrameRule = 
     """
     from workflow_scripts.models import loading
 
-    loading.check_version(path, version)
+    if loading.is_adapter(path) or (Path(path) / "config.json").is_file():  # a processor may stand alone
+        loading.check_version(path, version)
     try:
         loaded: Processor = AutoProcessor.from_pretrained(path)
     except (OSError, ValueError) as error:
