@@ -28,10 +28,12 @@ SPECIAL_TOKENS = [
     "<|endoftext|>", "[MASK]", "[gMASK]", "[sMASK]", "<sop>", "<eop>",
     "<|system|>", "<|user|>", "<|assistant|>", "<|observation|>",
     "<|begin_of_image|>", "<|end_of_image|>", "<|begin_of_video|>", "<|end_of_video|>", "<|image|>", "<|video|>",
-    "<|begin_of_box|>", "<|end_of_box|>",
 ]  # fmt: skip
 # The family marks thoughts and answers with tokens that are whole but not special: decoding keeps them.
-MARKUP_TOKENS = ["<think>", "</think>", "<answer>", "</answer>", "/nothink"]
+MARKUP_TOKENS = ["<think>", "</think>", "<answer>", "</answer>"]
+BOX_TOKENS = ["<|begin_of_box|>", "<|end_of_box|>"]
+# In the order of the real tokenizer, where they follow the words.
+ADDED_TOKENS = [*SPECIAL_TOKENS, *MARKUP_TOKENS, *BOX_TOKENS, "/nothink"]
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
@@ -43,7 +45,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
         padding_side="left",
         model_max_length=4096,
         clean_up_tokenization_spaces=False,
-        extra_special_tokens=SPECIAL_TOKENS,
+        extra_special_tokens=[*SPECIAL_TOKENS, *BOX_TOKENS],
     )
 
 
@@ -69,6 +71,7 @@ def model_config(version: Version) -> Glm4vConfig | Glm4vMoeConfig:
         "num_hidden_layers": 4,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
+        "initializer_range": 0.08,  # about the width ** -0.5; 0.02 is for thousands of units
         "max_position_embeddings": 4096,
         "rope_parameters": {
             "rope_type": "default",
@@ -82,6 +85,7 @@ def model_config(version: Version) -> Glm4vConfig | Glm4vMoeConfig:
         "depth": 2,
         "hidden_size": 64,
         "num_heads": 4,
+        "initializer_range": 0.08,
         "intermediate_size": 256,
         "out_hidden_size": text["hidden_size"],
         "image_size": IMAGE_SIDE,
@@ -109,6 +113,8 @@ def model_config(version: Version) -> Glm4vConfig | Glm4vMoeConfig:
 def untrained_model(version: Version) -> torch.nn.Module:
     """The model with fresh weights, in float32."""
     model = AutoModelForImageTextToText.from_config(model_config(version), dtype=torch.float32)
+    # Where a patch lies counts as much as what it shows, from the first step on.
+    torch.nn.init.normal_(model.model.visual.embeddings.position_embedding.weight, std=0.5)
     words = tokenizer()
     stops = [words.convert_tokens_to_ids(token) for token in ("<|endoftext|>", "<|user|>", "<|observation|>")]
     model.generation_config.eos_token_id = stops
