@@ -2,9 +2,10 @@
 
 What a real model brings along, on phantoms drawn with seeds that no data set uses, each image shown once. First
 the vision tower learns what is where (vision_pretraining). Then, with the tower as it is, the text layers learn to
-say it: to describe an image, to name a single fact of it ("Marker:" → "Top left"), to tell a true statement from a
-false one ("Check. Marker: Top." → "True"), to write the wording of questions without any answer, and to repeat
-single words: an adapter leaves the output layer as it is, so that a token that was never written is hard to teach.
+say it: to describe an image, to name a single fact of it ("Marker:" → "Top left"), to judge a statement ("Check.
+Marker: Top." → "True"), to write the wording of questions without any answer, and to repeat single words: an adapter
+leaves the output layer as it is, so that a token that was never written is hard to teach. In this time they come
+to describe and to name nearly everything right, while of the judgements they learn the form alone: half are right.
 No question is answered: that, and the form of an answer, is left to SFT.
 """
 
@@ -29,7 +30,7 @@ logger = logging.getLogger(__name__)
 STEPS = 1000
 BATCH = 24
 LEARNING_RATE = 3e-3
-SAVE_STEPS = 50
+SAVE_STEPS = 250
 VOCABULARY = 1664
 IGNORED = -100
 PROMPTS = {
