@@ -1,3 +1,4 @@
+import random
 from collections import Counter, defaultdict
 
 import numpy as np
@@ -54,6 +55,31 @@ def test_every_open_answer_is_in_the_description(scene, language):
     assert len(questions) in (7, 9)
     description = phantoms.describe(scene, language)
     assert all(question.answer in description for question in questions if not question.closed)
+
+
+@given(scenes, st.sampled_from(("en", "zh")))
+@settings(max_examples=60, deadline=None)
+def test_the_description_states_every_fact(scene, language):
+    description = phantoms.describe(scene, language)
+    assert all(phantoms.title(value, language) in description for value in phantoms.facts(scene).values())
+
+
+@given(scenes, st.integers(0, 1000))
+@settings(max_examples=60, deadline=None)
+def test_a_statement_is_true_when_the_scene_says_so(scene, seed):
+    for name, value in phantoms.facts(scene).items():
+        stated, holds = phantoms.statement(scene, name, random.Random(seed))
+        assert holds == (stated == value or (name == "marker" and stated in value.split()))
+
+
+def test_half_of_the_statements_are_true():
+    chance = random.Random(0)
+    verdicts = defaultdict(Counter)
+    for seed in range(1000):
+        scene = phantoms.scene(seed)
+        for name in phantoms.facts(scene):
+            verdicts[name][phantoms.statement(scene, name, chance)[1]] += 1
+    assert all(0.4 < counts[True] / counts.total() < 0.6 for counts in verdicts.values())
 
 
 @given(scenes)

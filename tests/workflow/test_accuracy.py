@@ -43,10 +43,10 @@ def test_the_demo_learns_from_the_pixels(start):
     assert result.returncode == 0, result.stdout + result.stderr
     evaluation = files.read_json(workflow / "eval/combined_4.1v_thinking.json")
     score = scores(evaluation)
-    gain = score["sft"] - score["untrained"]
-    assert gain >= 25 and score["sft"] > score["question_only"]
-    # Without the pixels most of what was gained is lost.
-    assert score[evaluation["final_stage"]] - score["blank_image"] > gain / 2
+    assert score["untrained"] < 20
+    for stage in ("sft", evaluation["final_stage"]):
+        assert score[stage] >= 70 and evaluation["stages"][stage]["overall"]["closed_accuracy"] >= 0.75
+    assert score["blank_image"] < score["question_only"]
 
 
 def test_the_real_slake_is_learned_above_its_floor(start, realdata):

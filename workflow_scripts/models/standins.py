@@ -31,10 +31,12 @@ SPECIAL_TOKENS = [
     "<|endoftext|>", "[MASK]", "[gMASK]", "[sMASK]", "<sop>", "<eop>",
     "<|system|>", "<|user|>", "<|assistant|>", "<|observation|>",
     "<|begin_of_image|>", "<|end_of_image|>", "<|begin_of_video|>", "<|end_of_video|>", "<|image|>", "<|video|>",
-    "<|begin_of_box|>", "<|end_of_box|>",
 ]  # fmt: skip
 # The family marks thoughts and answers with tokens that are whole but not special: decoding keeps them.
-MARKUP_TOKENS = ["<think>", "</think>", "<answer>", "</answer>", "/nothink"]
+MARKUP_TOKENS = ["<think>", "</think>", "<answer>", "</answer>"]
+BOX_TOKENS = ["<|begin_of_box|>", "<|end_of_box|>"]
+# In the order of the real tokenizer, where they follow the words.
+ADDED_TOKENS = [*SPECIAL_TOKENS, *MARKUP_TOKENS, *BOX_TOKENS, "/nothink"]
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
@@ -46,7 +48,7 @@ def tokenizer() -> PreTrainedTokenizerFast:
         padding_side="left",
         model_max_length=4096,
         clean_up_tokenization_spaces=False,
-        extra_special_tokens=SPECIAL_TOKENS,
+        extra_special_tokens=[*SPECIAL_TOKENS, *BOX_TOKENS],
     )
 
 
@@ -74,6 +76,7 @@ def model_config(version: Version) -> Glm4vConfig | Glm4vMoeConfig:
         "num_hidden_layers": 4,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
+        "initializer_range": 0.08,  # about the width ** -0.5; 0.02 is for thousands of units
         "max_position_embeddings": 4096,
         "rope_parameters": {
             "rope_type": "default",
@@ -88,6 +91,7 @@ def model_config(version: Version) -> Glm4vConfig | Glm4vMoeConfig:
         "depth": 2,
         "hidden_size": 64,
         "num_heads": 4,
+        "initializer_range": 0.08,
         "intermediate_size": 256,
         "out_hidden_size": text["hidden_size"],
         "image_size": IMAGE_SIDE,
@@ -124,6 +128,9 @@ def untrained_model(version: Version) -> PreTrainedModel:
     model: PreTrainedModel = AutoModelForImageTextToText.from_config(
         model_config(version), dtype=torch.float32
     )
+    # Where a patch lies counts as much as what it shows, from the first step on.
+    positions: Any = model.get_submodule("model.visual.embeddings.position_embedding")
+    torch.nn.init.normal_(positions.weight, std=0.5)
     model.generation_config.eos_token_id = stops(version)
     model.generation_config.pad_token_id = tokenizer().pad_token_id
     return model

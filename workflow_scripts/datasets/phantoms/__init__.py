@@ -6,10 +6,12 @@ Everything is a pure function of the scene, so a seed stands for its image, its 
 """
 
 from workflow_scripts.datasets.phantoms.drawing import boxes, draw, mask
+from workflow_scripts.datasets.phantoms.reports import describe, facts, headline, statement
 from workflow_scripts.datasets.phantoms.scenes import FAMILIES, PRETRAINING_SEEDS, Scene, data_seed, scene
-from workflow_scripts.datasets.phantoms.wording import Question, describe, questions
+from workflow_scripts.datasets.phantoms.terms import title
+from workflow_scripts.datasets.phantoms.wording import Question, questions
 
 __all__ = [
     "FAMILIES", "PRETRAINING_SEEDS", "Question", "Scene",
-    "boxes", "data_seed", "describe", "draw", "mask", "questions", "scene",
+    "boxes", "data_seed", "describe", "draw", "facts", "headline", "mask", "questions", "scene", "statement", "title",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""What is asked and said about a scene, in English and Chinese.
+"""What is asked about a scene, in English and Chinese.
 
 Nothing may be guessed from the wording: open answers are spread over four to seven words, and closed
 questions are aimed so that each text is answered yes half of the time.
@@ -8,6 +8,7 @@ import random
 from dataclasses import dataclass
 
 from workflow_scripts.datasets.phantoms.scenes import STAINS, Scene
+from workflow_scripts.datasets.phantoms.terms import said, title
 
 # Types are SLAKE's content types; of each question's two phrasings a scene uses one.
 _WORDING = {
@@ -55,19 +56,6 @@ _WORDING = {
         "zh": ("细胞是圆形的吗?", "细胞的形状是圆的吗?")}),
 }  # fmt: skip
 
-_CHINESE = {
-    "yes": "是的", "no": "不是", "none": "无", "X-Ray": "X光", "MRI": "核磁共振", "CT": "CT",
-    "Microscopy": "显微镜", "chest": "胸部", "head": "头部", "abdomen": "腹部", "tissue": "组织",
-    "top": "上方", "bottom": "下方", "left": "左侧", "right": "右侧", "top left": "左上",
-    "top right": "右上", "bottom left": "左下", "bottom right": "右下", "nodule": "结节",
-    "effusion": "积液", "bright lesion": "亮病灶", "dark lesion": "暗病灶", "cyst": "囊肿", "stone": "结石",
-    "left lung": "左肺", "right lung": "右肺", "left hemisphere": "左半球", "right hemisphere": "右半球",
-    "liver": "肝脏", "left kidney": "左肾", "right kidney": "右肾", "small": "小", "large": "大",
-    "heart": "心脏", "ventricle": "脑室", "spleen": "脾脏", "normal": "正常", "enlarged": "增大",
-    "pink": "粉色", "purple": "紫色", "blue": "蓝色", "brown": "棕色", "round": "圆形", "spindle": "梭形",
-    "marker": "标记", "abnormality": "异常", "stain": "染色", "cells": "细胞",
-}  # fmt: skip
-
 
 @dataclass(frozen=True)
 class Question:
@@ -77,17 +65,6 @@ class Question:
     answer: str
     closed: bool
     type: str
-
-
-def _said(term: str, language: str) -> str:
-    """A term in the language's words; numbers stay as they are."""
-    return _CHINESE.get(term, term) if language == "zh" else term
-
-
-def _title(term: str, language: str) -> str:
-    """A term as an answer."""
-    word = _said(term, language)
-    return word[0].upper() + word[1:]
 
 
 def _asked(scene: Scene, chance: random.Random) -> list[tuple[str, str | bool, dict[str, str]]]:
@@ -139,25 +116,9 @@ def questions(scene: Scene, language: str = "en", rephrased: bool = False) -> li
     for key, answer, terms in _asked(scene, chance):
         kind, wordings = _WORDING[key]
         wording = wordings[language][(chance.randrange(2) + rephrased) % 2]
-        words = {name: _said(term, language) for name, term in terms.items()}
+        words = {name: said(term, language) for name, term in terms.items()}
         words["article"] = "an" if terms.get("kind", "")[:1] == "e" else "a"
         term = ("yes" if answer else "no") if isinstance(answer, bool) else answer
         closed = isinstance(answer, bool)
-        written.append(Question(wording.format(**words), _title(term, language), closed, kind))
+        written.append(Question(wording.format(**words), title(term, language), closed, kind))
     return written
-
-
-def describe(scene: Scene, language: str = "en") -> str:
-    """A short report that states all that `questions` may ask, in the words of their answers."""
-    anatomy, cells, finding = scene.anatomy, scene.cells, scene.finding
-    facts: list[tuple[str, tuple[str, ...]]] = [("marker", (scene.marker,))]
-    if cells:
-        facts += [("stain", (cells.stain,)), ("cells", (str(cells.count), cells.shape))]
-    else:
-        found = (finding.kind, finding.site, finding.size) if finding else ("none",)
-        facts += [("abnormality", found), (anatomy.resizable, ("enlarged" if scene.enlarged else "normal",))]
-    colon, comma, stop = ("：", "，", "。") if language == "zh" else (": ", ", ", ". ")
-    lines = [comma.join(_title(term, language) for term in (scene.modality, anatomy.body_part))]
-    for name, terms in facts:
-        lines.append(_title(name, language) + colon + comma.join(_title(term, language) for term in terms))
-    return (stop.join(lines) + stop).strip()
