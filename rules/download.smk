@@ -1,4 +1,6 @@
 rule download:
+    input:
+        plan.local_files,
     output:
         "results/raw/{source}/manifest.json",
     log:

@@ -1,10 +1,11 @@
 """What the workflow's jobs depend on: a change reruns what it affects, and nothing else."""
 
+import warnings
 from types import SimpleNamespace
 
 import pytest
 
-from workflow_scripts.configuration.dependencies import STAGE_SECTIONS
+from workflow_scripts.configuration.dependencies import READ_BY, STAGES, convert_settings, source_settings
 from workflow_scripts.configuration.plan import Plan
 
 SLAKE = {"reader": "slake", "repository": "a/b", "revision": "c"}
@@ -79,6 +80,57 @@ def test_the_resources_of_a_rule_stand_in_one_section(plan):
 def test_other_resources_rerun_nothing(plan):
     fewer = {name: {"threads": 1} for name in ("data", "dpo", "evaluation")}
     before, after = plan(), plan(**fewer, sft={"threads": 1, "gpus": 2, "nodes": 2})
-    for stage in STAGE_SECTIONS:
+    for stage in STAGES:
         assert before.settings(stage) == after.settings(stage)
     assert not changed(before, after)
+
+
+@pytest.mark.parametrize("section", READ_BY)
+def test_a_key_reruns_the_stages_that_are_declared_to_read_it_and_no_others(plan, section):
+    before = plan()
+    own = getattr(before.config, section)
+    assert READ_BY[section].keys() == type(own).model_fields.keys()  # a new key wants its place
+    for key, readers in READ_BY[section].items():
+        after = plan()  # changed behind the checks: any other value will do
+        setattr(getattr(after.config, section), key, f"not {getattr(own, key)}")
+        with warnings.catch_warnings(action="ignore"):  # pydantic's, of the type
+            rerun = {stage for stage in STAGES if before.settings(stage) != after.settings(stage)}
+        assert rerun == set(readers), f"{section}.{key}"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "again"),
+    [
+        ("images", "elsewhere", {"download"}),
+        ("columns", {"image": "file"}, {"download", "convert"}),
+        ("languages", ["zh"], {"convert"}),
+        ("path", "other.csv", {"download"}),
+        ("licence", "CC0", set()),
+    ],
+)
+def test_a_key_of_a_set_reruns_what_reads_it(plan, key, value, again):
+    own = {"reader": "custom", "path": "mine.csv"}
+    before = plan(datasets={"own": own}).config
+    after = plan(datasets={"own": {**own, key: value}}).config
+    found = {
+        stage
+        for stage, values in (("download", source_settings), ("convert", convert_settings))
+        if values(before, "own") != values(after, "own")
+    }
+    assert found == again
+
+
+def test_local_tables_are_inputs(plan, tmp_path):
+    folder, table = tmp_path / "set", tmp_path / "mine.csv"
+    folder.mkdir()
+    for file in (folder / "rows.jsonl", folder / "one.png", table):
+        file.touch()
+    sets = {
+        "own": {"reader": "custom", "path": str(table)},
+        "more": {"reader": "custom", "path": str(folder)},
+    }
+    found = plan(datasets=sets)
+    assert found.local_files(SimpleNamespace(source="own")) == [str(table)]
+    assert found.local_files(SimpleNamespace(source="more")) == [str(folder), str(folder / "rows.jsonl")]
+    gone = plan(datasets={"own": {"reader": "custom", "path": "none.csv"}})  # the stage says so more clearly
+    assert gone.local_files(SimpleNamespace(source="own")) == []

@@ -2,19 +2,41 @@
 
 from typing import Any
 
-from workflow_scripts.configuration.settings import Combination, Config, Source
+from workflow_scripts.configuration.settings import Combination, Config, Dpo, Preferences, Sft, Source
 
-_WITHOUT_EFFECT = {
-    "gpus", "nodes", "threads", "oom_retries", "save_steps", "log_steps", "strategy", "vision_cache_gb"
-}  # fmt: skip
-STAGE_SECTIONS = {
-    "convert": ("data",),
-    "validate": ("data",),
-    "sft": ("data", "sft"),
-    "preferences": ("data", "preferences", "evaluation"),
-    "dpo": ("data", "dpo"),
-    "evaluate": ("data", "evaluation"),
+# The stages whose results depend on a key, besides by their input files. None: the key changes how a stage runs, or
+# whether it stops, and not what comes out.
+_SEEN = ("validate", "sft", "preferences", "dpo", "evaluate")  # these show images to a model, or measure them
+_HOW: dict[str, tuple[str, ...]] = dict.fromkeys(
+    ("gpus", "nodes", "threads", "oom_retries", "save_steps", "log_steps", "strategy", "vision_cache_gb"), ()
+)
+READ_BY: dict[str, dict[str, tuple[str, ...]]] = {
+    "data": {
+        "thoughts": ("convert",),
+        "terminology": ("convert",),
+        "splits": ("convert", "validate"),
+        "near_duplicates": ("convert",),
+        "validation_share": ("convert",),
+        "max_missing_images": (),
+        "frames": ("convert", *_SEEN),
+        "max_image_side": _SEEN,
+        "max_tokens": ("validate",),
+        "decode_images": ("validate",),
+        "threads": (),
+    },
+    "sft": {key: _HOW.get(key, ("sft",)) for key in Sft.model_fields},
+    "preferences": dict.fromkeys(Preferences.model_fields, ("preferences",)),
+    "dpo": {key: _HOW.get(key, ("dpo",)) for key in Dpo.model_fields},
+    "evaluation": {
+        "batch_size": ("preferences", "evaluate"),  # in bf16, other neighbours may tip an answer
+        "max_new_tokens": ("preferences", "evaluate"),
+        "max_validation_rows": ("evaluate",),
+        "blank_image": ("evaluate",),
+        "gpus": (),
+        "threads": (),
+    },
 }
+STAGES = ("convert", "validate", "sft", "preferences", "dpo", "evaluate")
 
 
 def stage_settings(settings: Config, stage: str) -> dict[str, Any]:
@@ -24,12 +46,20 @@ def stage_settings(settings: Config, stage: str) -> dict[str, Any]:
     What changes how a stage runs but not what comes out is left out.
     """
     values: dict[str, Any] = {"seed": settings.seed}
-    for name in STAGE_SECTIONS[stage]:
-        values[name] = getattr(settings, name).model_dump(mode="json", exclude=_WITHOUT_EFFECT)
+    for section, keys in READ_BY.items():
+        if read := {key for key, stages in keys.items() if stage in stages}:
+            values[section] = getattr(settings, section).model_dump(mode="json", include=read)
     return values
 
 
-_FETCHED = {"reader", "repository", "revision", "files", "path", "embedded", "licence"}
+_FETCHED = {"reader", "repository", "revision", "files", "path", "images", "columns", "embedded"}
+_CONVERTED = {
+    "languages",
+    "columns",
+    "members",
+    "weights",
+    "temperature",
+}  # `licence` is recorded at download alone
 
 
 def source_settings(settings: Config, name: str) -> dict[str, Any]:
@@ -38,7 +68,7 @@ def source_settings(settings: Config, name: str) -> dict[str, Any]:
     values = source.model_dump(mode="json", include=_FETCHED)
     if (
         isinstance(source, Source) and source.reader == "custom"
-    ):  # which is rendered where others show it otherwise
+    ):  # rendered where other tools would show it otherwise
         values["frames"] = settings.data.frames
     drawn = isinstance(source, Source) and source.embedded
     return values | {"seed": settings.seed} if drawn else values
@@ -48,7 +78,7 @@ def convert_settings(settings: Config, dataset: str) -> dict[str, Any]:
     """The plain values that the conversion of a data set depends on, besides its raw files."""
     made_of = {dataset, *settings.sources(dataset)}
     chosen = {
-        name: settings.datasets[name].model_dump(mode="json", exclude=_FETCHED) for name in sorted(made_of)
+        name: settings.datasets[name].model_dump(mode="json", include=_CONVERTED) for name in sorted(made_of)
     }
     return {**stage_settings(settings, "convert"), "datasets": chosen}
 

@@ -20,6 +20,10 @@ _RESOURCES = {
 }
 
 
+# Files of a set that hold rows: an edited one is noticed by its time.
+TABLES = {".csv", ".tsv", ".parquet", ".json", ".jsonl", ".xlsx", ".xml", ".pkl", ".txt"}
+
+
 class Wildcards(Protocol):
     """Snakemake's wildcards of a job: parts of its paths, by name."""
 
@@ -83,6 +87,16 @@ class Plan:
     def source(self, wildcards: Wildcards) -> dict[str, Any]:
         """The values whose change fetches a source again."""
         return dependencies.source_settings(self.config, wildcards.source)
+
+    def local_files(self, wildcards: Wildcards) -> list[str]:
+        """The tables and folders of a source on this machine, whose change fetches it again; images by their folders."""
+        source = self.config.dataset(wildcards.source)
+        if isinstance(source, Combination) or source.embedded:
+            return []
+        given = [path for path in (source.path, source.images) if path and path.exists()]
+        beside = [file for folder in given if folder.is_dir() for file in folder.iterdir() if file.is_file()]
+        tables = sorted(file for file in beside if file.suffix.lower() in TABLES)
+        return list(map(str, [*given, *tables]))
 
     def conversion(self, wildcards: Wildcards) -> dict[str, Any]:
         """The values whose change converts a data set again."""

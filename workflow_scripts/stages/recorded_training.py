@@ -31,8 +31,7 @@ def task(
     return Task(
         objective=objective,
         settings=own,
-        # What else is set about the data acts through them.
-        recipe=recipe | {"data": {"max_image_side": side, "frames": frames}},
+        recipe=recipe,
         run=str(run),
         model_version=run.model_version,
         mode=run.mode,
