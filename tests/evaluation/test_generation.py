@@ -65,7 +65,7 @@ def test_the_checkpoints_generation_settings_are_recorded_and_change_nothing(ada
         model = standins.pretrained_model(version)
         model.generation_config.update(**settings)
         if adapter:
-            lora = SimpleNamespace(rank=2, alpha=4, dropout=0.0, vision=False)
+            lora = SimpleNamespace(rank=2, alpha=4, dropout=0.0, vision=False, peft={})
             model = get_peft_model(model, adapters.lora_config(model, lora))
         generator = Generator(model.eval(), processor, Dialogue(processor, "4.1v", "base"), 1, 12)
         return generator.checkpoint_settings, generator.answer([record], tmp_path)

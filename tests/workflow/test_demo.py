@@ -42,9 +42,9 @@ def start(tmp_path, stood_in):
 
 def end(started: subprocess.Popen) -> tuple[int, str]:
     """The status of the demo, and what it said; all of it goes to one place."""
-    said, said_to_be_data = started.stderr.read(), started.stdout.read()
+    said_to_be_data, said = started.communicate()
     assert said_to_be_data == ""
-    return started.wait(), said
+    return started.returncode, said
 
 
 def test_each_stage_has_a_line_and_is_timed(start):
