@@ -23,7 +23,9 @@ def commands(name: str) -> list[str]:
 
 
 def test_help_lists_every_command():
-    answer = subprocess.run(["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    answer = subprocess.run(
+        ["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     listed = dict(re.match(r"make (\S+)\s+(.*)", line).groups() for line in answer.stdout.splitlines())
     assert set(listed) == TARGETS and all(listed.values())
     assert set(re.search(r"^\.PHONY: (.*)", MAKEFILE, re.MULTILINE)[1].split()) == TARGETS
