@@ -53,22 +53,17 @@ def stage_settings(settings: Config, stage: str) -> dict[str, Any]:
 
 
 _FETCHED = {"reader", "repository", "revision", "files", "path", "images", "columns", "embedded"}
-_CONVERTED = {
-    "languages",
-    "columns",
-    "members",
-    "weights",
-    "temperature",
-}  # `licence` is recorded at download alone
+# `licence` is in neither: it is recorded when the set is fetched, and fetches nothing.
+_MIXED = {"weights", "temperature"}
+_CONVERTED = {"languages", "columns", "members", *_MIXED}
 
 
 def source_settings(settings: Config, name: str) -> dict[str, Any]:
     """The plain values that the raw files of a source and their manifest depend on."""
     source = settings.dataset(name)
     values = source.model_dump(mode="json", include=_FETCHED)
-    if (
-        isinstance(source, Source) and source.reader == "custom"
-    ):  # rendered where other tools would show it otherwise
+    # Rendered where other tools would show it otherwise.
+    if isinstance(source, Source) and source.reader == "custom":
         values["frames"] = settings.data.frames
     drawn = isinstance(source, Source) and source.embedded
     return values | {"seed": settings.seed} if drawn else values
@@ -86,5 +81,4 @@ def convert_settings(settings: Config, dataset: str) -> dict[str, Any]:
 def mixture_settings(settings: Config, dataset: str) -> dict[str, Any]:
     """The plain values by which the train rows of a combination are mixed; {} for a single set."""
     entry = settings.dataset(dataset)
-    included = {"weights", "temperature"}
-    return entry.model_dump(mode="json", include=included) if isinstance(entry, Combination) else {}
+    return entry.model_dump(mode="json", include=_MIXED) if isinstance(entry, Combination) else {}

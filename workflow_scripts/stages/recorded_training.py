@@ -24,10 +24,9 @@ def task(
     validation_data: Path | None = None,
 ) -> Task[Settings]:
     """The training of `run` by the stage's `own` settings; what the rest of the configuration means for it."""
-    name, side = objective.name, settings.data.max_image_side
+    name = objective.name
     recipe = dependencies.stage_settings(settings, name)
     recipe[name]["learning_rate"] = own.rate.value
-    frames = settings.data.frames
     return Task(
         objective=objective,
         settings=own,
@@ -36,8 +35,8 @@ def task(
         model_version=run.model_version,
         mode=run.mode,
         seed=settings.seed,
-        max_image_side=side,
-        frames=frames,
+        max_image_side=settings.data.max_image_side,
+        frames=settings.data.frames,
         max_tokens=settings.data.max_tokens,
         base_model=base_model,
         data=data,
