@@ -1,3 +1,4 @@
+import gc
 import os
 from collections import Counter
 from pathlib import Path
@@ -9,13 +10,22 @@ from hypothesis import HealthCheck, settings
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+gc.set_threshold(20_000)  # as the commands do: an eighth of the time of all tests
+
 # A busy machine is no failure.
 settings.register_profile("steady", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steady")
 
 
 # Begun first, so that at the end no worker is left alone with one of them.
-LONG = ("test_chain.py", "test_engine.py", "test_guards.py", "test_validation.py", "test_resume.py")
+LONG = (
+    "test_chain.py",
+    "test_chain_of_whole_models.py",
+    "test_engine.py",
+    "test_guards.py",
+    "test_validation.py",
+    "test_resume.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from workflow_scripts.base.errors import UserError
-from workflow_scripts.base.processes import started_by_torchrun
+from workflow_scripts.base.processes import processes, started_by_torchrun
 from workflow_scripts.configuration.settings import Training
 from workflow_scripts.training import memory
 
@@ -41,7 +41,10 @@ def launch_or_run(
             if gpus or settings.nodes > 1:
                 return _launched(launcher(module, arguments, gpus, settings.nodes, os.environ), checkpoints)
     metrics = run()
-    logger.info("%d steps in %.0f s, loss %.4f", metrics["steps"], metrics["seconds"], metrics["final_loss"])
+    if processes().rank == 0:
+        logger.info(
+            "%d steps in %.0f s, loss %.4f", metrics["steps"], metrics["seconds"], metrics["final_loss"]
+        )
     return 0
 
 
