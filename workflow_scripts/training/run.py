@@ -26,6 +26,7 @@ from workflow_scripts.models.pixels import Pixels
 from workflow_scripts.training import (
     checkpoints,
     early_stopping,
+    finished,
     memory,
     model,
     parts,
@@ -43,6 +44,8 @@ from workflow_scripts.training.trainers.base import PlannedBatches
 from workflow_scripts.training.trainers.objective import Materials, Objective
 
 logger = logging.getLogger(__name__)
+
+FINAL = "final"  # among the checkpoints, until the model is whole
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ class Prepared(Generic[Settings]):
     """The rows and their plan, before there is a model.
 
     `settings` have the token budget of this try, `digests` those of the images by path; `held` are the rows that are
-    validated on.
+    validated on. `metrics` are those of a training that has come to this result before.
     """
 
     settings: Settings
@@ -101,6 +104,7 @@ class Prepared(Generic[Settings]):
     depends_on: dict[str, Any]
     schedule: Schedule
     arguments: TrainingArguments
+    metrics: dict[str, Any] | None
     resume_from: Path | None
 
 
@@ -118,6 +122,7 @@ class Loaded:
 def train(task: Task[Settings], callbacks: Sequence[TrainerCallback] = ()) -> dict[str, Any]:
     """Train, write the model and its metrics.json, and return them.
 
+    What is there already, of a training that depended on the same, is not trained again; metrics.json is then written anew.
     One process that runs out of memory tries again here where `oom_retries` allow; of several, which wait for
     each other by then, all end, and the next start takes the smaller budget.
     """
@@ -137,6 +142,8 @@ def train(task: Task[Settings], callbacks: Sequence[TrainerCallback] = ()) -> di
 
 def _try_once(task: Task[Settings], callbacks: Sequence[TrainerCallback]) -> dict[str, Any]:
     prepared = prepare(task)
+    if prepared.metrics:
+        return prepared.metrics
     name, settings = task.objective.name, prepared.settings
     with memory.explained(name, settings, prepared.costs, task.max_image_side):
         loaded = load(task, prepared)
@@ -151,9 +158,8 @@ def _try_once(task: Task[Settings], callbacks: Sequence[TrainerCallback]) -> dic
             "train_rows": prepared.schedule.rows,
             **outcome,
             "micro_batch_tokens": settings.micro_batch_tokens,  # less than configured after oom_retries
-            "fingerprint": files.fingerprint(prepared.depends_on),
         }
-        return save(trainer, task, prepared.processor, metrics)
+        return save(trainer, task, prepared, metrics)
 
 
 def prepare(task: Task[Settings]) -> Prepared[Settings]:
@@ -174,11 +180,22 @@ def prepare(task: Task[Settings]) -> Prepared[Settings]:
     planned = schedule.make(settings, costs, task.seed, task.objective.equal_batches, held, process)
     # Before the model: they say how it is to be loaded.
     arguments = task.objective.arguments(settings, start, task.unfinished, task.seed, planned)
-    resume_from = _resume_from(task.unfinished, of_checkpoints, arguments)
+    metrics, resume_from = _done_before(task, depends_on, of_checkpoints, arguments)
     if resume_from and (ended := early_stopping.ended_at(resume_from)):
         planned = planned.until(ended)
     return Prepared(
-        settings, start, processor, dataset, costs, held, digests, depends_on, planned, arguments, resume_from
+        settings=settings,
+        start=start,
+        processor=processor,
+        dataset=dataset,
+        costs=costs,
+        held=held,
+        digests=digests,
+        depends_on=depends_on,
+        schedule=planned,
+        arguments=arguments,
+        metrics=metrics,
+        resume_from=resume_from,
     )
 
 
@@ -196,11 +213,29 @@ def _rows(task: Task[Settings], dialogue: Dialogue) -> tuple[Dataset, list[Row],
     return dataset, costs, held
 
 
-def _resume_from(folder: Path, depends_on: dict[str, Any], arguments: TrainingArguments) -> Path | None:
-    """The checkpoint to resume from, if any: one process looks, and all take what it has found."""
-    found = [checkpoints.prepare(folder, depends_on) if arguments.process_index == 0 else None]
-    agreed: Path | None = broadcast_object_list(found)[0]
-    return agreed
+def _done_before(
+    task: Task[Settings],
+    depends_on: dict[str, Any],
+    of_checkpoints: dict[str, Any],
+    arguments: TrainingArguments,
+) -> tuple[dict[str, Any] | None, Path | None]:
+    """The metrics where all is done, else the checkpoint to resume from, if any.
+
+    One process looks, and all take what it has found.
+    """
+    found: list[Any] = [None, None]
+    if arguments.process_index == 0:
+        if metrics := finished.metrics(task.trained, depends_on):
+            if checkpoints.belong(task.unfinished, of_checkpoints):  # killed before these were removed
+                shutil.rmtree(task.unfinished)
+            found = [metrics, None]
+        else:
+            shutil.rmtree(
+                task.unfinished / FINAL, ignore_errors=True
+            )  # of one that was killed as it wrote it
+            found = [None, checkpoints.prepare(task.unfinished, of_checkpoints)]
+    metrics, resume_from = broadcast_object_list(found)
+    return metrics, resume_from
 
 
 def load(task: Task[Settings], prepared: Prepared[Settings]) -> Loaded:
@@ -301,13 +336,10 @@ def run(trainer: PlannedBatches, resume_from: Path | None, progress: Progress) -
 
 
 def save(
-    trainer: PlannedBatches, task: Task[Settings], processor: Any, metrics: dict[str, Any]
+    trainer: PlannedBatches, task: Task[Settings], prepared: Prepared[Settings], metrics: dict[str, Any]
 ) -> dict[str, Any]:
-    """Put the trained model, its processor and metrics.json into place, then remove the checkpoints; returns metrics.
-
-    What was written goes into the fingerprint of `metrics`: other GPUs come to other weights by the same settings.
-    """
-    final = task.unfinished / "final"
+    """Put the trained model, its processor and metrics.json into place, then remove the checkpoints; returns metrics."""
+    final = task.unfinished / FINAL
     trainer.save_model(str(final))
     if not trainer.is_world_process_zero():
         return metrics
@@ -317,10 +349,8 @@ def save(
         (final / leftover).unlink(missing_ok=True)
     if loading.is_adapter(final):
         loading.name_base(final, loading.base_of(task.base_model))
-    processor.save_pretrained(final)
-    weights = [files.sha256(file) for file in sorted(final.glob("*.safetensors"))]
-    metrics = metrics | {"fingerprint": files.fingerprint([metrics["fingerprint"], weights])}
-    files.write_json(final / "metrics.json", metrics)
+    prepared.processor.save_pretrained(final)
+    metrics = finished.seal(final, prepared.depends_on, metrics)
     with files.replacing_folder(task.trained) as temporary:
         temporary.rmdir()
         shutil.move(final, temporary)  # checkpoints may lie on another disk
