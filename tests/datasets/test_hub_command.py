@@ -4,6 +4,7 @@ import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -136,6 +137,24 @@ def test_a_killed_download_goes_on_where_it_was(server, slake, command, tmp_path
     run(command, "--dataset", "slake")
     assert server.sent == {"imgs.zip": len(slake["imgs.zip"]) - half}
     assert len(list(READERS["slake"](raw / "slake"))) > 0
+
+
+def test_a_second_download_of_the_same_ends_and_the_first_does_not(server, slake, command, tmp_path):
+    server.add("dataset", "group/slake", slake)
+    server.misbehave("imgs.zip", [Fault(hold_after=1000)])
+    first = command("--dataset", "slake")
+    lock = tmp_path / "results" / "raw" / ".slake.lock"
+    deadline = time.monotonic() + 60
+    while not lock.is_file():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    output = run(command, "--dataset", "slake", status=1)
+    said = f"error: results/raw/slake: another command writes it ({socket.gethostname()}, process {first.pid}, since "
+    assert output.startswith(said) and "Traceback" not in output
+    server.go_on.set()
+    assert first.communicate(timeout=60)[0].endswith("slake: in results/raw/slake\n") and not first.returncode
+    run(command, "--dataset", "slake", "--verify")
+    assert not lock.exists()
 
 
 def test_an_archive_that_tries_to_escape_leaves_nothing(server, slake, command, tmp_path):

@@ -59,14 +59,6 @@ def test_nothing_else_is_taken_for_it(sealed):
     assert finished.metrics(sealed, DEPENDS_ON) is None
 
 
-def test_other_weights_by_the_same_settings_have_another_fingerprint(sealed):
-    first = finished.metrics(sealed, DEPENDS_ON)["fingerprint"]
-    for name in ("training.json", "metrics.json"):
-        (sealed / name).unlink()
-    (sealed / "a.safetensors").write_bytes(b"of another GPU")
-    assert finished.seal(sealed, DEPENDS_ON, METRICS)["fingerprint"] != first
-
-
 @pytest.fixture
 def train(workplace, caplog):
     """Run the stage sft, or the one given, for a step; returns what it says."""

@@ -199,6 +199,19 @@ def test_a_model_that_processes_share_is_resumed_whole(workplace, strategy, vers
     assert broken.weights("sft") == whole.weights("sft")
 
 
+@pytest.mark.slow
+def test_two_processes_that_find_it_done_train_nothing(workplace):
+    work = workplace("4.1v")
+    work.configure(max_steps=1)
+    assert " step 1/1 " in work.finished("sft", 2)
+    before, metrics = work.weights("sft"), work.layout.trained("sft", work.run) / "metrics.json"
+    metrics.unlink()
+    said = work.finished("sft", 2)
+    assert said.count("trained already") == 1 and " step " not in said
+    assert work.weights("sft") == before and metrics.is_file()
+    assert not list((work.folder / "results").rglob("*.lock"))
+
+
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory) -> Workplace:
     """A workplace whose SFT was killed after step 5, with checkpoints of the steps 2 and 4."""

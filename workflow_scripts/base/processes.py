@@ -35,6 +35,11 @@ def started_by_torchrun() -> bool:
     return all(name in os.environ for name in ("TORCHELASTIC_RUN_ID", *OF_TORCHRUN))
 
 
+def launch() -> str:
+    """What is alike for the processes that one torchrun has started, and empty for a process that is alone."""
+    return os.environ["TORCHELASTIC_RUN_ID"] if started_by_torchrun() else ""
+
+
 def forget_other_launchers() -> None:
     """Remove from the environment what would make the libraries wait for processes that nobody starts.
 

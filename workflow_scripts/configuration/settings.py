@@ -16,6 +16,7 @@ from pydantic import (
 
 from workflow_scripts.base import credentials
 from workflow_scripts.base.errors import UserError, unknown
+from workflow_scripts.base.locks import InUse
 from workflow_scripts.configuration.pass_through import DpoTrainerKey, PeftKey, TrainerKey
 from workflow_scripts.datasets import readers
 from workflow_scripts.datasets.pairs.rules import RULES, RuleName
@@ -429,6 +430,10 @@ class Config(Section):
     preferences: Preferences = Preferences()
     dpo: Dpo = Dpo()
     evaluation: Evaluation = Evaluation()
+    output_in_use: InUse = Field(
+        default="end",
+        description="another command writes the same output: end with an error that names it, or wait for it",
+    )
     tracking: Distinct[Literal["mlflow", "tensorboard", "wandb"]] = Field(
         default=["mlflow"], description="mlflow, tensorboard, wandb"
     )

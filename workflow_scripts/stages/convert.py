@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from workflow_scripts import tracking
-from workflow_scripts.base import files
+from workflow_scripts.base import files, locks
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.configuration import dependencies
@@ -262,7 +262,10 @@ class _RecordMaker:
 def stage(settings: Config, layout: Layout, run: Run) -> dict[str, Any]:
     """`convert`, recorded by the trackers."""
     parameters = dependencies.convert_settings(settings, run.dataset)
-    with tracking.stage(settings, layout, run, "convert", parameters) as record:
+    with (
+        locks.one_writer(layout.data(run), settings.output_in_use),
+        tracking.stage(settings, layout, run, "convert", parameters) as record,
+    ):
         summary = convert(settings, layout, run)
         record.metrics(summary)
         record.artifact(layout.data(run) / "summary.json")

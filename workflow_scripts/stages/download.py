@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
-from workflow_scripts.base import files
+from workflow_scripts.base import files, locks
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.paths import Layout
 from workflow_scripts.configuration.settings import Combination, Config
@@ -181,10 +181,12 @@ def _is_as_listed(path: Path, entry: Entry) -> bool:
 def fetch(settings: Config, layout: Layout, dataset: str | None, model: tuple[str, str] | None) -> None:
     """Download the sources of `dataset`, and `model`, a (version, mode)."""
     for name in settings.sources(dataset) if dataset else ():
-        download_source(settings, layout, name)
+        with locks.one_writer(layout.raw(name), settings.output_in_use):
+            download_source(settings, layout, name)
         logger.info("%s: in %s", name, layout.raw(name))
     if model:
-        download_model(settings, layout, *model)
+        with locks.one_writer(layout.model(*model), settings.output_in_use):
+            download_model(settings, layout, *model)
         logger.info("model %s %s: in %s", *model, layout.model(*model))
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from workflow_scripts import tracking
-from workflow_scripts.base import files
+from workflow_scripts.base import files, locks
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.configuration import dependencies
@@ -200,23 +200,24 @@ def evaluate_model(
     examiner = _examiner(settings, version, mode)
     rows: list[Prediction] = []
     untrained = (path / "manifest.json").is_file()  # of a download; what was trained has metrics.json
-    with examiner.model(path) as model:
-        for name, records in tests.items():
-            folder = layout.data(Run(name, version, mode))
-            found = examiner.predictions(model, records, folder, "model", untrained=untrained)
-            rows += [_with_image_from(row, folder, output.parent) for row in found]
-        generation_config = model.checkpoint_settings
-    result: ModelEvaluation = {
-        "model_path": str(path),
-        "model_version": version,
-        "mode": mode,
-        "protocol": protocols.DEFAULT.NAME,
-        "asked": asked(untrained),
-        "generation_config": generation_config,
-        **protocols.breakdown(rows, terminology.load(tuple(settings.terms))),
-    }
-    files.write_jsonl(output.with_suffix(".predictions.jsonl"), rows)
-    files.write_json(output, result)
+    with locks.one_writer(output, settings.output_in_use):
+        with examiner.model(path) as model:
+            for name, records in tests.items():
+                folder = layout.data(Run(name, version, mode))
+                found = examiner.predictions(model, records, folder, "model", untrained=untrained)
+                rows += [_with_image_from(row, folder, output.parent) for row in found]
+            generation_config = model.checkpoint_settings
+        result: ModelEvaluation = {
+            "model_path": str(path),
+            "model_version": version,
+            "mode": mode,
+            "protocol": protocols.DEFAULT.NAME,
+            "asked": asked(untrained),
+            "generation_config": generation_config,
+            **protocols.breakdown(rows, terminology.load(tuple(settings.terms))),
+        }
+        files.write_jsonl(output.with_suffix(".predictions.jsonl"), rows)
+        files.write_json(output, result)
     return result
 
 
@@ -250,7 +251,10 @@ def stage(settings: Config, layout: Layout, run: Run) -> Evaluation:
     """`evaluate`, recorded by the trackers."""
     settings.checkpoint(run.model_version, run.mode)
     parameters = dependencies.stage_settings(settings, "evaluate")
-    with tracking.stage(settings, layout, run, "evaluate", parameters) as record:
+    with (
+        locks.one_writer(layout.evaluation(run), settings.output_in_use),
+        tracking.stage(settings, layout, run, "evaluate", parameters) as record,
+    ):
         evaluation = evaluate(settings, layout, run)
         numbers: dict[str, Any] = {**evaluation}
         record.metrics({key: numbers[key] for key in ("stages", "floor", "ablation", "cost")})

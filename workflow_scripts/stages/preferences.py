@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from workflow_scripts import tracking
-from workflow_scripts.base import files
+from workflow_scripts.base import files, locks
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.configuration import dependencies
@@ -227,7 +227,10 @@ def _user_rows(
 def stage(settings: Config, layout: Layout, run: Run, sft_model: Path) -> dict[str, int]:
     """`preferences`, recorded by the trackers."""
     parameters = dependencies.stage_settings(settings, "preferences")
-    with tracking.stage(settings, layout, run, "preferences", parameters) as record:
+    with (
+        locks.one_writer(layout.preferences(run), settings.output_in_use),
+        tracking.stage(settings, layout, run, "preferences", parameters) as record,
+    ):
         counts = preferences(settings, layout, run, sft_model)
         record.metrics({"pairs": counts})
         record.artifact(layout.preferences(run))

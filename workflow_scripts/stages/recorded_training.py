@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from workflow_scripts import tracking
+from workflow_scripts.base import locks
 from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.configuration import dependencies
 from workflow_scripts.configuration.settings import Config
@@ -51,7 +52,10 @@ def train(settings: Config, layout: Layout, run: Run, task: Task[Settings]) -> d
     """Train, recorded by the trackers; returns the metrics."""
     name = task.objective.name
     parameters = dependencies.stage_settings(settings, name)
-    with tracking.stage(settings, layout, run, name, parameters) as record:
+    with (
+        locks.one_writer(task.trained, settings.output_in_use),
+        tracking.stage(settings, layout, run, name, parameters) as record,
+    ):
         metrics = training.train(task, record.callbacks())
         record.metrics({key: value for key, value in metrics.items() if key != "curve"})
         record.artifact(task.trained / "metrics.json")

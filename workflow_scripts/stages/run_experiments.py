@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from workflow_scripts.base import files
+from workflow_scripts.base import files, locks
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.paths import Layout
 from workflow_scripts.configuration import flags
@@ -38,6 +38,15 @@ def evaluate(
     to `output` and returns them."""
     # All names first: a model that cannot be asked is found before hours go into the others.
     names = {path: _names(path, test_datasets) for path in models_in(models_dir)}
+    with locks.one_writer(output, settings.output_in_use):
+        summary = _scores(settings, layout, names)
+        files.write_json(output, summary)
+    return summary
+
+
+def _scores(
+    settings: Config, layout: Layout, names: dict[Path, tuple[str, str, list[str]]]
+) -> dict[str, Metrics]:
     summary = {}
     for path, (version, mode, tests) in names.items():
         settings.checkpoint(version, mode)
@@ -45,7 +54,6 @@ def evaluate(
         summary[path.name] = result["overall"]
         overall = result["overall"]
         logger.info("%s: %s %% of %d", path.name, percent(overall["accuracy"]), overall["n"])
-    files.write_json(output, summary)
     return summary
 
 

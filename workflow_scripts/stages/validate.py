@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from workflow_scripts import tracking
-from workflow_scripts.base import files
+from workflow_scripts.base import files, locks
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.configuration import dependencies
@@ -48,7 +48,10 @@ def validate(settings: Config, layout: Layout, run: Run) -> dict[str, Any]:
     folder = layout.data(run)
     verdict, page, failed_page, near = (folder / name for name in OUTPUTS)
     parameters = dependencies.stage_settings(settings, "validate")
-    with tracking.stage(settings, layout, run, "validate", parameters) as record:
+    with (
+        locks.one_writer(folder, settings.output_in_use),
+        tracking.stage(settings, layout, run, "validate", parameters) as record,
+    ):
         for stale in (verdict, page, failed_page, near):
             stale.unlink(missing_ok=True)
         examination = Examination(settings, layout, run)
