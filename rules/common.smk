@@ -17,7 +17,7 @@ wildcard_constraints:
     mode="thinking|base",
 
 
-# What holds a model takes one of `models`, of which profiles/default gives a machine one. On a cluster each job has a
+# What holds a model takes some of `models`, of which profiles/default gives a machine 100. On a cluster each job has a
 # machine of its own, or its share of one.
 resource_scopes:
     models="local",

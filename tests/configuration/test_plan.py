@@ -22,6 +22,7 @@ def plan(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", "")
     monkeypatch.setenv("MEDVQA_CONFIG", "")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     return lambda **raw: Plan({"datasets": DATASETS, **raw}, [], tmp_path)
 
 
@@ -62,9 +63,18 @@ def test_the_users_preference_files_are_inputs(plan):
 
 def test_a_stage_asks_for_its_gpus_on_each_of_its_nodes(plan):
     found = plan(sft={"gpus": 4, "nodes": 2}, dpo={"gpus": 2, "threads": 6})
-    assert found.resources("sft") == {"models": 1, "nodes": 2, "gres": "gpu:4", "cpus_per_gpu": 8}
+    assert found.resources("sft") == {"models": 100, "nodes": 2, "gres": "gpu:4", "cpus_per_gpu": 8}
     # On one node, as profiles/slurm has it by default.
-    assert found.resources("dpo") == {"models": 1, "gpu": 2, "cpus_per_gpu": 6}
+    assert found.resources("dpo") == {"models": 100, "gpu": 2, "cpus_per_gpu": 6}
+
+
+@pytest.mark.parametrize(
+    ("visible", "asked", "share"),
+    [("0,1,2,3", 1, 25), ("0,1,2,3", 2, 50), ("0,1,2", 3, 100), ("0,1", 0, 50), ("0", 4, 100), ("", 1, 100)],
+)
+def test_a_job_takes_the_share_of_the_machine_that_its_gpus_are(plan, monkeypatch, visible, asked, share):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert plan(dpo={"gpus": asked, "batch_size": 12}).resources("dpo")["models"] == share
 
 
 def test_the_resources_of_a_rule_stand_in_one_section(plan):
@@ -72,7 +82,7 @@ def test_the_resources_of_a_rule_stand_in_one_section(plan):
     for rule in ("convert", "validate"):
         assert (found.threads(rule), found.resources(rule)) == (3, {})
     for rule in ("preferences", "evaluate"):
-        assert (found.threads(rule), found.resources(rule)) == (5, {"models": 1})
+        assert (found.threads(rule), found.resources(rule)) == (5, {"models": 100})
     for rule in ("download", "download_model", "report"):
         assert (found.threads(rule), found.resources(rule)) == (1, {})
 

@@ -1,4 +1,4 @@
-"""The rules: each says the same things in the same way, and no two jobs that hold a model run at once."""
+"""The rules: each says the same things in the same way, and no two jobs share a GPU, or the memory of a machine without."""
 
 import json
 import re
@@ -33,7 +33,7 @@ def test_no_message_hides_inputs_outputs_and_resources():
 
 @pytest.fixture
 def times(tmp_path, stood_in):
-    """Run two data sets up to SFT on four cores with `flags`: the (start, end) of each stage's jobs."""
+    """Run two data sets up to SFT on four cores and the GPUs named: the (start, end) of each stage's jobs."""
     shutil.copy(ROOT / "config.yaml", tmp_path)
     settings = {"sft": {"threads": 1}, "data": {"threads": 1}, "tracking": []}
     (tmp_path / "settings.yaml").write_text(yaml.safe_dump(settings))
@@ -41,11 +41,11 @@ def times(tmp_path, stood_in):
     where = ["--snakefile", ROOT / "Snakefile", "--configfile", "settings.yaml", "--cores", "4"]
     seconds = {"validate rad": 1.5, "sft slake": 3}
 
-    def run(*flags: str) -> dict[str, list[tuple[float, float]]]:
+    def run(gpus: str) -> dict[str, list[tuple[float, float]]]:
         done = subprocess.run(
-            [sys.executable, "-m", "snakemake", *where, *flags, "--", *targets],
+            [sys.executable, "-m", "snakemake", *where, "--", *targets],
             cwd=tmp_path,
-            env={**stood_in, "SECONDS_OF": json.dumps(seconds)},
+            env={**stood_in, "SECONDS_OF": json.dumps(seconds), "CUDA_VISIBLE_DEVICES": gpus},
             capture_output=True,
             text=True,
             check=False,
@@ -65,10 +65,10 @@ def overlap(one: tuple[float, float], other: tuple[float, float]) -> bool:
 
 
 def test_trainings_run_one_by_one_and_other_stages_beside_them(times):
-    found = times()
+    found = times("")
     assert len(found["sft"]) == 2 and not overlap(*found["sft"])
     assert any(overlap(sft, other) for sft in found["sft"] for other in found["validate"])
 
 
-def test_a_flag_lets_more_of_them_run_at_once(times):
-    assert overlap(*times("--resources", "models=2")["sft"])
+def test_as_many_trainings_run_at_once_as_there_are_gpus(times):
+    assert overlap(*times("0,1")["sft"])

@@ -2,11 +2,14 @@
 
 import argparse
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from workflow_scripts.base import cli, files
+from workflow_scripts.base import cli, files, gpus, locks
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.paths import Layout, Run
+from workflow_scripts.base.processes import started_by_torchrun
 from workflow_scripts.configuration import reading
 from workflow_scripts.configuration.settings import Config
 from workflow_scripts.models.catalogue import MODES, VERSIONS
@@ -91,3 +94,17 @@ def training_options(stage: str, description: str | None, arguments: list[str]) 
     if options.method:
         getattr(options.settings, stage).method = options.method
     return options
+
+
+@contextmanager
+def training_place(options: argparse.Namespace, stage: str) -> Iterator[None]:
+    """The GPUs that a training asks for, by `training_options`, once no other command writes its output.
+
+    Nobody waits for GPUs whose output is refused afterwards; the first process of the training then holds it.
+    """
+    own = getattr(options.settings, stage)
+    if own.nodes == 1 and not started_by_torchrun():  # else the first process may be at work elsewhere
+        with locks.one_writer(options.layout.trained(stage, options.run), options.settings.output_in_use):
+            pass
+    with gpus.taken(own.gpus):
+        yield

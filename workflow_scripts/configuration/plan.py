@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Any, Protocol
 
+from workflow_scripts.base import gpus
 from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.configuration import dependencies, reading, text
 from workflow_scripts.configuration.flags import CONFIG_VARIABLE
@@ -19,6 +20,7 @@ _RESOURCES = {
     "evaluate": "evaluation",
 }
 
+MACHINE = 100  # `models` of a machine, as profiles/default states
 
 # Files of a set that hold rows: an edited one is noticed by its time.
 TABLES = {".csv", ".tsv", ".parquet", ".json", ".jsonl", ".xlsx", ".xml", ".pkl", ".txt"}
@@ -36,6 +38,7 @@ class Plan:
     def __init__(self, raw: dict[str, Any], where: list[Path], root: Path) -> None:
         self.config = reading.validate(raw, where=", ".join(map(str, where)))
         self.layout = Layout(Path("results"))
+        self.gpus = len(gpus.visible())
         self.terms = list(map(str, self.config.terms))
         self.sources = [
             name for name, entry in self.config.datasets.items() if not isinstance(entry, Combination)
@@ -62,17 +65,22 @@ class Plan:
         return section.threads if section else 1
 
     def resources(self, rule: str) -> dict[str, int | str]:
-        """What else a job of `rule` takes: the one place in a machine's memory for a model, and its GPUs."""
+        """What else a job of `rule` takes: its GPUs and, where it holds a model, its share of the machine."""
         section = self._section(rule)
         if section is None or isinstance(section, Data):
             return {}
-        found: dict[str, int | str] = {"models": 1}
+        found: dict[str, int | str] = {"models": self._share(section.gpus)}
         if isinstance(section, Training) and section.nodes > 1:
             found |= {"nodes": section.nodes, "gres": f"gpu:{section.gpus}"}
         elif section.gpus:
             found |= {"gpu": section.gpus}
         # Threads count once for a job here, and not above the cores of the machine that submits it.
         return found | ({"cpus_per_gpu": section.threads} if section.gpus else {})
+
+    def _share(self, asked: int) -> int:
+        """Hundredths of this machine, for a job that asks for so many GPUs; all without one: models fill its memory."""
+        share = MACHINE * max(1, asked) // self.gpus if self.gpus else MACHINE
+        return max(1, min(MACHINE, share))
 
     def _section(self, rule: str) -> Data | Training | Evaluation | None:
         """Where the configuration has the resources of `rule`: in one section; None takes one core and no more."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from workflow_scripts import tracking
-from workflow_scripts.base import files, locks
+from workflow_scripts.base import files, gpus, locks
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.configuration import dependencies
@@ -200,7 +200,7 @@ def evaluate_model(
     examiner = _examiner(settings, version, mode)
     rows: list[Prediction] = []
     untrained = (path / "manifest.json").is_file()  # of a download; what was trained has metrics.json
-    with locks.one_writer(output, settings.output_in_use):
+    with locks.one_writer(output, settings.output_in_use), gpus.taken(settings.evaluation.gpus):
         with examiner.model(path) as model:
             for name, records in tests.items():
                 folder = layout.data(Run(name, version, mode))
@@ -253,6 +253,7 @@ def stage(settings: Config, layout: Layout, run: Run) -> Evaluation:
     parameters = dependencies.stage_settings(settings, "evaluate")
     with (
         locks.one_writer(layout.evaluation(run), settings.output_in_use),
+        gpus.taken(settings.evaluation.gpus),
         tracking.stage(settings, layout, run, "evaluate", parameters) as record,
     ):
         evaluation = evaluate(settings, layout, run)

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from workflow_scripts import tracking
-from workflow_scripts.base import files, locks
+from workflow_scripts.base import files, gpus, locks
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.configuration import dependencies
@@ -229,6 +229,7 @@ def stage(settings: Config, layout: Layout, run: Run, sft_model: Path) -> dict[s
     parameters = dependencies.stage_settings(settings, "preferences")
     with (
         locks.one_writer(layout.preferences(run), settings.output_in_use),
+        gpus.taken(settings.evaluation.gpus),
         tracking.stage(settings, layout, run, "preferences", parameters) as record,
     ):
         counts = preferences(settings, layout, run, sft_model)
