@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from hub_server import Fault, HubServer, Repository
-from huggingface_hub import constants, snapshot_download
+from huggingface_hub import _tree_cache, constants, snapshot_download
 from huggingface_hub.utils import close_session
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -333,6 +333,76 @@ def test_the_token_goes_to_the_hub_and_to_nobody_else(server, repository, tmp_pa
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     fetch(tmp_path / "raw")
     assert server.tokens == {"127.0.0.1": {f"Bearer {TOKEN}"}, "localhost": {None}}
+
+
+@pytest.fixture
+def offline(server, monkeypatch):
+    """Stop the hub and say that there is none."""
+
+    def go() -> None:
+        server.stop()
+        close_session()
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+
+    yield go
+    server.start()
+
+
+@pytest.mark.parametrize("by", ["us", "snapshot_download", "an older version of it"])
+@pytest.mark.parametrize("pinned", [True, False])
+def test_a_complete_cache_is_enough_offline(server, repository, tmp_path, offline, caplog, by, pinned):
+    """A branch means the commit that it meant at last."""
+    revision = repository.commit if pinned else "main"
+    if by == "us":
+        origin, digests = fetch(tmp_path / "online", revision)
+    else:
+        snapshot_download(NAME, repo_type="dataset", revision=revision)
+        if by.startswith("an older"):
+            shutil.rmtree(next((tmp_path / "cache").glob("*/trees")))
+            _tree_cache._IN_MEMORY_TREE_CACHE.clear()
+    offline()
+    cache = times(tmp_path / "cache")
+    found, sums = fetch(tmp_path / "raw", revision)
+    assert present(tmp_path / "raw") == repository.contents
+    assert found == {**found, "commit": repository.commit, "revision": revision}
+    assert sums == {name: hashlib.sha256(data).hexdigest() for name, data in repository.contents.items()}
+    assert by != "us" or (found, sums) == (origin, digests)
+    assert times(tmp_path / "cache") == cache  # which may be read-only
+    assert ("does not tell whether it is complete" in caplog.text) == by.startswith("an older")
+
+
+def test_an_incomplete_cache_says_offline_what_is_missing(server, repository, tmp_path, offline):
+    fetch(tmp_path / "part", repository.commit, patterns=["*.json"])
+    offline()
+    fetch(tmp_path / "again", repository.commit, patterns=["*.json"])
+    assert set(present(tmp_path / "again")) == {SMALL}
+    said = f"HF_HUB_OFFLINE is set, .* {repository.commit} whole: .*2 file\\(s\\) are missing .*{BIG}"
+    with pytest.raises(UserError, match=said):
+        fetch(tmp_path / "raw", repository.commit)
+    with pytest.raises(UserError, match="HF_HUB_OFFLINE is set, and the cache of the hub "):
+        fetch(tmp_path / "raw", "f" * 40)
+    assert not os.listdir(tmp_path / "raw")
+
+
+def test_a_damaged_cache_is_no_complete_one_offline(server, repository, tmp_path, offline):
+    fetch(tmp_path / "one", repository.commit)
+    blob = (tmp_path / "one" / BIG).resolve()
+    blob.write_bytes(blob.read_bytes()[:-1] + b"?")
+    offline()
+    with pytest.raises(UserError, match="the hub cannot be reached .*offline mode is enabled"):
+        fetch(tmp_path / "raw", repository.commit)
+    assert not os.listdir(tmp_path / "raw")
+
+
+def test_a_cache_copied_without_its_links_is_named(server, repository, tmp_path, offline):
+    fetch(tmp_path / "one", repository.commit)
+    offline()
+    copied = tmp_path / "copied"
+    shutil.copytree(tmp_path / "cache", copied)
+    shutil.rmtree(tmp_path / "cache")
+    shutil.copytree(copied, tmp_path / "cache")
+    with pytest.raises(UserError, match=r"is no link to a blob of the cache; .*rsync -a"):
+        fetch(tmp_path / "raw", repository.commit)
 
 
 DIGESTS = st.text("0af/.\n", max_size=3) | st.sampled_from(["0" * 40, "f" * 64, "0" * 40 + "\n", "F" * 40])

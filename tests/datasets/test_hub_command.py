@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -116,6 +117,11 @@ def test_a_model_comes_from_the_hub_and_loads(server, command, tmp_path):
         path.name: path.read_bytes() for path in folder.iterdir() if path.name != "manifest.json"
     } == contents
     run(command, "--model_version", "4.1v", "--mode", "base", "--verify")
+    shutil.rmtree(folder)
+    server.stop()
+    run(command, "--model_version", "4.1v", "--mode", "base", HF_HUB_OFFLINE="1")
+    run(command, "--model_version", "4.1v", "--mode", "base", "--verify", HF_HUB_OFFLINE="1")
+    server.start()
 
 
 def test_a_killed_download_goes_on_where_it_was(server, slake, command, tmp_path):

@@ -5,6 +5,7 @@ fetched by `transfer` and not by `snapshot_download`, which begins a file again 
 huggingface_hub 1.18 (its issue 4196), and checks no digest.
 """
 
+import logging
 import os
 import re
 import shutil
@@ -24,6 +25,8 @@ from workflow_scripts.datasets.acquire.archives import points_outside
 
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
+
+logger = logging.getLogger(__name__)
 
 WORKERS = 8  # files at once
 LISTING_RETRIES = 3  # few: without a network the answer should come soon
@@ -60,14 +63,20 @@ def fetch(
 
     `kind` is "dataset" or "model". Returns the origin for the manifest, with the commit that was read, and the
     SHA-256 of each file by name. Whatever goes wrong, but a full disk, is a UserError; what had arrived by then is
-    kept.
+    kept. Under HF_HUB_OFFLINE the cache is asked instead of the hub.
     """
+    from huggingface_hub import is_offline_mode
+
     with _explained(f"{kind} {repository}", revision):
-        at_commit, listed = _list(repository, revision, kind)
+        if is_offline_mode():
+            at_commit, listed = _cached(repository, revision, patterns, kind)
+        else:
+            at_commit, listed = _list(repository, revision, kind)
         chosen = _choose(at_commit, listed, patterns)
         _check_space(at_commit, chosen)
         digests = _fetch_all(at_commit, chosen)
     _enter_in_cache(at_commit, revision, chosen)
+    _keep_listing(at_commit, listed)
     for file in chosen:
         _link(folder / file.name, at_commit.blob(file).resolve())
     origin = {"repository": repository, "revision": revision, "commit": at_commit.commit, "kind": kind}
@@ -105,6 +114,39 @@ def _list(name: str, revision: str, kind: str) -> tuple[Repository, list[transfe
     if not is_commit or (pinned and commit != revision):
         raise UserError(f"{kind} {name}: {_host()} answers with {commit!r} for the revision {revision}")
     return Repository(kind, name, commit), listed
+
+
+def _cached(
+    name: str, revision: str, patterns: list[str] | None, kind: str
+) -> tuple[Repository, list[transfer.RemoteFile]]:
+    """The repository at the commit that `revision` means, or meant at last, and those of its files that the cache has.
+
+    Where the cache knows what the commit has, whichever program put it there, all that match `patterns` must be here.
+    """
+    from huggingface_hub import get_cached_repo_tree, snapshot_download
+    from huggingface_hub.errors import CachedRepoTreeNotFoundError
+
+    folder = Path(
+        snapshot_download(
+            name, repo_type=kind, revision=revision, allow_patterns=patterns, local_files_only=True
+        )
+    )
+    repository = Repository(kind, name, folder.name)
+    try:
+        get_cached_repo_tree(name, repo_type=kind, revision=folder.name)
+    except CachedRepoTreeNotFoundError:
+        logger.warning("%s: the cache does not tell whether it is complete; taking what is there", repository)
+    found = []
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        blob = path.resolve()
+        if not re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", blob.name):
+            raise UserError(
+                f"{repository}: {path} is no link to a blob of the cache; copy the cache with its links (rsync -a)"
+            )
+        found.append(
+            transfer.RemoteFile(str(path.relative_to(folder)), blob.stat().st_size, digest=blob.name)
+        )
+    return repository, found
 
 
 def _choose(
@@ -192,6 +234,27 @@ def _enter_in_cache(repository: Repository, revision: str, chosen: list[transfer
         files.write_text(reference, repository.commit)
 
 
+def _keep_listing(repository: Repository, listed: list[transfer.RemoteFile]) -> None:
+    """Let the cache know what the commit has, as snapshot_download does: offline, that tells whether it is complete.
+
+    huggingface_hub 2.4 has a public function to read this, and none to write it.
+    """
+    from huggingface_hub import _tree_cache
+
+    cache = str(repository.cache)
+    if all(file.git_id for file in listed) and _tree_cache.read_tree_cache(cache, repository.commit) is None:
+        entries = {
+            file.name: _tree_cache.TreeCacheEntry(
+                size=file.size,
+                blob_id=file.git_id,
+                lfs_sha256=file.digest if len(file.digest) == 64 else None,
+                lfs_size=file.size if len(file.digest) == 64 else None,
+            )
+            for file in listed
+        }
+        _tree_cache.write_tree_cache(cache, repository.commit, entries)
+
+
 def _link(path: Path, target: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.symlink_to(target)
@@ -201,7 +264,7 @@ def _link(path: Path, target: Path) -> None:
 def _explained(where: str, revision: str) -> Iterator[None]:
     """Turn the errors of the hub and of the network into UserErrors that say what to do."""
     import httpx2
-    from huggingface_hub import errors
+    from huggingface_hub import constants, errors
 
     try:
         yield
@@ -213,6 +276,12 @@ def _explained(where: str, revision: str) -> Iterator[None]:
         raise UserError(f"{where}: has no revision {revision}; correct revision:") from None
     except errors.HFValidationError as error:
         raise UserError(f"{where}: {error}; correct repository:") from None
+    except errors.LocalEntryNotFoundError as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"{where}: HF_HUB_OFFLINE is set, and the cache of the hub ({constants.HF_HUB_CACHE}) does not have "
+            f"{revision} whole: {reason}"
+        ) from None
     except errors.HfHubHTTPError as error:
         raise UserError(f"{where}: {_refusal(error)}") from None
     except PermissionError as error:

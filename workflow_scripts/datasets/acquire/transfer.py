@@ -25,11 +25,15 @@ SECONDS_PER_LINE = 10  # of progress, where it goes to a log
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file as the hub states it: `digest` is its SHA-256 (64 digits, large files) or its git blob id (40 digits)."""
+    """A file as the hub states it: `digest` is its SHA-256 (64 digits, large files) or its git blob id (40 digits).
+
+    `git_id` is the git blob id of what the repository itself holds, which of a large file is a pointer.
+    """
 
     name: str
     size: int
     digest: str
+    git_id: str = ""
 
     @classmethod
     def of(cls, stated: dict[str, Any]) -> "RemoteFile":
@@ -40,7 +44,7 @@ class RemoteFile:
             raise TypeError(f"{name!r} of size {size!r}")
         if not re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", digest):  # it becomes the name of a file
             raise ValueError(f"the digest {digest!r} of {name}")
-        return cls(name, size, digest)
+        return cls(name, size, digest, str(stated.get("blobId", "")))
 
 
 def fetch(
