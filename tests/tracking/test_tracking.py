@@ -60,6 +60,24 @@ def test_mlflow_has_a_parent_per_run_and_a_child_per_stage(layout):
     assert table == {"columns": ["id", "answer"], "data": [["1", "是"]]}
 
 
+def test_a_deleted_experiment_is_restored_with_its_runs(layout, caplog):
+    from mlflow import MlflowClient
+
+    settings = Config()
+    record(settings, layout, "sft")
+    client = MlflowClient(tracking.tracking_uri(settings, layout))
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    client.delete_experiment(experiment.experiment_id)
+    with caplog.at_level(logging.WARNING):
+        record(settings, layout, "dpo")
+    found = client.get_experiment_by_name(EXPERIMENT)
+    assert (found.experiment_id, found.lifecycle_stage) == (experiment.experiment_id, "active")
+    runs = client.search_runs([found.experiment_id])
+    assert {run.data.tags.get("stage") for run in runs} == {None, "sft", "dpo"} and len(runs) == 3
+    assert f"experiment {EXPERIMENT} was deleted in MLflow; restored" in caplog.text
+    assert "not recording" not in caplog.text
+
+
 def test_every_tracker_that_the_configuration_offers_is_there():
     schema = Config.model_json_schema()["properties"]["tracking"]
     assert schema["items"]["enum"] == list(tracking.TRACKERS)

@@ -1,6 +1,7 @@
 """MLflow: a parent run per (dataset, model version, mode), a child run per stage."""
 
 import fcntl
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,8 @@ from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.configuration import text
 from workflow_scripts.configuration.settings import Config
 from workflow_scripts.tracking.experiment import EXPERIMENT, flatten, git_commit
+
+logger = logging.getLogger(__name__)
 
 
 class MlflowTracker:
@@ -90,7 +93,7 @@ def tracking_uri(settings: Config, layout: Layout) -> str:
 
 
 def prepare_store(uri: str, layout: Layout) -> str:
-    """The id of our experiment at `uri`, made where it is not there.
+    """The id of our experiment at `uri`, made where it is not there, and restored where somebody deleted it.
 
     A lock lets one process at a time create the store's tables: MLflow's own creation fails when two race.
     A server that does not answer is given up on within seconds, not MLflow's minutes.
@@ -98,6 +101,7 @@ def prepare_store(uri: str, layout: Layout) -> str:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     from mlflow import MlflowClient
+    from mlflow.entities import LifecycleStage
 
     layout.root.mkdir(parents=True, exist_ok=True)
     with open(layout.root / ".mlflow.lock", "w") as lock:
@@ -106,6 +110,9 @@ def prepare_store(uri: str, layout: Layout) -> str:
         existing = client.get_experiment_by_name(EXPERIMENT)
         if existing:
             known: str = existing.experiment_id
+            if existing.lifecycle_stage == LifecycleStage.DELETED:  # its name is taken all the same
+                client.restore_experiment(known)
+                logger.warning("experiment %s was deleted in MLflow; restored, with its runs", EXPERIMENT)
             return known
         local = uri.startswith("sqlite:")
         created: str = client.create_experiment(
