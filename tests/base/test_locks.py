@@ -1,5 +1,6 @@
 """Of several commands that write one output, one does, and the others know who it is."""
 
+import errno
 import itertools
 import json
 import os
@@ -137,6 +138,14 @@ def test_a_later_process_of_the_same_number_is_not_the_holder(output, hold):
     assert taken(output)
 
 
+def test_a_process_of_another_user_that_cannot_be_looked_at_lives(output, hold, monkeypatch):
+    hold()
+    monkeypatch.setattr(locks, "_started", lambda process: None)
+    assert not taken(output)
+    rewritten(output, age=locks.SILENCE + 60)
+    assert taken(output)
+
+
 @pytest.mark.parametrize("changes", [{"host": "node7", "machine": "another"}, {"machine": "before the boot"}])
 def test_a_holder_elsewhere_is_dead_when_it_has_been_silent(output, hold, monkeypatch, changes):
     hold()
@@ -178,6 +187,16 @@ def test_a_lock_without_a_word_is_dead_when_it_is_old(output):
         pass
     os.utime(lock_of(output), (0, 0))
     assert taken(output)
+
+
+def test_a_full_disk_leaves_no_lock(output, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(json, "dump", full)
+    with pytest.raises(OSError, match="No space"), one_writer(output, "end"):
+        pass
+    assert not list(output.parent.iterdir())
 
 
 def test_a_lock_removed_by_hand_comes_back(output, monkeypatch):

@@ -56,6 +56,17 @@ def test_mlflow_has_every_stage_and_the_predictions(lora):
     }
 
 
+def test_a_forced_training_is_not_done_again(lora):
+    """Snakemake removes metrics.json before the job. The next test sees that nothing is left to be done."""
+    metrics = lora / f"sft/{LORA}/metrics.json"
+    before = metrics.read_bytes()
+    forced = lora.snakemake("--forcerun", "sft", "--until", "sft", "--", f"results/eval/{LORA}.json")
+    assert forced.returncode == 0, forced.stdout + forced.stderr
+    said = (lora / f"logs/sft/{LORA}.log").read_text()
+    assert f"results/sft/{LORA}: trained already" in said and " step " not in said
+    assert metrics.read_bytes() == before
+
+
 def test_nothing_is_done_twice_and_a_changed_parameter_reruns_what_depends_on_it(lora):
     again = lora.snakemake("-n", f"results/eval/{LORA}.json")
     assert "Nothing to be done" in again.stdout + again.stderr

@@ -1,1 +1,1 @@
-"""Errors, files, paths, credentials and the command line: what every room may use."""
+"""Errors, files, paths, locks, GPUs, credentials and the command line: what every room may use."""

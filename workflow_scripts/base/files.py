@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from workflow_scripts.base.errors import UserError
+from workflow_scripts.base.processes import is_running
 
 
 @contextmanager
@@ -59,18 +60,8 @@ def _remove_stale(folder: Path) -> None:
     stale = re.compile(rf"\..+\.{re.escape(socket.gethostname())}\.(\d+)\.(?:tmp|old)")
     for path in folder.iterdir():
         match = stale.fullmatch(path.name)
-        if match and not _is_running(int(match[1])):
+        if match and not is_running(int(match[1])):
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # somebody else's
-        return True
-    return True
 
 
 def write_text(path: Path, text: str) -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Literal
 
 from workflow_scripts.base.errors import UserError
-from workflow_scripts.base.processes import launch, processes
+from workflow_scripts.base.processes import is_running, launch, processes
 
 logger = logging.getLogger(__name__)
 
@@ -72,13 +72,13 @@ def _machine() -> str:
 
 
 def _started(process: int) -> int | None:
-    """When a process of this machine was started, in clock ticks since its boot; None if it does not run."""
+    """When a process of this machine was started, in clock ticks since its boot; -1 if it has ended, None if unknown."""
     try:
         stat = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
     state, *others = stat.rpartition(")")[2].split()  # after the name, which may hold anything
-    return None if state in "ZX" else int(others[18])
+    return -1 if state in "ZX" else int(others[18])
 
 
 class Lock:
@@ -127,7 +127,12 @@ def _create(path: Path, holder: Holder) -> bool:
     """Whether the file was created; it is there already otherwise."""
     try:
         with open(path, "x", encoding="utf-8") as file:
-            json.dump(asdict(holder), file)
+            try:
+                json.dump(asdict(holder), file)
+                file.flush()
+            except BaseException:  # such as a full disk
+                path.unlink()
+                raise
     except FileExistsError:
         return False
     return True
@@ -147,7 +152,10 @@ def _read(path: Path) -> Holder | None:
 
 def _is_dead(path: Path, holder: Holder) -> bool:
     if holder.machine == _machine():
-        return _started(holder.process) != holder.started
+        started = _started(holder.process)
+        # Some machines hide the processes of other users.
+        if started is not None or not is_running(holder.process):
+            return started != holder.started
     now = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
     now.touch()
     try:

@@ -1,4 +1,4 @@
-"""Which of several processes of one training this is, as torchrun tells."""
+"""Which processes there are: those of one training, as torchrun tells, and those of this machine."""
 
 import logging
 import os
@@ -50,3 +50,14 @@ def forget_other_launchers() -> None:
     strays = [name for name in (*OF_TORCHRUN, "LOCAL_WORLD_SIZE", *OF_MPI) if os.environ.pop(name, None)]
     if any(name in OF_TORCHRUN for name in strays):
         logger.warning("%s: ignored, for torchrun has not started this process", ", ".join(strays))
+
+
+def is_running(process: int) -> bool:
+    """Whether a process of this machine has this number."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
