@@ -3,7 +3,7 @@ rule preferences:
         train="results/data/{dataset}_{model_version}_{mode}/train.jsonl",
         test="results/data/{dataset}_{model_version}_{mode}/test.jsonl",
         # It must have passed; that it was looked at again changes nothing.
-        validation=ancient("results/data/{dataset}_{model_version}_{mode}/validation.json"),
+        validated=ancient("results/data/{dataset}_{model_version}_{mode}/validation.json"),
         sft="results/sft/{dataset}_{model_version}_{mode}/metrics.json",
         own=plan.preference_files,
     output:

@@ -2,7 +2,7 @@ rule sft:
     input:
         train="results/data/{dataset}_{model_version}_{mode}/train.jsonl",
         # It must have passed; that it was looked at again changes nothing.
-        validation=ancient("results/data/{dataset}_{model_version}_{mode}/validation.json"),
+        validated=ancient("results/data/{dataset}_{model_version}_{mode}/validation.json"),
         model="results/models/{model_version}_{mode}/manifest.json",
     output:
         "results/sft/{dataset}_{model_version}_{mode}/metrics.json",

@@ -164,6 +164,24 @@ def test_what_a_killed_process_left_is_removed_by_the_next(interrupted_download,
     assert sorted(os.listdir(raw)) == [lock, "other.json"]
 
 
+def test_a_signal_is_not_lost_in_a_finalizer(capsys):
+    """Python ignores what is raised there, wherever the signal happens to come."""
+
+    class Finalized:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def main(arguments):
+        Finalized()
+        time.sleep(10)
+        return 0
+
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGALRM), sys.unraisablehook
+    assert cli.run(main, []) == 143
+    assert capsys.readouterr().err == "error: stopped by SIGTERM\n"
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGALRM), sys.unraisablehook) == before
+
+
 def test_sigterm_can_be_handled_by_a_command_and_kills_its_workers(capfd):
     def main(arguments):
         forked = multiprocessing.get_context("fork")

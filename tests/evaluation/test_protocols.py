@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from workflow_scripts.datasets import terminology
+from workflow_scripts.datasets.polarity import NO, YES
 from workflow_scripts.evaluation.protocols import PROTOCOLS, breakdown
 from workflow_scripts.evaluation.protocols.strict import (
     correct,
@@ -92,6 +93,11 @@ def test_negations(text):
 )
 def test_neither(text):
     assert polarity(text) is None
+
+
+@pytest.mark.parametrize("said, word", [*(("yes", word) for word in YES), *(("no", word) for word in NO)])
+def test_each_word_that_answers_alone_opens_a_longer_answer(said, word):
+    assert polarity(f"{word}, this is the case") == said
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,8 @@ def test_a_rule_says_all_that_is_worth_knowing(name):
 
 
 def test_no_message_hides_inputs_outputs_and_resources():
-    assert len(RULES) == 9 and not [name for name, text in RULES.items() if "message:" in text]
+    assert {"convert", "sft", "evaluate"} <= RULES.keys()
+    assert not [name for name, text in RULES.items() if "message:" in text]
 
 
 @pytest.fixture

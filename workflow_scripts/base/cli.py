@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 from workflow_scripts.base.errors import STOPPING, Terminated, UserError
 from workflow_scripts.base.processes import forget_other_launchers
@@ -86,10 +87,22 @@ def _signals_raised() -> Iterator[None]:
             signal.signal(other, signal.SIG_IGN)  # a second one must not stop the removal
         raise Terminated(number)
 
+    def raise_again(lost: Any) -> None:
+        """Python ignores what is raised in a finalizer, where the signal may happen to come."""
+        if isinstance(lost.exc_value, Terminated):
+            number = lost.exc_value.number
+            signal.signal(signal.SIGALRM, lambda _, frame: terminate(number, frame))
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+        else:
+            hook(lost)
+
     before = {number: signal.signal(number, terminate) for number in STOPPING}
+    before[signal.SIGALRM] = signal.getsignal(signal.SIGALRM)
+    hook, sys.unraisablehook = sys.unraisablehook, raise_again
     try:
         yield
     finally:
+        sys.unraisablehook = hook
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -16,6 +16,7 @@ class Terminated(BaseException):
 
     def __init__(self, number: int, state: str = "") -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}{state}")
+        self.number = number
         self.status = 128 + number  # the exit status, as a shell has it
 
 

@@ -107,7 +107,7 @@ class Generator:
         temperature: float | None,
         samples: int,
     ) -> list[Generation]:
-        inputs = batch(rows, self.processor, pixels)
+        inputs = batch(rows, self.processor, pixels)  # input_ids [rows, longest prompt], padded on the left
         sampling: dict[str, Any] = (
             {"do_sample": True, "temperature": temperature, "top_p": 1.0, "top_k": 0} if temperature else {}
         )

@@ -109,7 +109,11 @@ class LogHandler(LogHandlerBase):
 
 
 def run(targets: list[str]) -> int:
-    """Make the targets; returns Snakemake's status. What the stages print, which is in their logs as well, is not shown."""
+    """Make the targets; returns Snakemake's status. What the stages print, which is in their logs as well, is not shown.
+
+    From the project's folder, and once in a process: its stdout is closed for good.
+    """
+    # Snakemake looks for plugins among the packages that are installed; this module is one without being a package.
     LoggerPluginRegistry().register_plugin(f"snakemake_logger_plugin_{LOGGER}", sys.modules[__name__])
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     unlogged = io.StringIO()

@@ -24,6 +24,7 @@ from workflow_scripts.datasets.checks.structure import Problems
 from workflow_scripts.datasets.pairs import rules as pairs
 from workflow_scripts.datasets.pairs import states, user_pairs
 from workflow_scripts.datasets.pairs.rules import OWN_ANSWER, Answers, Pair
+from workflow_scripts.datasets.pictures.frames import FrameRule
 from workflow_scripts.datasets.records import IMAGE_PLACEHOLDER, PreferenceRecord, Record
 from workflow_scripts.datasets.tokens import tokens
 from workflow_scripts.evaluation.protocols import strict
@@ -65,11 +66,11 @@ def preferences(settings: Config, layout: Layout, run: Run, sft_model: Path) -> 
             f"{run}: no preference pair was found; switch on preferences.own_answers or more rules"
         )
     files.write_jsonl(layout.preferences(run), rows)
-    _write_page(layout.pairs_page(run), str(run), rows, settings.seed)
+    _write_page(layout.pairs_page(run), str(run), rows, settings.seed, settings.data.frames)
     return dict(Counter(row["origin"] for row in rows))
 
 
-def _write_page(path: Path, run: str, rows: list[PreferenceRecord], seed: int) -> None:
+def _write_page(path: Path, run: str, rows: list[PreferenceRecord], seed: int, frames: FrameRule) -> None:
     """The page of `SHOWN_PAIRS` random pairs of each origin, with their first image."""
     from workflow_scripts.datasets.pictures.images import open_image
     from workflow_scripts.pages import rendering
@@ -86,7 +87,7 @@ def _write_page(path: Path, run: str, rows: list[PreferenceRecord], seed: int) -
                 "question": unescape(row["prompt"].replace(IMAGE_PLACEHOLDER, "")),
                 "chosen": unescape(row["chosen"]),
                 "rejected": unescape(row["rejected"]),
-                "image": rendering.thumbnail(open_image(path.parent / row["images"][0])),
+                "image": rendering.thumbnail(open_image(path.parent / row["images"][0], frames)),
             }
             for row in draw.sample(found, min(SHOWN_PAIRS, len(found)))
         ]

@@ -48,7 +48,15 @@ def start(path: Path, settings: Training) -> Start:
             f"is frozen; set {key}, or leave the rate empty"
         )
     device, dtype = loading.device_and_dtype(settings.gpus, settings.precision)
-    return Start(path, is_adapter, trains_vision, rates, STRATEGIES[settings.strategy], device, dtype)
+    return Start(
+        path=path,
+        is_adapter=is_adapter,
+        trains_vision=trains_vision,
+        rates=rates,
+        strategy=STRATEGIES[settings.strategy],
+        device=device,
+        dtype=dtype,
+    )
 
 
 def load(start: Start, settings: Training) -> tuple[Any, LoraConfig | None]:

@@ -57,14 +57,6 @@ def image_size(path: Path) -> tuple[int, int]:
     return tags.Columns, tags.Rows
 
 
-def has_several_frames(path: Path) -> bool:
-    """Whether the file has more frames than one (PS3.3 C.7.6.6)."""
-    import pydicom
-
-    tags = pydicom.dcmread(path, specific_tags=["NumberOfFrames"], stop_before_pixels=True, force=True)
-    return int(tags.get("NumberOfFrames") or 1) > 1
-
-
 def open_image(path: Path, rule: FrameRule = FRAMES) -> Image.Image:
     """The frame that `rule` chooses, in mode L or RGB; what cannot be decoded raises whatever pydicom raises.
 

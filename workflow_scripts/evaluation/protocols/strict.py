@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 from workflow_scripts.datasets import terminology
-from workflow_scripts.datasets.polarity import bare, simplified
+from workflow_scripts.datasets.polarity import NO, YES, bare, simplified
 from workflow_scripts.datasets.terminology import Terminology
 from workflow_scripts.datasets.tokens import tokens
 from workflow_scripts.evaluation.predictions import Metrics, ScoredRow
@@ -18,10 +18,16 @@ NAME = "strict"
 DEFINITION = "a closed yes/no question by polarity, everything else by exact match after normalisation"
 
 _LEAD = re.compile(r"(?:(?:the )?(?:final )?answer(?: is\b|:)|(?:最终)?答案(?:是:?|为:?|:)|答:)[\W_]*")
+
+
+def _any_of(words: Iterable[str], english: bool) -> str:
+    chosen = [re.escape(word) for word in words if word.isascii() == english]
+    return "|".join(sorted(chosen, key=len, reverse=True))
+
+
 _FIRST_WORD = re.compile(
-    r"(?:(?P<yes>yes|yeah|yep)|(?P<no>no|nope))(?![\w'-])|"
-    r"(?:(?P<zh_yes>是的?|有的?|包含|包括|存在|可以|能|会|都是|对的?)|"
-    r"(?P<zh_no>不是的?|否|没有|无|未(?:见到?|发现|看到|检出)|不包含|不包括|不存在|不可以|不能|不会|不对|都不是|不))(?!\w)"
+    rf"(?:(?P<yes>{_any_of(YES, True)})|(?P<no>{_any_of(NO, True)}))(?![\w'-])|"
+    rf"(?:(?P<zh_yes>{_any_of(YES, False)})|(?P<zh_no>{_any_of(NO, False)}))(?!\w)"
 )
 # What follows a "no" that answers, unlike the "no" of "no fracture".
 _PAUSE = re.compile(r"\s*(?:[^\w\s]|$)|\s+(?:i|it|the|there|they|this|that|these)\b")

@@ -23,7 +23,7 @@ def share_prefixes(backbone: Backbone) -> None:
     The tree's entries: input_ids, ends [sequences, length] and position_ids [3, sequences, length]; gather [rows,
     tail length], places in the flattened sequences; pixel_values with image_grid_thw, or image_features
     [image tokens, hidden size], of the distinct images (without a grid there are none, and the tower rests);
-    occurrences, which image each run of image tokens shows.
+    occurrences, which image each run of image tokens shows. Other entries, as a trainer's own notes, are left alone.
     Batches without a tree, as in generation, pass unchanged. A second call changes nothing.
     """
     # A method of this very module, also after a deepcopy.
@@ -77,7 +77,7 @@ def _images(backbone: Backbone, tree: dict[str, Any]) -> tuple[dict[str, Any], t
 
 
 def _idle_tower(backbone: Backbone, device: torch.device) -> torch.Tensor:
-    """A zero that the vision tower has computed, for a batch without images.
+    """A zero, a tensor [], that the vision tower has computed, for a batch without images.
 
     Other ranks may have images, and wait for the tower's parameters or gradients: its modules must run here too, in
     the same order.

@@ -35,7 +35,10 @@ class NumberedRows(torch.utils.data.Dataset[tuple[int, dict[str, Any]]]):
 
 @dataclass(frozen=True)
 class NumberedBatches:
-    """Batches by `collate` whose tree carries the numbers of their rows."""
+    """Batches by `collate` whose tree carries the numbers of their rows.
+
+    There they reach the model, which ignores them: TRL hands on what it does not know of a batch's own entries.
+    """
 
     collate: Callable[[list[dict[str, Any]]], dict[str, Any]]
 

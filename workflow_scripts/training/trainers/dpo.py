@@ -68,6 +68,7 @@ class SharedPrefixDPOTrainer(PlannedBatches, PartRates, DPOTrainer):
         for batch in self.loader(dataset, self.passes):
             with memory.of_batch(rows_of(batch), step=0):
                 inputs = self._prepare_inputs(batch)
+                # Of chosen and rejected, each [pairs].
                 sides = self.compute_ref_log_probs(model, inputs)  # type: ignore[no-untyped-call]
             bar.update()
             found += zip(rows_of(batch), *(side.tolist() for side in sides), strict=True)
