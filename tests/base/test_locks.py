@@ -146,6 +146,14 @@ def test_a_process_of_another_user_that_cannot_be_looked_at_lives(output, hold, 
     assert taken(output)
 
 
+def test_where_machines_cannot_be_told_apart_signs_of_life_decide(output, hold, monkeypatch):
+    hold("_machine=").kill()
+    monkeypatch.setattr(locks, "_machine", lambda: "")
+    assert not taken(output)
+    rewritten(output, age=locks.SILENCE + 60)
+    assert taken(output)
+
+
 @pytest.mark.parametrize("changes", [{"host": "node7", "machine": "another"}, {"machine": "before the boot"}])
 def test_a_holder_elsewhere_is_dead_when_it_has_been_silent(output, hold, monkeypatch, changes):
     hold()

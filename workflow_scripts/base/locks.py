@@ -66,9 +66,15 @@ def _myself() -> Holder:
 
 @cache
 def _machine() -> str:
-    """What is alike for processes that see each other by number: the boot of a machine, and the container on it."""
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    """What is alike for processes that see each other by number: the boot of a machine, and the container on it.
+
+    Empty where the system does not tell, as some sandboxes do not: then signs of life are all there is.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
 
 
 def _started(process: int) -> int | None:
@@ -151,7 +157,7 @@ def _read(path: Path) -> Holder | None:
 
 
 def _is_dead(path: Path, holder: Holder) -> bool:
-    if holder.machine == _machine():
+    if holder.machine and holder.machine == _machine():
         started = _started(holder.process)
         # Some machines hide the processes of other users.
         if started is not None or not is_running(holder.process):
