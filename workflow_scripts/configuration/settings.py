@@ -129,7 +129,8 @@ class Data(Section):
     )
     splits: Literal["official", "image_disjoint"] = Field(
         default="official",
-        description="image_disjoint: no image of any test set, in either language, in train or validation",
+        description="image_disjoint: no image or patient of a test set, in either language, in train or validation, and "
+        "none of validation in train",
     )
     near_duplicates: Literal["report", "remove"] = Field(
         default="report",
