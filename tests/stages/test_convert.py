@@ -11,10 +11,13 @@ import yaml
 from PIL import Image
 from pydicom.data import get_testdata_file
 
+from workflow_scripts import convert as command
 from workflow_scripts.base import files
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.paths import Layout, Run
+from workflow_scripts.configuration import dependencies
 from workflow_scripts.configuration.reading import validate
+from workflow_scripts.configuration.settings import UndeclaredKey
 from workflow_scripts.datasets import splits
 from workflow_scripts.datasets.checks import structure
 from workflow_scripts.datasets.mixing import is_copy
@@ -141,6 +144,16 @@ def test_missing_images_are_listed_below_the_limit_and_an_error_above_it(incompl
     assert {row["image"].split("/")[1] for row in dropped} == missing
     assert summary["read"] == summary["kept"] + len(dropped)
     assert summary["dropped"] == {"missing image": len(dropped)}
+
+
+def test_a_key_that_is_not_declared_for_the_stage_ends_it(downloaded, tmp_path, monkeypatch):
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({**EMBEDDED, "tracking": []}))
+    flags = ["--config", str(tmp_path / "config.yaml"), "--results", str(downloaded.root)]
+    names = ["--dataset", "slake", "--model_version", "4.1v", "--mode", "base"]
+    assert command.main([*flags, *names]) == 0
+    monkeypatch.setitem(dependencies.READ_BY["data"], "splits", ())
+    with pytest.raises(UndeclaredKey, match=r"^convert reads data\.splits, which is not declared"):
+        command.main([*flags, *names])
 
 
 def test_an_empty_split_is_one_clear_line(downloaded, tmp_path):
