@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from workflow_scripts import tracking
-from workflow_scripts.base import files
+from workflow_scripts.base import files, versions
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.configuration import dependencies
@@ -66,6 +66,7 @@ def convert(settings: Config, layout: Layout, run: Run) -> dict[str, Any]:
     rows = {split: counts[split] for split in SPLITS}
     summary = {
         "run": str(run),
+        "version": versions.RESULTS["convert"],
         "read": read,
         "kept": sum(rows.values()),
         "copies": counts["copies"],

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from workflow_scripts import tracking
-from workflow_scripts.base import files
+from workflow_scripts.base import files, versions
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.configuration import dependencies
@@ -108,6 +108,7 @@ class Examination:
         samples = list(self._samples())
         return {
             "run": str(self.run),
+            "version": versions.RESULTS["validate"],
             "passed": not self.errors,
             "splits": self.settings.data.splits,
             "counts": self.statistics.counts(),
