@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from workflow_scripts import tracking
-from workflow_scripts.base import files, gpus, locks
+from workflow_scripts.base import files, gpus, locks, versions
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.configuration import dependencies
@@ -67,7 +67,10 @@ def preferences(settings: Config, layout: Layout, run: Run, sft_model: Path) -> 
         )
     files.write_jsonl(layout.preferences(run), rows)
     _write_page(layout.pairs_page(run), str(run), rows, settings.seed, settings.data.frames)
-    return dict(Counter(row["origin"] for row in rows))
+    counts = dict(Counter(row["origin"] for row in rows))
+    summary = {"run": str(run), "version": versions.RESULTS["preferences"], "pairs": counts}
+    files.write_json(layout.pairs_summary(run), summary)
+    return counts
 
 
 def _write_page(path: Path, run: str, rows: list[PreferenceRecord], seed: int, frames: FrameRule) -> None:
