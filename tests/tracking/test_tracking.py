@@ -11,8 +11,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.util.tensor_util import make_ndarray
 
 from workflow_scripts import tracking
-from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.base import versions
+from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.configuration.settings import Config
 from workflow_scripts.tracking.experiment import EXPERIMENT
 
