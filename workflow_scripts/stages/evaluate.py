@@ -6,7 +6,6 @@ last two, by validation rows, on blank images too. With --model_path it scores t
 
 import json
 import logging
-import os
 import random
 import time
 from pathlib import Path
@@ -187,7 +186,7 @@ def _write_predictions(path: Path, rows: list[Prediction], folder: Path) -> None
 
 def _with_image_from(row: Prediction, folder: Path, target: Path) -> Prediction:
     """`row` with its image path relative to `target` instead of `folder`."""
-    return {**row, "image": os.path.relpath(folder / row["image"], target) if row["image"] else ""}
+    return {**row, "image": files.relative(folder / row["image"], target) if row["image"] else ""}
 
 
 def write_gallery(

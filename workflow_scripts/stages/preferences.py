@@ -5,7 +5,6 @@ that a test question uses, under whatever name it lies there.
 """
 
 import logging
-import os
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
@@ -203,7 +202,7 @@ def spread(records: list[Record], limit: int, seed: int) -> list[Record]:
 
 
 def _relative(images: list[str], folder: Path, target: Path) -> list[str]:
-    return [os.path.relpath(folder / image, target) for image in images]
+    return [files.relative(folder / image, target) for image in images]
 
 
 def _check(rows: list[PreferenceRecord], answer_format: AnswerFormat) -> None:
