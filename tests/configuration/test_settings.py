@@ -141,7 +141,7 @@ def test_unreadable_files_are_named(tmp_path, text, expected):
     with pytest.raises(UserError, match=expected) as error:
         reading.load([tmp_path / "a.yaml"])
     assert str(tmp_path / "a.yaml") in str(error.value)
-    with pytest.raises(UserError, match="b.yaml: No such file"):
+    with pytest.raises(UserError, match="b.yaml: no such file"):
         reading.load([tmp_path / "b.yaml"])
 
 

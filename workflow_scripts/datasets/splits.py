@@ -18,14 +18,15 @@ LIKE_A_TEST_IMAGE = "near-duplicate of a test image"
 class Survey:
     """What a source holds and, image by image, what becomes of it.
 
-    `rows` counts the usable rows by (split, group, images), images by their path below the raw folder. Images of
-    one group belong together, as those of one patient do. `tested` has the images of all test rows, of
-    languages that are not kept too, `tested_groups` their groups. `removed` gives the images whose train and
-    validation rows are dropped, with the reason; train rows of `moved` groups go to validation. `copies` says
-    how often each train row is written, in their order; None: once.
+    `unusable` counts rows by what they lack, `rows` the others by (split, group, images), images by their path below
+    the raw folder. Images of one group belong together, as those of one patient do. `tested` has the images of all
+    test rows, of languages that are not kept too, `tested_groups` their groups. `removed` gives the images whose train
+    and validation rows are dropped, with the reason; train rows of `moved` groups go to validation. `copies` says how
+    often each train row is written, in their order; None: once.
     """
 
     read: int = 0
+    unusable: Counter[str] = field(default_factory=Counter)
     rows: Counter[tuple[str, str, tuple[str, ...]]] = field(default_factory=Counter)
     tested: set[str] = field(default_factory=set)
     tested_groups: set[str] = field(default_factory=set)

@@ -10,10 +10,10 @@ _COLUMN = re.compile(r"(?:(?:choice|option|opt|answer|选项|選項)[\s_.-]*)?([
 _LIST = ("choices", "options", "选项", "選項")
 
 
-def stated(row: Row, fields: Collection[str]) -> dict[str, str]:
+def stated(row: Row, fields: Collection[str], answer: str) -> dict[str, str]:
     """The text of each choice by its letter, in order; {} where the row has none; `fields` are columns of other use.
 
-    Choices that cannot be understood are a ValueError.
+    Choices that cannot be understood, or blank ones of which the `answer` names one, are a ValueError.
     """
     columns = {
         match[1].upper(): key
@@ -35,6 +35,8 @@ def stated(row: Row, fields: Collection[str]) -> dict[str, str]:
         return {}
     found = {letter: _text(letter, value) for letter, value in values}
     found = {letter: text for letter, text in found.items() if text}
+    if not found and _bare(answer) not in map(str.casefold, dict(values)):
+        return {}  # a table may have rows of several kinds
     letters = "".join(found)
     if letters != string.ascii_uppercase[: len(letters)] or len(found) < 2:
         raise ValueError(
@@ -53,6 +55,11 @@ def _text(letter: str, value: object) -> str:
     return re.sub(rf"^[(（]?{re.escape(letter)}\s*[:：.．、)）]\s*", "", text, flags=re.IGNORECASE)
 
 
+def _bare(answer: str) -> str:
+    """An answer without what stands around a letter: "(B)." as "b"."""
+    return answer.strip("()（）.．:： ").casefold()
+
+
 def asked(question: str, choices: dict[str, str]) -> str:
     """The question with the choices below it, one a line: "A. Liver"."""
     return "\n".join([lines(question), *(f"{letter}. {text}" for letter, text in choices.items())])
@@ -66,7 +73,7 @@ def answered(answer: str, choices: dict[str, str]) -> str:
     found = {
         text
         for letter, text in choices.items()
-        if wanted.strip("()（）.．:： ") == letter.casefold()
+        if _bare(wanted) == letter.casefold()
         or wanted == text.casefold()
         or _text(letter, wanted).casefold() == text.casefold()
     }

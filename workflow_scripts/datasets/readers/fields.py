@@ -1,6 +1,7 @@
 """The fields of a raw row, and errors that say where a bad one is."""
 
 import re
+import reprlib
 from collections.abc import Callable
 from typing import Any, TypedDict
 
@@ -8,6 +9,9 @@ from workflow_scripts.base.errors import UserError
 from workflow_scripts.datasets.polarity import is_yes_or_no
 
 Row = dict[str, Any]  # a raw row: keys with whatever the file holds
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 3, 100, 100
 
 
 class Said(TypedDict):
@@ -28,6 +32,11 @@ def objects(rows: object, path: object) -> list[Row]:
     return rows
 
 
+def shown(value: object) -> str:
+    """`value` as an error shows it: in one line, and not the whole of a long one."""
+    return _SHORT.repr(value)
+
+
 def tidy(text: str) -> str:
     """`text` with white space of every kind (tabs, U+2003, U+3000, ends of lines) as single spaces, none around."""
     return " ".join(text.split())
@@ -44,7 +53,9 @@ def verbatim(row: Row, key: str, where: str) -> str:
         raise UserError(f"{where} has no key '{key}'; is this the set's original file?")
     value = row[key]
     if isinstance(value, bool) or not isinstance(value, str | int):
-        raise UserError(f"{where}: '{key}' is {value!r}, not text; correct the row or fetch the file again")
+        raise UserError(
+            f"{where}: '{key}' is {shown(value)}, not text; correct the row or fetch the file again"
+        )
     return str(value)
 
 
@@ -73,7 +84,7 @@ def open_or_closed(row: Row, where: str) -> str:
     """The row's own answer_type as "open" or "closed"."""
     stated = text(row, "answer_type", where).lower()
     if stated not in ("open", "closed"):
-        raise UserError(f"{where}: 'answer_type' is {row['answer_type']!r}, neither OPEN nor CLOSED")
+        raise UserError(f"{where}: 'answer_type' is {shown(row['answer_type'])}, neither OPEN nor CLOSED")
     return stated
 
 
