@@ -95,6 +95,15 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: not valid JSON ({error}); fetch or write it again") from None
 
 
+def read_object(path: Path, *keys: str) -> dict[str, Any]:
+    """Read a JSON file that holds an object with these `keys`; anything else is a UserError that names it."""
+    value = read_json(path)
+    if not isinstance(value, dict) or not value.keys() >= set(keys):
+        lacking = f" with {', '.join(keys)}" if keys else ""
+        raise UserError(f"{path}: not the object{lacking} that belongs there; make or fetch it again")
+    return value
+
+
 def parse_json(text: str) -> Any:
     """The value of a JSON text; what cannot be read, or be written as UTF-8 again, is a ValueError."""
     try:
