@@ -154,6 +154,11 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
 class _Loader(yaml.SafeLoader):
     """YAML in which 1e-5 is a number, as everyone who writes it means, and a key may stand only once."""
 
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
+        if isinstance(node.value, str) and not node.value.isascii():
+            node.value.encode()  # half a character, which nothing could write, is a ValueError
+        return super().construct_scalar(node)
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         keys = [key.value for key, _ in node.value]
         for key in keys:

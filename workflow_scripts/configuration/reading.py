@@ -28,9 +28,13 @@ def merge(base: dict[str, Any], update: dict[str, Any]) -> dict[str, Any]:
 def load(paths: list[Path]) -> Config:
     """Read configuration files, later over earlier ones, and validate the result."""
     raw: dict[str, Any] = {}
-    for path in paths:
-        raw = merge(raw, read_yaml(path))
-    return validate(raw, where=", ".join(map(str, paths)))
+    where = ", ".join(map(str, paths))
+    try:
+        for path in paths:
+            raw = merge(raw, read_yaml(path))
+        return validate(raw, where)
+    except RecursionError:  # an alias within its own anchor
+        raise UserError(f"{where}: nested too deeply") from None
 
 
 def validate(raw: dict[str, Any], where: str) -> Config:
