@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from workflow_scripts.base import credentials
-from workflow_scripts.base.errors import UserError, unknown
+from workflow_scripts.base.errors import UserError, shown, unknown
 from workflow_scripts.base.files import read_yaml
 from workflow_scripts.configuration.settings import Combination, Config, Dataset, Section, Source
 from workflow_scripts.datasets import readers
@@ -144,8 +144,8 @@ def _describe(error: ErrorDetails) -> str:
     if error["type"] == "missing":
         return f"{path}: missing"
     if error["type"] == "value_error":
-        return f"{path}: {error['input']!r}: {context['error']}"
-    return f"{path}: {error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
+        return f"{path}: {shown(error['input'])}: {context['error']}"
+    return f"{path}: {shown(error['input'])}: {error['msg'][0].lower()}{error['msg'][1:]}"
 
 
 def _fields(location: list[int | str], dataset: type[Section]) -> list[str]:

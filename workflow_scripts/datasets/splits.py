@@ -1,5 +1,6 @@
 """Which images are trained on and which are not. Everything is decided by whole images."""
 
+import os
 import random
 from collections import Counter
 from collections.abc import Collection
@@ -85,7 +86,7 @@ def leaking_images(
     found = {image: IN_A_TEST_SET for image in candidates if _content(image) in held}
     if also_near:
         left = [image for image in candidates if image not in found]
-        here = [image for image in tested if image.is_file()]
+        here = [image for image in tested if os.path.isfile(image)]
         for _, image, _ in near_duplicates.pairs(
             *(near_duplicates.hashes(side, frames) for side in (left, here))
         ):
@@ -94,4 +95,4 @@ def leaking_images(
 
 
 def _content(image: Path) -> str:
-    return files.sha256(image) if image.is_file() else str(image)
+    return files.sha256(image) if os.path.isfile(image) else str(image)

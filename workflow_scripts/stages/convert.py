@@ -126,7 +126,7 @@ class _Usability:
     def problem(self, row: Example) -> str | None:
         for image in row.images:
             if image not in self._present:
-                self._present[image] = (self._raw / image).is_file()
+                self._present[image] = os.path.isfile(self._raw / image)
             if not self._present[image]:
                 return MISSING_IMAGE
         if not row.answer.strip():

@@ -1,6 +1,7 @@
 """What is wrong with records on disk: each kind of problem with the places where it was seen."""
 
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -229,7 +230,7 @@ class Pictures:
 
     def _examine(self, image: str, row: Row) -> Picture | None:
         path = self._folder / image
-        if not path.is_file():
+        if not os.path.isfile(path):
             self._errors.add("missing image", f"{row.place}: {image}", always=True)
             return None
         try:

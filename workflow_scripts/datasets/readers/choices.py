@@ -4,6 +4,7 @@ import re
 import string
 from collections.abc import Collection
 
+from workflow_scripts.base.errors import shown
 from workflow_scripts.datasets.readers.fields import Row, lines
 
 _COLUMN = re.compile(r"(?:(?:choice|option|opt|answer|选项|選項)[\s_.-]*)?([a-z])", re.IGNORECASE)
@@ -30,7 +31,9 @@ def stated(row: Row, fields: Collection[str], answer: str) -> dict[str, str]:
     elif isinstance(listed, list):
         values = list(zip(string.ascii_uppercase, listed, strict=False))
     elif listed:
-        raise ValueError(f"the choices are {listed!r}; give a column for each (A, B, …), a list or an object")
+        raise ValueError(
+            f"the choices are {shown(listed)}; give a column for each (A, B, …), a list or an object"
+        )
     else:
         return {}
     found = {letter: _text(letter, value) for letter, value in values}
@@ -43,14 +46,14 @@ def stated(row: Row, fields: Collection[str], answer: str) -> dict[str, str]:
             f"the choices are {letters or 'blank'}, not A, B and so on without a gap; complete them"
         )
     if len({text.casefold() for text in found.values()}) < len(found):
-        raise ValueError(f"two choices say the same: {', '.join(found.values())}; correct the row")
+        raise ValueError(f"two choices say the same: {shown(list(found.values()))}; correct the row")
     return found
 
 
 def _text(letter: str, value: object) -> str:
     """A choice without its own letter: "A: Liver" as "Liver"."""
     if isinstance(value, bool) or not isinstance(value, str | int | float | None):
-        raise ValueError(f"choice {letter} is {value!r}, not text")
+        raise ValueError(f"choice {letter} is {shown(value)}, not text")
     text = " ".join(("" if value is None else str(value)).split())
     return re.sub(rf"^[(（]?{re.escape(letter)}\s*[:：.．、)）]\s*", "", text, flags=re.IGNORECASE)
 
@@ -79,6 +82,6 @@ def answered(answer: str, choices: dict[str, str]) -> str:
     }
     if len(found) != 1:
         raise ValueError(
-            f"the answer {answer!r} is {'several' if found else 'none'} of the choices {', '.join(choices)}"
+            f"the answer {shown(answer)} is {'several' if found else 'none'} of the choices {', '.join(choices)}"
         )
     return found.pop()

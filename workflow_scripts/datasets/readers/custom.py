@@ -11,6 +11,7 @@ as for every set that has none.
 """
 
 import logging
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from textwrap import shorten
 
-from workflow_scripts.base.errors import UserError
+from workflow_scripts.base.errors import UserError, shown
 from workflow_scripts.datasets.pictures.frames import FRAMES, FrameRule
 from workflow_scripts.datasets.pictures.images import needs_rendering, write_png
 from workflow_scripts.datasets.readers import (
@@ -98,7 +99,7 @@ def render(root: Path, columns: Mapping[FieldName, str], frames: FrameRule = FRA
         for image in row.images:
             first_rows.setdefault(image, row.id)
     for image, row_id in sorted(first_rows.items()):
-        if not (root / image).is_file() or image.startswith(f"{RENDERED}/"):
+        if not os.path.isfile(root / image) or image.startswith(f"{RENDERED}/"):
             continue
         try:
             if needs_rendering(tables.original(root / image)):
@@ -243,9 +244,11 @@ def _example(root: Path, known: Row, said: Dialogue, places: list[str], where: s
     """The example without the id and the split, which depend on the table."""
     language = optional(known, "language", where) or ("zh" if _CHINESE.search(said["question"]) else "en")
     if language not in ("en", "zh"):
-        raise UserError(f"{where}: language is {language!r}, neither en nor zh")
+        raise UserError(f"{where}: language is {shown(language)}, neither en nor zh")
     stated = optional(known, "answer_type", where)
-    first, *others = [_rendered(place) if (root / _rendered(place)).is_file() else place for place in places]
+    first, *others = [
+        _rendered(place) if os.path.isfile(root / _rendered(place)) else place for place in places
+    ]
     return Example(
         id="",
         source="custom",

@@ -1,17 +1,13 @@
 """The fields of a raw row, and errors that say where a bad one is."""
 
 import re
-import reprlib
 from collections.abc import Callable
 from typing import Any, TypedDict
 
-from workflow_scripts.base.errors import UserError
+from workflow_scripts.base.errors import UserError, shown
 from workflow_scripts.datasets.polarity import is_yes_or_no
 
 Row = dict[str, Any]  # a raw row: keys with whatever the file holds
-
-_SHORT = reprlib.Repr()
-_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 3, 100, 100
 
 
 class Said(TypedDict):
@@ -30,11 +26,6 @@ def objects(rows: object, path: object) -> list[Row]:
         if not isinstance(row, dict):
             raise UserError(f"{path}: row {number} is not an object with keys; fetch the file again")
     return rows
-
-
-def shown(value: object) -> str:
-    """`value` as an error shows it: in one line, and not the whole of a long one."""
-    return _SHORT.repr(value)
 
 
 def tidy(text: str) -> str:

@@ -3,6 +3,7 @@
 One name may be composed (NFC) or decomposed (NFD), and programs change the letter case of extensions: .JPG, .jpg.
 """
 
+import os
 import unicodedata
 from collections import defaultdict
 from functools import cache
@@ -21,16 +22,16 @@ class Folder:
 
         A name that several files have in other spellings is none of them.
         """
-        if (self._root / path).is_file():
+        if os.path.isfile(self._root / path):  # False too for what can be no name
             return path
         found = PurePosixPath()
         for part in PurePosixPath(path).parts:
-            there = (self._root / found / part).exists()
+            there = os.path.exists(self._root / found / part)
             names = [part] if there else self._names(found).get(_plain(part), [])
             if len(names) != 1:
                 return None
             found /= names[0]
-        return found.as_posix() if (self._root / found).is_file() else None
+        return found.as_posix() if os.path.isfile(self._root / found) else None
 
     def _names_in(self, folder: PurePosixPath) -> dict[str, list[str]]:
         """The names in a folder by their plain form."""

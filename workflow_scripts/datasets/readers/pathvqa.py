@@ -10,9 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
-from workflow_scripts.base.errors import UserError
+from workflow_scripts.base.errors import UserError, shown
 from workflow_scripts.datasets.readers import parquet
-from workflow_scripts.datasets.readers.fields import Row, dialogue, objects, optional, shown, text, verbatim
+from workflow_scripts.datasets.readers.fields import Row, dialogue, objects, optional, text, verbatim
 from workflow_scripts.datasets.readers.refusals import Refusals
 from workflow_scripts.datasets.records import SPLITS, Example
 
@@ -48,7 +48,7 @@ def _originals(root: Path, home: Path) -> Iterator[Example]:
 def _example(row: Row, split: str, images: Path, where: str) -> Example:
     image_id, answer_type = text(row, "img_id", where), text(row, "answer_type", where)
     if answer_type not in _ANSWER_TYPES:
-        raise UserError(f"{where}: 'answer_type' is {answer_type!r}, none of {', '.join(_ANSWER_TYPES)}")
+        raise UserError(f"{where}: 'answer_type' is {shown(answer_type)}, none of {', '.join(_ANSWER_TYPES)}")
     said = dialogue(verbatim(row, "sent", where), _answer(row, where))
     return Example(
         id=f"pathvqa-{text(row, 'question_id', where)}",

@@ -4,10 +4,10 @@ import re
 from functools import cache
 from pathlib import Path, PurePosixPath
 
-from workflow_scripts.base.errors import UserError
+from workflow_scripts.base.errors import UserError, shown
 from workflow_scripts.base.files import replacing
 from workflow_scripts.datasets.readers import embedded
-from workflow_scripts.datasets.readers.fields import shown, verbatim
+from workflow_scripts.datasets.readers.fields import verbatim
 from workflow_scripts.datasets.readers.file_names import Folder
 
 IMAGES = "images"  # the folder of unpacked images, or of those that the user keeps apart

@@ -9,8 +9,9 @@ successors train on, has its own question numbers and 1,267 more train rows, of 
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from textwrap import shorten
 
-from workflow_scripts.base.errors import UserError
+from workflow_scripts.base.errors import UserError, shown
 from workflow_scripts.base.files import read_json
 from workflow_scripts.datasets.readers import parquet, sheets
 from workflow_scripts.datasets.readers.fields import (
@@ -132,7 +133,7 @@ def _question_type(stated: str, where: str) -> str:
     types = {_MISSPELT.get(name, name) for name in stated.upper().replace(" ", "").split(",") if name}
     if unknown := types - set(QUESTION_TYPES):
         raise UserError(
-            f"{where}: 'question_type' is {stated!r}; {', '.join(sorted(unknown))} is none of "
+            f"{where}: 'question_type' is {shown(stated)}; {shorten(', '.join(sorted(unknown)), 100)} is none of "
             f"{', '.join(QUESTION_TYPES)}; correct the row or fetch the file again"
         )
     return ", ".join(sorted(types))

@@ -6,13 +6,14 @@ KG/ is the knowledge graph that the questions of base type `kvqa` draw on.
 
 import ast
 import csv
+import os
 from collections.abc import Iterator
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from workflow_scripts.base import text_files
-from workflow_scripts.base.errors import UserError
+from workflow_scripts.base.errors import UserError, shown
 from workflow_scripts.base.files import read_json
 from workflow_scripts.datasets.readers.fields import (
     Row,
@@ -20,7 +21,6 @@ from workflow_scripts.datasets.readers.fields import (
     objects,
     open_or_closed,
     optional,
-    shown,
     text,
     tidy,
     verbatim,
@@ -93,8 +93,8 @@ def _example(row: Row, split: str, image: Path, mask: str, facts: dict[str, Any]
 def _beside_image(root: Path, folder: Path) -> tuple[str, dict[str, Any]]:
     """(the mask or "", {"boxes": ...} or {}) of the image in `folder`, which is relative to `root`."""
     mask, boxes = folder / "mask.png", root / folder / "detection.json"
-    facts = {"boxes": list(_boxes(boxes))} if boxes.exists() else {}
-    return mask.as_posix() if (root / mask).exists() else "", facts
+    facts = {"boxes": list(_boxes(boxes))} if os.path.isfile(boxes) else {}
+    return mask.as_posix() if os.path.isfile(root / mask) else "", facts
 
 
 def _boxes(path: Path) -> Iterator[dict[str, Any]]:

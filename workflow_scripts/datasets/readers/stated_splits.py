@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from workflow_scripts.base.errors import UserError
+from workflow_scripts.base.errors import UserError, shown
 from workflow_scripts.datasets.readers import split_names, tables
 
 STATE_SPLITS = "give the rows a column 'split' with train, validation or test, or rename it after one of them"
@@ -30,7 +30,7 @@ def of_row(column: str, table: str, images: list[str], where: str) -> str:
     """The split that the row's `column`, else its `table`'s name, else that of its `images` states, "" for none."""
     if column:
         if column.lower() not in split_names.SPLITS:
-            raise UserError(f"{where}: split is {column!r}, none of {', '.join(split_names.SPLITS)}")
+            raise UserError(f"{where}: split is {shown(column)}, none of {', '.join(split_names.SPLITS)}")
         return split_names.SPLITS[column.lower()]
     if table:
         return table

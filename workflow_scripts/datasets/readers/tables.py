@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from workflow_scripts.base import files, text_files
-from workflow_scripts.base.errors import UserError
+from workflow_scripts.base.errors import UserError, shown
 from workflow_scripts.datasets.readers import parquet
 from workflow_scripts.datasets.readers.fields import Row
 from workflow_scripts.datasets.readers.refusals import Refusals
@@ -71,7 +71,7 @@ def _object(row: object, where: str) -> Row:
 def _distinct(names: Iterable[str], where: str) -> list[str]:
     found = list(names)
     if repeated := {name for name in found if name and found.count(name) > 1}:
-        raise UserError(f"{where}: several columns are called {min(repeated)!r}; rename all but one")
+        raise UserError(f"{where}: several columns are called {shown(min(repeated))}; rename all but one")
     return found
 
 
