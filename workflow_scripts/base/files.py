@@ -17,6 +17,7 @@ import yaml
 from workflow_scripts.base import text_files
 from workflow_scripts.base.errors import UserError
 
+_ARRAY = re.compile(r"\s*\[\s*\{")
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -141,6 +142,24 @@ def read_jsonl(path: Path) -> Iterator[Any]:
             yield parse_json(line)
         except ValueError as error:
             raise UserError(f"{path}:{number}: not a JSON object ({error})") from None
+
+
+def json_values(path: Path) -> Iterator[tuple[int, Any]]:
+    """(number from 1, value) of each element of a JSON array, or of each line; a bad line's value is its ValueError."""
+    if holds_array(path):
+        yield from enumerate(read_json(path), start=1)
+        return
+    for number, line in lines(path):
+        try:
+            yield number, parse_json(line)
+        except ValueError as error:
+            yield number, error
+
+
+def holds_array(path: Path) -> bool:
+    """Whether a JSON file begins as an array of objects."""
+    with text_files.opened(path) as file:
+        return bool(_ARRAY.match(file.read(1000)))
 
 
 def lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -36,7 +36,7 @@ def as_messages(row: Row) -> Row:
         return row
     beside, inside, messages = _images(row), [], []
     for number, turn in enumerate(turns):
-        role, text, images = _message(turn, f"turn {number + 1}")
+        role, text, images = message(turn, f"turn {number + 1}")
         messages.append({"role": role, "content": text})
         inside += images
     if beside and inside and beside != inside:
@@ -75,8 +75,8 @@ def _images(row: Row) -> list[Any]:
     return stated if isinstance(stated, list) else [] if stated is None else [stated]
 
 
-def _message(turn: object, where: str) -> tuple[str, object, list[object]]:
-    """(role, text, the images that the turn itself names)."""
+def message(turn: object, where: str) -> tuple[str, object, list[object]]:
+    """(role, text, the images that the turn itself names); a ValueError names `where`."""
     if not isinstance(turn, dict):
         raise ValueError(f"{where} has no role and content")
     role, content = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))

@@ -3,7 +3,6 @@
 import csv
 import itertools
 import math
-import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -21,8 +20,6 @@ FieldName = Literal[
 ]  # fmt: skip
 FIELDS: tuple[FieldName, ...] = get_args(FieldName)
 _DELIMITERS = ",;\t"
-_ARRAY = re.compile(r"\s*\[\s*\{")
-_HEAD = 1000  # characters, before which an array's first row begins
 csv.field_size_limit(2**30)  # a cell may hold an image
 
 
@@ -77,28 +74,19 @@ def _distinct(names: Iterable[str], where: str) -> list[str]:
 
 def _holds_rows(path: Path) -> bool:
     """Whether it is an array of objects, or has one on each of its first two lines."""
-    if _is_array(path):
+    if files.holds_array(path):
         return True
     head = [line.strip() for _, line in itertools.islice(files.lines(path), 2)]
     return len(head) == 2 and all(line.startswith("{") for line in head) and head[0].endswith("}")
 
 
-def _is_array(path: Path) -> bool:
-    with text_files.opened(path) as file:
-        return bool(_ARRAY.match(file.read(_HEAD)))
-
-
 def _json(path: Path, refusals: Refusals) -> Iterator[tuple[int, Any]]:
     """An array of rows, or one row a line, whichever the extension promises."""
-    if _is_array(path):
-        yield from enumerate(files.read_json(path), start=1)
-        return
-    for row, (number, line) in enumerate(files.lines(path), start=1):
+    for row, (number, value) in enumerate(files.json_values(path), start=1):
         with refusals.collecting():
-            try:
-                yield row, files.parse_json(line)
-            except ValueError as error:
-                raise UserError(f"{path}:{number}: not a JSON object ({error})") from None
+            if isinstance(value, ValueError):
+                raise UserError(f"{path}:{number}: not a JSON object ({value})")
+            yield row, value
 
 
 def _csv(path: Path, refusals: Refusals) -> Iterator[tuple[int, Row]]:
