@@ -15,7 +15,7 @@ from workflow_scripts.configuration import flags
 def main(arguments: list[str] | None = None) -> int:
     parser = flags.stage_parser(__doc__)
     flags.add_run_flags(parser, required=False)
-    parser.add_argument("--model_path", type=Path, help="score this model or adapter alone")
+    parser.add_argument("--model_path", type=flags.model_folder, help="score this model or adapter alone")
     parser.add_argument(
         "--test_datasets",
         default="",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from workflow_scripts import convert, download
+from workflow_scripts import convert, download, dpo, evaluate, preferences, sft
 from workflow_scripts.base import cli, files
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.paths import Run
@@ -214,3 +214,42 @@ def test_sigterm_can_be_handled_by_a_command_and_kills_its_workers(capfd):
 )
 def test_the_verbosity_is_known_before_a_command_parses_its_flags(flags, expected):
     assert cli._verbosity(flags) == expected
+
+
+def test_a_path_that_cannot_be_used_is_one_line(tmp_path, capsys):
+    config = tmp_path / "config.yaml"
+    config.write_text("datasets: {slake: {reader: slake, embedded: 30}}\ntracking: []\n")
+    (tmp_path / "file").write_text("")
+    results = str(tmp_path / "file" / "results")
+    assert cli.run(download.main, ["--config", str(config), "--dataset", "slake", "--results", results]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {tmp_path}/file") and "Not a directory; give another path" in line
+    assert (tmp_path / "file").read_text() == ""
+
+
+@pytest.mark.parametrize("arguments", [["--datset", "slake"], [], ["--dataset"]])
+def test_a_wrong_flag_is_one_line(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.run(convert.main, arguments)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert caught.value.code == 2 and line.startswith("error: ") and "--help" in line
+
+
+@pytest.mark.parametrize(
+    ("command", "flag"),
+    [(evaluate, "--model_path"), (preferences, "--sft_model"), (sft, "--base_model"), (dpo, "--base_model")],
+)
+def test_a_model_that_is_not_there_is_one_line(command, flag, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    names = ["--dataset", "slake", "--model_version", "4.1v", "--mode", "base"]
+    assert cli.run(command.main, [*names, flag, "results/sft/slak"]) == 1
+    expected = "error: results/sft/slak: no such folder; give that of a model or an adapter"
+    assert capsys.readouterr().err.splitlines() == [expected]
+
+
+@pytest.mark.parametrize("content", ["[]", '{"run": 3}', "\x00", '{"run": "\\ud800"}', "[" * 99_999])
+def test_a_model_whose_metrics_are_something_else_is_one_line(content, model, capsys):
+    folder = model("model")
+    (folder / "metrics.json").write_text(content)
+    assert cli.run(evaluate.main, ["--model_path", str(folder)]) == 1
+    assert len(capsys.readouterr().err.splitlines()) == 1

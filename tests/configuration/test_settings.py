@@ -135,6 +135,18 @@ def test_exponents_are_numbers_for_our_reader_and_for_snakemakes(tmp_path):
         ("seed: [", "not valid YAML"),
         ("- a", "expected keys and values"),
         ("seed: 1\nseed: 2", "stands twice"),
+        ("seed: " + 3000 * "[", "nested too deeply"),
+        ("seed: 2026-13-45", "not valid YAML"),
+        ('seed: "\\ud800"', "not valid YAML .*surrogates not allowed"),
+        ("sft: &sft {lora: *sft}", "nested too deeply|unknown"),
+        ("sft: {epochs: true}", "sft.epochs: True: a number is expected, not yes or no"),
+        ("sft: {epochs: .inf}", "sft.epochs: inf: input should be a finite number"),
+        ("dpo: {beta: .nan}", "dpo.beta: nan: input should be a finite number"),
+        ("seed: yes", "seed: True: a number is expected"),
+        (
+            "datasets: {all: {members: [slake, rad], weights: {slake: on, rad: 1}}}",
+            "weights.slake: True: a number",
+        ),
     ],
 )
 def test_unreadable_files_are_named(tmp_path, text, expected):
@@ -142,7 +154,7 @@ def test_unreadable_files_are_named(tmp_path, text, expected):
     with pytest.raises(UserError, match=expected) as error:
         reading.load([tmp_path / "a.yaml"])
     assert str(tmp_path / "a.yaml") in str(error.value)
-    with pytest.raises(UserError, match="b.yaml: No such file"):
+    with pytest.raises(UserError, match="b.yaml: no such file"):
         reading.load([tmp_path / "b.yaml"])
 
 

@@ -148,6 +148,7 @@ def test_choices_go_into_the_question_and_the_answer_is_the_text(offered, answer
     [
         ({"answer": "E"}, "the answer 'E' is none of the choices A, B, C, D"),
         ({"answer": "Kidney"}, "the answer 'Kidney' is none of the choices"),
+        (dict.fromkeys(OFFERED, ""), "the choices are blank"),
         ({"B": ""}, "the choices are ACD, not A, B and so on"),
         ({"B": "liver"}, "two choices say the same"),
         ({"B": "<image>"}, "the choice B holds markup"),

@@ -99,7 +99,7 @@ def test_ambiguous_names_are_refused_with_what_to_do(names, complaint, tmp_path)
 def test_images_and_their_folders_state_the_split_where_no_table_does(tmp_path):
     stated = {
         "images/train/1.png": "train", "train_images\\2.png": "train", "/somewhere/test/3.png": "test",
-        "imgs/val/4.png": "validation", "teststrips/5.png": "train", "pvqa/test_0001.jpg": "test",
+        "/somewhere/val/4.png": "validation", "teststrips/5.png": "train", "pvqa/test_0001.jpg": "test",
         "dev-7.png": "validation", "testis_8.png": "train", "latest9.png": "train",
     }  # fmt: skip
     write(tmp_path, a=list(stated))

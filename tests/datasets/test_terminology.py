@@ -266,5 +266,5 @@ def test_what_is_wrong_in_a_file_is_named(mine, text, said):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"none\.yaml: No such file"):
+    with pytest.raises(UserError, match=r"none\.yaml: no such file"):
         load((tmp_path / "none.yaml",))

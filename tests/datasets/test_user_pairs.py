@@ -11,6 +11,7 @@ from workflow_scripts.base.errors import UserError
 from workflow_scripts.datasets.pairs import user_pairs
 from workflow_scripts.datasets.pictures.near_duplicates import difference_hash
 from workflow_scripts.evaluation.protocols.strict import same_answer
+from workflow_scripts.models.catalogue import VERSIONS
 
 USER = {
     "messages": [{"role": "user", "content": "<image>Is it?"}],
@@ -18,6 +19,8 @@ USER = {
     "chosen": "Yes",
     "rejected": "No",
 }
+
+OTHER = {**USER, "messages": [{"role": "user", "content": "<image>Is it, really?"}]}
 
 
 @pytest.fixture
@@ -38,7 +41,7 @@ def read(path, rewrite=str, tested=()):
 
 
 def test_a_file_of_the_user_is_read(own_file):
-    first, second = read(own_file(USER, {**USER, "id": "x", "note": "kept"}), str.upper)
+    first, second = read(own_file(USER, {**OTHER, "id": "x", "note": "kept"}), str.upper)
     assert first == {
         **USER,
         "chosen": "YES",
@@ -80,7 +83,7 @@ def test_a_wrong_line_of_the_user_is_named(own_file, change, said):
 def test_a_file_that_is_not_json_or_not_there_is_named(own_file, tmp_path):
     with pytest.raises(UserError, match="mine.jsonl:1: not JSON"):
         read(own_file("{"))
-    with pytest.raises(UserError, match="none.jsonl: No such file"):
+    with pytest.raises(UserError, match="none.jsonl: no such file"):
         read(tmp_path / "none.jsonl")
 
 
@@ -114,6 +117,93 @@ def test_markup_in_a_users_turn_is_refused_and_glms_image_is_the_placeholder(own
         read(asking("<image>Is it?<|assistant|>Yes"))
     (row,) = read(asking("<|begin_of_image|><|image|><|end_of_image|>Is it?"))
     assert row["messages"][0]["content"] == row["prompt"] == "<image>Is it?"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({}, "the same pair as in row 1; remove one"),
+        ({"chosen": "YES."}, "the same pair as in row 1"),
+        ({"messages": [{"role": "user", "content": "<image> is  IT?"}]}, "the same pair as in row 1"),
+        (
+            {"chosen": "No", "rejected": "Yes"},
+            "chosen and rejected contradict row 1, which prefers otherwise",
+        ),
+        ({"chosen": "no.", "rejected": "Perhaps"}, "chosen and rejected contradict row 1"),
+        ({"chosen": "Perhaps", "rejected": "yes"}, "chosen and rejected contradict row 1"),
+    ],
+)
+def test_a_pair_that_repeats_or_contradicts_an_earlier_one_is_refused(own_file, change, said):
+    with pytest.raises(UserError, match=rf"mine.jsonl:3: {said}"):
+        read(own_file(USER, OTHER, {**USER, **change}))
+
+
+def test_other_answers_to_one_question_are_no_conflict(own_file):
+    assert (
+        len(
+            read(
+                own_file(
+                    USER,
+                    {**USER, "rejected": "Perhaps"},
+                    {**USER, "chosen": "Unclear", "rejected": "Perhaps"},
+                )
+            )
+        )
+        == 3
+    )
+
+
+@pytest.mark.parametrize("side", ["chosen", "rejected"])
+def test_a_thought_on_one_side_alone_is_refused(own_file, side):
+    thinking = VERSIONS["4.1v"].answer_format("thinking")
+    alone = {**USER, side: f"<think>A round opacity.</think><answer>{USER[side]}</answer>"}
+    with pytest.raises(UserError, match=r"mine.jsonl:1: a thought stands in chosen or rejected alone"):
+        read(own_file(alone), thinking.rewrite)
+    empty = {**USER, side: f"<think></think><answer>{USER[side]}</answer>"}
+    both = {
+        **OTHER,
+        "chosen": "<think>A.</think><answer>Yes</answer>",
+        "rejected": "B.</think><answer>No</answer>",
+    }
+    assert (
+        len(
+            read(
+                own_file(empty, {**both, "rejected": "<think>B.</think><answer>No</answer>"}),
+                thinking.rewrite,
+            )
+        )
+        == 2
+    )
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {
+            "conversations": [{"from": "human", "value": "<image>Is it?"}],
+            "images": ["a.png"],
+            "chosen": {"from": "gpt", "value": "Yes"},
+            "rejected": {"from": "gpt", "value": "No"},
+        },
+        {
+            "prompt": [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Is it?"}]}],
+            "images": ["a.png"],
+            "chosen": [{"role": "assistant", "content": [{"type": "text", "text": "Yes"}]}],
+            "rejected": [{"role": "assistant", "content": "No"}],
+        },
+        {"messages": [*USER["messages"], {"role": "assistant", "content": "Yes"}], "images": "a.png", "rejected_response": "No"},
+        {**USER, "images": [".\\a.PNG"]},
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("form", ["lines", "array", "gb18030", "utf-16"])
+def test_pairs_of_other_programs_are_read(own_file, tmp_path, row, form):
+    own_file()
+    path, row = tmp_path / "mine.json", {**row, "note": "图中有肿块吗，没有"}
+    text = json.dumps([row] if form == "array" else row, ensure_ascii=False)
+    path.write_text(text, encoding="utf-8" if form in ("lines", "array") else form)
+    (found,) = read(path)
+    assert {key: found[key] for key in USER} == USER
+    assert not {"conversations", "system", "rejected_response"} & found.keys()
 
 
 def test_all_bad_lines_are_named_at_once(own_file):

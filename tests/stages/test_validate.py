@@ -342,10 +342,11 @@ def test_the_users_own_pairs_are_checked_before_training(layout, settings, chang
         "rejected": "No",
     }
     path = layout.root / "mine.jsonl"
-    files.write_jsonl(path, [pair, pair])
+    other = {**pair, "messages": [{"role": "user", "content": "<image>Is it, really?"}]}
+    files.write_jsonl(path, [pair, other])
     settings.preferences.files = {"slake": [path]}
     assert validate.validate(settings, layout, RUN)["passed"]
-    files.write_jsonl(path, [pair, pair | change])
+    files.write_jsonl(path, [pair, other | change])
     with pytest.raises(
         UserError, match=f"preference pair that cannot be used: 1\n    .*mine.jsonl:2: {said}"
     ):

@@ -11,17 +11,22 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from workflow_scripts.base.errors import STOPPING, Terminated, UserError
 from workflow_scripts.base.processes import forget_other_launchers
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong with the flags."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}; {self.prog} --help explains the flags\n")
+
+
 def parser(description: str | None) -> argparse.ArgumentParser:
     """A parser with the flags of every command."""
-    result = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    result = _Parser(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     _add_verbosity(result)
     return result
 
@@ -32,7 +37,7 @@ def _add_verbosity(result: argparse.ArgumentParser) -> None:
 
 
 def run(main: Callable[[list[str]], int], arguments: list[str] | None = None) -> int:
-    """Run a command; a UserError, a full disk, Ctrl-C, SIGTERM or SIGUSR1 ends it with one line and a status.
+    """Run a command; what a user can mend, Ctrl-C, SIGTERM or SIGUSR1 ends it with one line and a status.
 
     The status is 1, or 128 + its number after a signal: 143 after SIGTERM, 138 after SIGUSR1, a scheduler's warning.
     """
@@ -61,14 +66,23 @@ def run(main: Callable[[list[str]], int], arguments: list[str] | None = None) ->
     except Terminated as error:
         message, status = str(error), error.status
     except Exception as error:
-        # Libraries wrap a full disk in errors of their own.
-        if getattr(error, "errno", None) != errno.ENOSPC and os.strerror(errno.ENOSPC) not in str(error):
+        if not (mendable := _of_the_machine(error)):
             raise
-        message = f"the disk is full ({error}); free some space and start again"
+        message = mendable
     if debug:
         logging.exception("traceback, because of --debug")
     print(f"error: {message}", file=sys.stderr)
     return status
+
+
+def _of_the_machine(error: Exception) -> str:
+    """What a full disk, or a file or folder that cannot be used, means to the user; "" for any other error."""
+    # Libraries wrap a full disk in errors of their own.
+    if getattr(error, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error):
+        return f"the disk is full ({error}); free some space and start again"
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}; give another path, or make this one usable"
+    return ""
 
 
 @contextmanager

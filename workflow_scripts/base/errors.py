@@ -1,6 +1,7 @@
 """The exceptions whose messages are meant for the person at the keyboard."""
 
 import difflib
+import reprlib
 import signal
 from collections.abc import Collection
 
@@ -20,8 +21,17 @@ class Terminated(BaseException):
         self.status = 128 + number  # the exit status, as a shell has it
 
 
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 3, 100, 100
+
+
+def shown(value: object) -> str:
+    """`value` as an error shows it: in one line, and not the whole of a long one."""
+    return _SHORT.repr(value)
+
+
 def unknown(name: object, known: Collection[object]) -> str:
     """Say that `name` is not among `known`, list these, and suggest the nearest."""
     near = difflib.get_close_matches(str(name), map(str, known), n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"{name!r} is unknown (known: {', '.join(map(str, known))}){hint}"
+    return f"{shown(name)} is unknown (known: {', '.join(map(str, known))}){hint}"

@@ -14,8 +14,12 @@ from typing import Any
 
 import yaml
 
+from workflow_scripts.base import text_files
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.processes import is_running
+
+_ARRAY = re.compile(r"\s*\[\s*\{")
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 @contextmanager
@@ -94,11 +98,31 @@ def write_json(path: Path, value: object) -> None:
 def read_json(path: Path) -> Any:
     """Read a JSON file, whatever it holds; a missing or corrupt one is a UserError that names it."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except (ValueError, UnicodeDecodeError) as error:
+        return parse_json(text_files.read(path))
+    except ValueError as error:
         raise UserError(f"{path}: not valid JSON ({error}); fetch or write it again") from None
+
+
+def read_object(path: Path, *keys: str) -> dict[str, Any]:
+    """Read a JSON file that holds an object with these `keys`; anything else is a UserError that names it."""
+    value = read_json(path)
+    if not isinstance(value, dict) or not value.keys() >= set(keys):
+        lacking = f" with {', '.join(keys)}" if keys else ""
+        raise UserError(f"{path}: not the object{lacking} that belongs there; make or fetch it again")
+    return value
+
+
+def parse_json(text: str) -> Any:
+    """The value of a JSON text; what cannot be read, or be written as UTF-8 again, is a ValueError."""
+    try:
+        value = json.loads(text)
+        if _SURROGATE.search(text):  # halves of a pair are a character, a lone one is none
+            json.dumps(value, ensure_ascii=False).encode()
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    except UnicodeEncodeError as error:
+        raise ValueError(f"half a character, \\u{ord(error.object[error.start]):x}") from None
+    return value
 
 
 @contextmanager
@@ -120,20 +144,46 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, object]]) -> int:
 
 def read_jsonl(path: Path) -> Iterator[Any]:
     """Yield the objects of a JSONL file, whatever they hold; a bad line is a UserError with its number."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    try:
-                        yield json.loads(line)
-                    except ValueError as error:
-                        raise UserError(f"{path}:{number}: not a JSON object ({error})") from None
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
+    for number, line in lines(path):
+        try:
+            yield parse_json(line)
+        except ValueError as error:
+            raise UserError(f"{path}:{number}: not a JSON object ({error})") from None
+
+
+def json_values(path: Path) -> Iterator[tuple[int, Any]]:
+    """(number from 1, value) of each element of a JSON array, or of each line; a bad line's value is its ValueError."""
+    if holds_array(path):
+        yield from enumerate(read_json(path), start=1)
+        return
+    for number, line in lines(path):
+        try:
+            yield number, parse_json(line)
+        except ValueError as error:
+            yield number, error
+
+
+def holds_array(path: Path) -> bool:
+    """Whether a JSON file begins as an array of objects."""
+    with text_files.opened(path) as file:
+        return bool(_ARRAY.match(file.read(1000)))
+
+
+def lines(path: Path) -> Iterator[tuple[int, str]]:
+    """(number from 1, line) of a text file, blank lines left out; one that cannot be read is a UserError."""
+    with text_files.opened(path) as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                yield number, line
 
 
 class _Loader(yaml.SafeLoader):
     """YAML in which 1e-5 is a number, as everyone who writes it means, and a key may stand only once."""
+
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
+        if isinstance(node.value, str) and not node.value.isascii():
+            node.value.encode()  # half a character, which nothing could write, is a ValueError
+        return super().construct_scalar(node)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         keys = [key.value for key, _ in node.value]
@@ -153,13 +203,13 @@ _Loader.add_implicit_resolver(
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read one YAML file; an unreadable one is a UserError that names file and line."""
     try:
-        value = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader) or {}
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 ({error})") from None
+        value = yaml.load(text_files.read(path), _Loader) or {}
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise UserError(f"{path}: nested too deeply") from None
+    except ValueError as error:  # of a date that there is not, for one
+        raise UserError(f"{path}: not valid YAML ({error})") from None
     if not isinstance(value, dict):
         raise UserError(f"{path}: expected keys and values, found {type(value).__name__}")
     return value

@@ -73,12 +73,19 @@ def names_of_model(model: Path) -> dict[str, str]:
     A folder named {model_version}_{mode}, as of a download, tells these two.
     """
     metrics = model / "metrics.json"
-    trained = files.read_json(metrics).get("run", "") if metrics.is_file() else ""
+    trained = str(files.read_object(metrics).get("run", "")) if metrics.is_file() else ""
     for name in (trained, model.resolve().name):
         parts = name.split("_")
         if len(parts) in (2, 3) and parts[-2] in VERSIONS and parts[-1] in MODES:
             return dict(zip(reversed(RUN_FLAGS), reversed(parts), strict=False))
     return {}
+
+
+def model_folder(text: str) -> Path:
+    """The type of a flag that names a model on this machine; a path that is no folder is a UserError."""
+    if not Path(text).is_dir():
+        raise UserError(f"{text}: no such folder; give that of a model or an adapter")
+    return Path(text)
 
 
 def comma_separated(text: str) -> list[str]:
@@ -93,7 +100,7 @@ def training_options(stage: str, description: str | None, arguments: list[str]) 
     result.add_argument(
         "--method", choices=["lora", "full"], help=f"instead of {stage}.method of the configuration"
     )
-    result.add_argument("--base_model", type=Path, help="start from this model or adapter instead")
+    result.add_argument("--base_model", type=model_folder, help="start from this model or adapter instead")
     options = result.parse_args(arguments)
     options.run = run_of(options, options.base_model)
     options.settings, options.layout = stage_inputs(options, stage, options.run)

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from workflow_scripts.base import credentials
-from workflow_scripts.base.errors import UserError, unknown
+from workflow_scripts.base.errors import UserError, shown, unknown
 from workflow_scripts.base.files import read_yaml
 from workflow_scripts.configuration import runs
 from workflow_scripts.configuration.overlay import merge, without_null
@@ -28,9 +28,13 @@ from workflow_scripts.models.catalogue import MODES, VERSIONS
 def load(paths: list[Path]) -> Config:
     """Read configuration files, later over earlier ones, and validate the result."""
     raw: dict[str, Any] = {}
-    for path in paths:
-        raw = merge(raw, read_yaml(path))
-    return validate(raw, where=", ".join(map(str, paths)))
+    where = ", ".join(map(str, paths))
+    try:
+        for path in paths:
+            raw = merge(raw, read_yaml(path))
+        return validate(raw, where)
+    except RecursionError:  # an alias within its own anchor
+        raise UserError(f"{where}: nested too deeply") from None
 
 
 def validate(raw: dict[str, Any], where: str) -> Config:
@@ -174,8 +178,8 @@ def _describe(error: ErrorDetails) -> str:
     if error["type"] == "missing":
         return f"{path}: missing"
     if error["type"] == "value_error":
-        return f"{path}: {error['input']!r}: {context['error']}"
-    return f"{path}: {error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
+        return f"{path}: {shown(error['input'])}: {context['error']}"
+    return f"{path}: {shown(error['input'])}: {error['msg'][0].lower()}{error['msg'][1:]}"
 
 
 def _fields(location: list[int | str], dataset: type[Section]) -> list[str]:

@@ -27,9 +27,22 @@ from workflow_scripts.datasets.readers import tables
 from workflow_scripts.models.catalogue import VERSIONS, Mode
 
 Language = Literal["en", "zh"]
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
+
+
+def _no_truth(value: object) -> object:
+    """Python counts True as 1, but nobody who writes `epochs: yes` means that."""
+    if isinstance(value, bool):
+        raise ValueError("a number is expected, not yes or no")
+    return value
+
+
+# Behind the limits of a number, which the schema would not know otherwise.
+NO_TRUTH = BeforeValidator(_no_truth)
+Share = Annotated[float, Field(ge=0, le=1), NO_TRUTH]
+Positive = Annotated[float, Field(gt=0), NO_TRUTH]
+NotNegative = Annotated[float, Field(ge=0), NO_TRUTH]
+Natural = Annotated[int, Field(ge=0), NO_TRUTH]
+Count = Annotated[int, Field(ge=1), NO_TRUTH]
 # What TRL's DPOTrainer takes.
 Loss = Literal[
     "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired",
@@ -60,7 +73,7 @@ class UndeclaredKey(LookupError):
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", validate_default=True)
+    model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
     _shown_to: tuple[str, str] = ("", "")  # the stage, and the section's path
 
     def shown_to(self, stage: str, keys: Collection[str], path: str = "") -> Self:
@@ -86,7 +99,7 @@ class Source(Section):
     """Where a data set comes from: `embedded` phantoms, a local `path`, or the hub's `repository`, in this order."""
 
     reader: readers.Name = Field(
-        description="the raw format; custom: your own .csv, .tsv, .parquet or .jsonl"
+        description="the raw format; custom: your own .csv, .tsv, .parquet, .jsonl or .json"
     )
     repository: str | None = Field(default=None, description="dataset id on the Hugging Face hub")
     revision: str | None = Field(default=None, description="commit of that repository")
@@ -102,8 +115,8 @@ class Source(Section):
         default={},
         description=f"custom: the column of a field that is called otherwise; fields are {', '.join(tables.FIELDS)}",
     )
-    embedded: int | None = Field(
-        default=None, ge=10, description="draw this many phantoms instead; no network"
+    embedded: Annotated[int, Field(ge=10), NO_TRUTH] | None = Field(
+        default=None, description="draw this many phantoms instead; no network"
     )
     licence: str = Field(default="", description="recorded in the manifest")
     languages: list[Language] = Field(default=[], description="keep these languages only; empty: all")
@@ -242,9 +255,7 @@ class Training(Section):
     vision_learning_rate: Positive | None = Field(
         default=None, description="of the rest of the vision tower, where it trains; empty: learning_rate"
     )
-    gpus: int = Field(
-        default=1, ge=0, description="GPUs of one job, on each of its nodes; 0 trains on the CPU"
-    )
+    gpus: Natural = Field(default=1, description="GPUs of one job, on each of its nodes; 0 trains on the CPU")
     nodes: Count = Field(default=1, description="machines of one job")
     threads: Count = Field(default=8, description="CPU cores of each process, of which there is one per GPU")
     batch_size: Count = Field(
@@ -258,7 +269,7 @@ class Training(Section):
         default=16384,
         description="unique tokens per forward pass on one GPU: each image once, each row's own",
     )
-    oom_retries: Annotated[int, Field(ge=0)] = Field(
+    oom_retries: Natural = Field(
         default=0,
         description="out of GPU memory: start over with half the micro_batch_tokens, at most so many times",
     )
@@ -266,13 +277,15 @@ class Training(Section):
         default=8,
         description="rows of one image in a forward pass, at most: fewer are slower, and more diverse",
     )
-    vision_cache_gb: Annotated[float, Field(ge=0)] = Field(
+    vision_cache_gb: NotNegative = Field(
         default=50,
         description="features of a frozen vision tower kept in results/features; 0 computes them each time",
     )
-    warmup: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.05, description="share of the steps")
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    max_steps: int | None = Field(default=None, ge=1, description="stop after this many steps")
+    warmup: Annotated[float, Field(ge=0, lt=1), NO_TRUTH] = Field(
+        default=0.05, description="share of the steps"
+    )
+    weight_decay: NotNegative = 0.0
+    max_steps: Count | None = Field(default=None, description="stop after this many steps")
     freeze_vision: bool = Field(
         default=True, description="full training: leave the whole vision tower as it is"
     )
@@ -395,7 +408,7 @@ class Evaluation(Section):
     blank_image: bool = Field(
         default=True, description="score the better of the SFT and the DPO model on blank images as well"
     )
-    gpus: int = Field(default=1, ge=0, description="GPUs of one job; 0 runs on the CPU")
+    gpus: Natural = Field(default=1, description="GPUs of one job; 0 runs on the CPU")
     threads: Count = Field(default=8, description="CPU cores of one job")
 
 
@@ -434,8 +447,8 @@ def _no_credentials(uri: str) -> str:
 class Config(Section):
     """Everything that a user sets."""
 
-    seed: int = Field(
-        default=42, ge=0, lt=2**32, description="of splits, sampling, initialisation and data order"
+    seed: Annotated[int, Field(ge=0, lt=2**32), NO_TRUTH] = Field(
+        default=42, description="of splits, sampling, initialisation and data order"
     )
     datasets: dict[str, Dataset] = Field(
         default={

@@ -1,5 +1,6 @@
 """Which images are trained on and which are not. Everything is decided by whole images."""
 
+import os
 import random
 from collections import Counter
 from collections.abc import Collection, Iterator
@@ -21,14 +22,15 @@ LIKE_A_TEST_IMAGE = "near-duplicate of a test image"
 class Survey:
     """What a source holds and, image by image, what becomes of it.
 
-    `rows` counts the usable rows by (split, group, images), images by their path below the raw folder. Images of
-    one group belong together, as those of one patient do. `tested` has the images of all test rows, of
-    languages that are not kept too, `tested_groups` their groups. `removed` gives, by split, the images whose rows
-    are dropped there, with the reason; train rows of `moved` groups go to validation. `copies` says
-    how often each train row is written, in their order; None: once.
+    `unusable` counts rows by what they lack, `rows` the others by (split, group, images), images by their path below
+    the raw folder. Images of one group belong together, as those of one patient do. `tested` has the images of all
+    test rows, of languages that are not kept too, `tested_groups` their groups. `removed` gives, by split, the images
+    whose rows are dropped there, with the reason; train rows of `moved` groups go to validation. `copies` says how
+    often each train row is written, in their order; None: once.
     """
 
     read: int = 0
+    unusable: Counter[str] = field(default_factory=Counter)
     rows: Counter[tuple[str, str, tuple[str, ...]]] = field(default_factory=Counter)
     tested: set[str] = field(default_factory=set)
     tested_groups: set[str] = field(default_factory=set)
@@ -95,10 +97,10 @@ def similar_images(
     candidates: Collection[Path], held: Collection[Path], frames: FrameRule = FRAMES
 ) -> set[Path]:
     """The `candidates` that look like an image of `held`, as `near_duplicates` tells, for which all are decoded."""
-    here = [image for image in held if image.is_file()]
+    here = [image for image in held if os.path.isfile(image)]
     hashes = (near_duplicates.hashes(side, frames) for side in (list(candidates), here))
     return {image for _, image, _ in near_duplicates.pairs(*hashes)}
 
 
 def _content(image: Path) -> str:
-    return files.sha256(image) if image.is_file() else str(image)
+    return files.sha256(image) if os.path.isfile(image) else str(image)

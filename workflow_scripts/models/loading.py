@@ -43,6 +43,7 @@ KNOWN_LAYOUTS = {
     r"^(?:model\.)?language_model\.lm_head\.": "lm_head.",
 }
 NAMED = 3  # keys of each kind in an error
+_BASE = "base_model_name_or_path"  # peft's key
 LOCAL_BASE = "base_model.json"  # beside an adapter: the folder of its base on this machine
 
 
@@ -53,7 +54,7 @@ def is_adapter(path: Path) -> bool:
 
 def model_type(path: Path) -> str:
     """The architecture of the model at `path`, or of the base below an adapter: glm4v, glm4v_moe."""
-    name: str = files.read_json(base_of(path) / "config.json")["model_type"]
+    name: str = files.read_object(base_of(path) / "config.json", "model_type")["model_type"]
     return name
 
 
@@ -71,9 +72,9 @@ def base_of(path: Path) -> Path:
 
 def _named_base(path: Path) -> tuple[Path, str]:
     """The folder of the base of the adapter at `path` on this machine, and what others know it by."""
-    named = str(files.read_json(path / "adapter_config.json")["base_model_name_or_path"])
+    named = str(files.read_object(path / "adapter_config.json", _BASE)[_BASE])
     local = path / LOCAL_BASE
-    return Path(files.read_json(local)["path"] if local.is_file() else named), named
+    return Path(files.read_object(local, "path")["path"] if local.is_file() else named), named
 
 
 def check_version(path: Path, version: Version) -> None:
@@ -94,11 +95,11 @@ def name_base(path: Path, base: Path) -> None:
     `adapter_config.json` gets the hub id and the commit from the base's manifest.json; without such an origin it
     keeps the folder. The folder is kept in `base_model.json` beside it, where `base_of` looks first.
     """
-    config = files.read_json(path / "adapter_config.json") | {"base_model_name_or_path": str(base)}
+    config = files.read_object(path / "adapter_config.json") | {_BASE: str(base)}
     manifest = base / "manifest.json"
-    origin = files.read_json(manifest)["origin"] if manifest.is_file() else {}
+    origin = files.read_object(manifest, "origin")["origin"] if manifest.is_file() else {}
     if "repository" in origin:
-        config |= {"base_model_name_or_path": origin["repository"], "revision": origin["commit"]}
+        config |= {_BASE: origin["repository"], "revision": origin["commit"]}
     files.write_json(path / "adapter_config.json", config)
     files.write_json(path / LOCAL_BASE, {"path": str(base)})
 
@@ -260,7 +261,7 @@ def fingerprint(path: Path) -> str:
     """What identifies the model at `path`: the manifest of a download, the metrics of a training, else its files."""
     for name in ("manifest.json", "metrics.json"):
         if (Path(path) / name).is_file():
-            stated: str = files.read_json(Path(path) / name)["fingerprint"]
+            stated: str = files.read_object(Path(path) / name, "fingerprint")["fingerprint"]
             return stated
     weights = sorted(Path(path).glob("*.safetensors"))
     if not weights:

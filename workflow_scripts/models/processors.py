@@ -27,6 +27,8 @@ def load(path: Path, version: Version, max_image_side: int, frames: FrameRule = 
     """
     from workflow_scripts.models import loading
 
+    if not Path(path).is_dir():  # transformers would look for it on the hub
+        raise UserError(f"{path}: no such folder; download or train the model first")
     if loading.is_adapter(path) or (Path(path) / "config.json").is_file():  # a processor may stand alone
         loading.check_version(path, version)
     try:

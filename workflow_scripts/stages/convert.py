@@ -53,10 +53,12 @@ def convert(settings: Config, layout: Layout, run: Run) -> dict[str, Any]:
     _mix(surveys, settings, run)
     sizes = sum((survey.sizes() for survey in surveys.values()), Counter())
     read = sum(survey.read for survey in surveys.values())
+    unusable = sum((survey.unusable for survey in surveys.values()), Counter())
     for split in SPLITS:
         if not sizes[split]:
+            left_out = "".join(f", {count} left out for {problem}" for problem, count in unusable.items())
             raise UserError(
-                f"{run}: the {split} split is empty ({read} rows read); a custom set states splits by its column "
+                f"{run}: the {split} split is empty ({read} rows read{left_out}); a custom set states splits by its column "
                 "'split' or by the names of tables, folders and images"
             )
 
@@ -129,7 +131,7 @@ class _Usability:
     def problem(self, row: Example) -> str | None:
         for image in row.images:
             if image not in self._present:
-                self._present[image] = (self._raw / image).is_file()
+                self._present[image] = os.path.isfile(self._raw / image)
             if not self._present[image]:
                 return MISSING_IMAGE
         if not row.answer.strip():
@@ -155,7 +157,9 @@ def _survey(name: str, source: Source, raw: Path, limit: float) -> Survey:
         problem = usability.problem(row)
         if problem == MISSING_IMAGE:
             missing, example = missing + 1, example or row.image
-        if not problem:
+        if problem:
+            survey.unusable[problem] += 1
+        else:
             survey.rows[row.split, row.group, row.images] += 1
     if missing:
         logger.warning(

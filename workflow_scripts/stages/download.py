@@ -40,7 +40,7 @@ def download_source(settings: Config, layout: Layout, name: str) -> None:
     source = settings.dataset(name)
     if isinstance(source, Combination):
         raise UserError(f"--dataset {name}: is combined from {', '.join(source.members)}; download these")
-    from workflow_scripts.datasets.readers import custom
+    from workflow_scripts.datasets.readers import custom, parquet, places
 
     origin: dict[str, Any]
     digests: dict[str, str] = {}
@@ -67,14 +67,18 @@ def download_source(settings: Config, layout: Layout, name: str) -> None:
                 kind="dataset",
             )
         if source.images:
-            if (folder / custom.IMAGES).exists():
+            if (folder / places.IMAGES).exists():
                 raise UserError(
-                    f"datasets.{name}.images: the set has a folder {custom.IMAGES}/ already; leave it out"
+                    f"datasets.{name}.images: the set has a folder {places.IMAGES}/ already; leave it out"
                 )
-            _link(source.images, folder / custom.IMAGES, f"datasets.{name}.images")
-        _unpack(folder, source.columns.get("image", "image"))
+            _link(source.images, folder / places.IMAGES, f"datasets.{name}.images")
+        _unpack_archives(folder)
         if source.reader == "custom":
+            custom.unpack(folder, source.columns)
             custom.render(folder, source.columns, settings.data.frames)
+        else:
+            for table in sorted(folder.rglob("*.parquet")):
+                parquet.unpack_images(table, folder / places.IMAGES)
         _write_manifest(folder, {**origin, "licence": source.licence}, digests)
 
 
@@ -133,16 +137,11 @@ def _link_table(table: Path, columns: Mapping[FieldName, str], folder: Path) -> 
             (folder / image).symlink_to(beside.resolve())
 
 
-def _unpack(folder: Path, image_column: str) -> None:
-    """Lay open what the hub packs: image archives, and the images inside parquet files."""
+def _unpack_archives(folder: Path) -> None:
     for archive in sorted(folder.rglob("*.zip")):
         from workflow_scripts.datasets.acquire import archives
 
         archives.unpack(archive, archive.parent)
-    for table in sorted(folder.rglob("*.parquet")):
-        from workflow_scripts.datasets.readers import parquet
-
-        parquet.unpack_images(table, folder / "images", image_column)
 
 
 def _write_manifest(folder: Path, origin: dict[str, Any], digests: dict[str, str]) -> None:
@@ -169,8 +168,7 @@ def _write_manifest(folder: Path, origin: dict[str, Any], digests: dict[str, str
 
 def _verify(folder: Path) -> None:
     """Compare each file that the manifest of `folder` lists with its size and SHA-256 there."""
-    manifest: Manifest = files.read_json(folder / MANIFEST)
-    listed = manifest["files"]
+    listed: dict[str, Entry] = files.read_object(folder / MANIFEST, "files")["files"]
     wrong = [name for name, entry in listed.items() if not _is_as_listed(folder / name, entry)]
     if wrong:
         raise UserError(

@@ -70,16 +70,18 @@ def evaluate(settings: Config, layout: Layout, run: Run) -> Evaluation:
 
     everything = [row for stage_rows in rows.values() for row in stage_rows] + blank
     seconds = time.monotonic() - started
-    trained = {stage: files.read_json(models[stage] / "metrics.json") for stage in ("sft", "dpo")}
+    trained = {
+        stage: files.read_object(models[stage] / "metrics.json", "seconds") for stage in ("sft", "dpo")
+    }
     evaluation: Evaluation = {
         "run": str(run),
         "final_stage": final_stage,
         "versions": _versions(settings, layout, run),
-        "data_fingerprint": files.read_json(folder / "summary.json")["fingerprint"],
+        "data_fingerprint": files.read_object(folder / "summary.json", "fingerprint")["fingerprint"],
         "model": {
             "version": run.model_version,
             "mode": run.mode,
-            **files.read_json(models["untrained"] / "manifest.json")["origin"],
+            **files.read_object(models["untrained"] / "manifest.json", "origin")["origin"],
             **{
                 stage: {key: found[key] for key in ("method", "fingerprint")}
                 for stage, found in trained.items()

@@ -2,9 +2,12 @@
 
 import logging
 import os
-from collections.abc import Iterable
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import best_match
 
 import workflow_scripts.evaluation
 from workflow_scripts.base import credentials, files
@@ -38,17 +41,12 @@ def report(layout: Layout) -> list[ReportedRun]:
 def _evaluation(path: Path) -> Evaluation:
     """The evaluation in `path`; a file that is none is a UserError that names it."""
     evaluation: Any = files.read_json(path)
-    required = files.read_json(_SCHEMA)["required"]
-    if not _is_object_with(required, evaluation):
+    if error := best_match(Draft202012Validator(files.read_json(_SCHEMA)).iter_errors(evaluation)):
         raise UserError(
-            f"{path}: not an evaluation (these have {', '.join(required)}); move it to another folder"
+            f"{path}: not an evaluation ({error.json_path}: {shorten(error.message, 200)}); move it to another folder"
         )
     checked: Evaluation = evaluation
     return checked
-
-
-def _is_object_with(keys: Iterable[str], value: object) -> bool:
-    return isinstance(value, dict) and value.keys() >= set(keys)
 
 
 def _run(layout: Layout, evaluation: Evaluation) -> ReportedRun:

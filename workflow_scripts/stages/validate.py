@@ -99,7 +99,7 @@ class Examination:
         """Everything that `rendering.validation_page` shows; PAGE_ONLY keys are of no use elsewhere."""
         from workflow_scripts.models.lengths import distribution
 
-        stated = files.read_json(self.folder / "summary.json")
+        stated = files.read_object(self.folder / "summary.json", "read", "kept", "copies", "dropped")
         for batch in _batches(self._usable_rows()):
             self._measure(batch)
         structure.check_summary(self.folder, stated, self.copies, self.errors)

@@ -47,7 +47,7 @@ def belong(folder: Path, depends_on: dict[str, Any]) -> bool:
 
 def _depended_on(folder: Path) -> dict[str, Any]:
     kept = folder / FINGERPRINT
-    return files.read_json(kept) if kept.is_file() else {}
+    return files.read_object(kept) if kept.is_file() else {}
 
 
 def _plain(value: Any) -> Any:

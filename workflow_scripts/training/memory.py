@@ -79,13 +79,15 @@ def within_budget(settings: Settings, folder: Path, depends_on: dict[str, Any]) 
     kept = folder / BUDGET
     if not kept.is_file() or not checkpoints.belong(folder, depends_on):
         return settings
-    return settings.model_copy(update={"micro_batch_tokens": files.read_json(kept)["micro_batch_tokens"]})
+    return settings.model_copy(
+        update={"micro_batch_tokens": files.read_object(kept, "micro_batch_tokens")["micro_batch_tokens"]}
+    )
 
 
 def retries(folder: Path) -> int:
     """How often a smaller budget for the next try was left in `folder`."""
     kept = folder / BUDGET
-    return int(files.read_json(kept)["retries"]) if kept.is_file() else 0
+    return int(files.read_object(kept, "retries")["retries"]) if kept.is_file() else 0
 
 
 def halve(settings: Training, folder: Path) -> int | None:
@@ -95,7 +97,7 @@ def halve(settings: Training, folder: Path) -> int | None:
     has reached: the next try starts from the beginning.
     """
     kept = folder / BUDGET
-    before: dict[str, int] = files.read_json(kept) if kept.is_file() else {}
+    before: dict[str, int] = files.read_object(kept) if kept.is_file() else {}
     if before.get("micro_batch_tokens", settings.micro_batch_tokens) < settings.micro_batch_tokens:
         return before["micro_batch_tokens"]  # another process of the same try was faster
     tries = 1 + before.get("retries", 0)

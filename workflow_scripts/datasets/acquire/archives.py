@@ -7,7 +7,7 @@ import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
-from workflow_scripts.base import files
+from workflow_scripts.base import files, text_files
 from workflow_scripts.base.errors import UserError
 
 MAX_FILES = 200_000
@@ -60,17 +60,10 @@ def _name(members: list[zipfile.ZipInfo]) -> None:
             names = [name.decode(encoding) for name in packed]
         except UnicodeDecodeError:
             continue
-        if encoding == "utf-8" or _is_chinese("".join(names)):
+        if encoding == "utf-8" or text_files.is_chinese("".join(names)):
             for member, name in zip(unmarked, names, strict=True):
                 member.filename = name
             return
-
-
-def _is_chinese(text: str) -> bool:
-    """Whether what is not ASCII is mostly of GB 2312's common characters, as no cp437 name read as GBK is."""
-    foreign = [character for character in text if not character.isascii()]
-    common = sum(character.encode("gb2312", "ignore") != b"" for character in foreign)
-    return 2 * common >= len(foreign)
 
 
 def points_outside(name: str) -> bool:

@@ -1,6 +1,6 @@
 """What is wrong with records on disk: each kind of problem with the places where it was seen."""
 
-import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from workflow_scripts.base import files
-from workflow_scripts.base.errors import UserError
+from workflow_scripts.base.errors import UserError, shown
 from workflow_scripts.datasets import records
 from workflow_scripts.datasets.pictures import near_duplicates
 from workflow_scripts.datasets.pictures.frames import FRAMES, FrameRule
@@ -116,7 +116,7 @@ def read(path: Path, split: str, errors: Problems) -> Iterator[Row]:
     for number, line in enumerate(lines(path), start=1):
         place = f"{path.name}:{number}"
         try:
-            record = json.loads(line)
+            record = files.parse_json(line.decode())
             Record.model_validate(record)
         except ValidationError as error:
             errors.add("not a record", f"{place}: {describe(error)}")
@@ -189,7 +189,7 @@ def pair_problem(pair: PreferencePair, same: Callable[[str, str], bool]) -> tupl
     if problem := dialogue_problem(pair["messages"], pair["images"], last="user"):
         return problem
     if same(pair["chosen"], pair["rejected"]):
-        return "rejected says the same as chosen", f"{pair['rejected']!r}, {pair['chosen']!r}"
+        return "rejected says the same as chosen", f"{shown(pair['rejected'])}, {shown(pair['chosen'])}"
     return None
 
 
@@ -229,7 +229,7 @@ class Pictures:
 
     def _examine(self, image: str, row: Row) -> Picture | None:
         path = self._folder / image
-        if not path.is_file():
+        if not os.path.isfile(path):
             self._errors.add("missing image", f"{row.place}: {image}", always=True)
             return None
         try:

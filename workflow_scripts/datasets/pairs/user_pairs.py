@@ -1,6 +1,7 @@
-"""The user's own preference files: one pair a line, checked and brought into the answer format of a run."""
+"""The user's own preference files: one pair a row, checked and brought into the answer format of a run."""
 
-import json
+import os
+from collections import defaultdict
 from collections.abc import Callable, Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,18 @@ from workflow_scripts.datasets.pictures import near_duplicates
 from workflow_scripts.datasets.pictures.frames import FrameRule
 from workflow_scripts.datasets.pictures.images import image_size, open_image
 from workflow_scripts.datasets.pictures.near_duplicates import difference_hash
-from workflow_scripts.datasets.readers import markup
-from workflow_scripts.datasets.records import SIDES, PreferencePair, PreferenceRecord, last_turn
+from workflow_scripts.datasets.readers import dialogue_layouts, markup
+from workflow_scripts.datasets.readers.fields import tidy
+from workflow_scripts.datasets.readers.file_names import Folder
+from workflow_scripts.datasets.records import (
+    IMAGE_PLACEHOLDER,
+    SIDES,
+    PreferencePair,
+    PreferenceRecord,
+    last_turn,
+)
+
+_OTHERS_KEYS = ("conversations", "image", "prompt", "history")  # which the records have in their own form
 
 
 class UserPair(BaseModel):
@@ -37,24 +48,24 @@ def read(
     tested: Container[str],
     examine: Callable[[Path], object] = image_size,
 ) -> Iterator[PreferenceRecord]:
-    """The preference record of each line of a JSONL file, images relative to it as they are written there.
+    """The preference record of each row of a JSONL file or a JSON array, images relative to it.
 
     `rewrite` brings an answer into the format that is trained, or raises ValueError; `same` says whether two answers
     in it say the same; `tested` has the SHA-256 of every test image. `examine` raises UserError for an image that
-    is of no use. All lines that are wrong, or show a test image, make one UserError, a line for each with its number
-    and the key.
+    is of no use. All rows that are wrong, show a test image, or repeat or contradict an earlier one, make one UserError,
+    a line for each with its number and the key.
     """
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError as error:
-        raise UserError(f"preferences.files: {path}: {error.strerror}") from None
-    bad: list[str] = []
-    for number, line in enumerate(lines, start=1):
+    beside, bad = Folder(path.parent), list[str]()
+    earlier: dict[_Question, list[tuple[int, PreferencePair]]] = defaultdict(list)
+    for number, row in files.json_values(path):
         try:
-            pair = _pair(line, path.parent, rewrite, same, tested, examine)
+            pair = _pair(row, beside, path.parent, rewrite, same, tested, examine)
+            asked = earlier[_question(pair)]
+            _refuse_conflict(pair, asked, same)
         except ValueError as error:
             bad.append(f"{path}:{number}: {error}")
             continue
+        asked.append((number, pair))
         yield {
             "id": f"{path.stem}-{number}",
             "source": path.stem,
@@ -64,6 +75,31 @@ def read(
         }
     if bad:
         raise UserError("\n".join(bad))
+
+
+_Question = tuple[tuple[str, ...], tuple[str, ...]]
+
+
+def _question(pair: PreferencePair) -> _Question:
+    """What two rows ask alike: the images, and the dialogue's words."""
+    texts = (
+        message["content"].replace(IMAGE_PLACEHOLDER, f" {IMAGE_PLACEHOLDER} ")
+        for message in pair["messages"]
+    )
+    return tuple(pair["images"]), tuple(tidy(text).casefold() for text in texts)
+
+
+def _refuse_conflict(
+    pair: PreferencePair, earlier: list[tuple[int, PreferencePair]], same: Callable[[str, str], bool]
+) -> None:
+    """A ValueError where an earlier row prefers what this one rejects, or is the same."""
+    for number, other in earlier:
+        if same(pair["chosen"], other["rejected"]) or same(pair["rejected"], other["chosen"]):
+            raise ValueError(
+                f"chosen and rejected contradict row {number}, which prefers otherwise; keep one"
+            )
+        if same(pair["chosen"], other["chosen"]) and same(pair["rejected"], other["rejected"]):
+            raise ValueError(f"the same pair as in row {number}; remove one")
 
 
 def examine(path: Path, trained: Container[str], tested: Mapping[str, bytes], frames: FrameRule) -> None:
@@ -82,20 +118,21 @@ def examine(path: Path, trained: Container[str], tested: Mapping[str, bytes], fr
 
 
 def _pair(
-    line: bytes,
+    row: object,
+    beside: Folder,
     folder: Path,
     rewrite: Callable[[str], str],
     same: Callable[[str, str], bool],
     tested: Container[str],
     examine: Callable[[Path], object],
 ) -> PreferencePair:
-    """The pair of one line, or a ValueError that names the key."""
+    """The pair of one row, or a ValueError that names the key."""
+    if isinstance(row, ValueError):
+        raise ValueError(f"not JSON: {row}")
     try:
-        stated: Any = UserPair.model_validate(json.loads(line)).model_dump()
+        stated: Any = UserPair.model_validate(_in_our_layout(row)).model_dump()
     except ValidationError as error:
         raise ValueError(structure.describe(error)) from None
-    except ValueError as error:
-        raise ValueError(f"not JSON: {error}") from None
     pair: PreferencePair = stated
     for message in pair["messages"]:
         if message["role"] == "user":
@@ -103,13 +140,18 @@ def _pair(
                 message["content"] = markup.asked(message["content"])
             except ValueError as error:
                 raise ValueError(f"messages: {error}") from None
+    pair["images"] = [_place(image, beside) for image in pair["images"]]
     for image in pair["images"]:
-        if (folder / image).is_file() and files.sha256(folder / image) in tested:
-            raise ValueError(f"images: {image} belongs to the test set; remove the pair")
         try:
+            if os.path.isfile(folder / image) and files.sha256(folder / image) in tested:
+                raise ValueError(f"images: {image} belongs to the test set; remove the pair")
             examine(folder / image)
         except UserError as error:
             raise ValueError(f"images: {error}") from None
+    if len({_has_thought(pair[side]) for side in SIDES}) > 1:
+        raise ValueError(
+            "a thought stands in chosen or rejected alone, so that the pair would teach whether to think; give both or none"
+        )
     for side in SIDES:
         try:
             pair[side] = rewrite(pair[side])
@@ -118,3 +160,40 @@ def _pair(
     if problem := structure.pair_problem(pair, same):
         raise ValueError(": ".join(problem))
     return pair
+
+
+def _in_our_layout(row: object) -> object:
+    """A row of LLaMA-Factory (`conversations`, answers of from and value), TRL (answers as lists of messages) or
+    ms-swift (`rejected_response` to the last message) as ours; any other as it is."""
+    if not isinstance(row, dict):
+        return row
+    if isinstance(row.get("prompt"), list) and "messages" not in row:
+        row = {**row, "messages": row["prompt"]}
+    row = dialogue_layouts.as_messages(row)
+    if not row.get("messages"):
+        return row
+    row = {key: value for key, value in row.items() if key not in _OTHERS_KEYS}
+    messages, system = row["messages"], row.pop("system")
+    if "rejected_response" in row and messages[-1]["role"] == "assistant":
+        *row["messages"], last = messages
+        row |= {"chosen": last["content"], "rejected": row.pop("rejected_response")}
+    if system:
+        first, *others = row["messages"]
+        row["messages"] = [{**first, "content": f"{system}\n{first['content']}"}, *others]
+    return row | {side: _text(row[side]) for side in SIDES if side in row}
+
+
+def _text(answer: Any) -> Any:
+    """The text of an answer that is a message, or a list of one."""
+    if isinstance(answer, list) and len(answer) == 1:
+        answer = answer[0]
+    return dialogue_layouts.message(answer, "answer")[1] if isinstance(answer, dict) else answer
+
+
+def _place(image: str, beside: Folder) -> str:
+    path = image.replace("\\", "/")
+    return beside.find(path) or path
+
+
+def _has_thought(text: str) -> bool:
+    return bool(text.rpartition("</think>")[0].replace("<think>", "").strip())

@@ -4,16 +4,17 @@ import re
 import string
 from collections.abc import Collection
 
+from workflow_scripts.base.errors import shown
 from workflow_scripts.datasets.readers.fields import Row, lines
 
 _COLUMN = re.compile(r"(?:(?:choice|option|opt|answer|选项|選項)[\s_.-]*)?([a-z])", re.IGNORECASE)
 _LIST = ("choices", "options", "选项", "選項")
 
 
-def stated(row: Row, fields: Collection[str]) -> dict[str, str]:
+def stated(row: Row, fields: Collection[str], answer: str) -> dict[str, str]:
     """The text of each choice by its letter, in order; {} where the row has none; `fields` are columns of other use.
 
-    Choices that cannot be understood are a ValueError.
+    Choices that cannot be understood, or blank ones of which the `answer` names one, are a ValueError.
     """
     columns = {
         match[1].upper(): key
@@ -30,27 +31,36 @@ def stated(row: Row, fields: Collection[str]) -> dict[str, str]:
     elif isinstance(listed, list):
         values = list(zip(string.ascii_uppercase, listed, strict=False))
     elif listed:
-        raise ValueError(f"the choices are {listed!r}; give a column for each (A, B, …), a list or an object")
+        raise ValueError(
+            f"the choices are {shown(listed)}; give a column for each (A, B, …), a list or an object"
+        )
     else:
         return {}
     found = {letter: _text(letter, value) for letter, value in values}
     found = {letter: text for letter, text in found.items() if text}
+    if not found and _bare(answer) not in map(str.casefold, dict(values)):
+        return {}  # a table may have rows of several kinds
     letters = "".join(found)
     if letters != string.ascii_uppercase[: len(letters)] or len(found) < 2:
         raise ValueError(
             f"the choices are {letters or 'blank'}, not A, B and so on without a gap; complete them"
         )
     if len({text.casefold() for text in found.values()}) < len(found):
-        raise ValueError(f"two choices say the same: {', '.join(found.values())}; correct the row")
+        raise ValueError(f"two choices say the same: {shown(list(found.values()))}; correct the row")
     return found
 
 
 def _text(letter: str, value: object) -> str:
     """A choice without its own letter: "A: Liver" as "Liver"."""
     if isinstance(value, bool) or not isinstance(value, str | int | float | None):
-        raise ValueError(f"choice {letter} is {value!r}, not text")
+        raise ValueError(f"choice {letter} is {shown(value)}, not text")
     text = " ".join(("" if value is None else str(value)).split())
     return re.sub(rf"^[(（]?{re.escape(letter)}\s*[:：.．、)）]\s*", "", text, flags=re.IGNORECASE)
+
+
+def _bare(answer: str) -> str:
+    """An answer without what stands around a letter: "(B)." as "b"."""
+    return answer.strip("()（）.．:： ").casefold()
 
 
 def asked(question: str, choices: dict[str, str]) -> str:
@@ -66,12 +76,12 @@ def answered(answer: str, choices: dict[str, str]) -> str:
     found = {
         text
         for letter, text in choices.items()
-        if wanted.strip("()（）.．:： ") == letter.casefold()
+        if _bare(wanted) == letter.casefold()
         or wanted == text.casefold()
         or _text(letter, wanted).casefold() == text.casefold()
     }
     if len(found) != 1:
         raise ValueError(
-            f"the answer {answer!r} is {'several' if found else 'none'} of the choices {', '.join(choices)}"
+            f"the answer {shown(answer)} is {'several' if found else 'none'} of the choices {', '.join(choices)}"
         )
     return found.pop()

@@ -1,31 +1,39 @@
-"""A user's own set: tables (.csv, .tsv, .parquet, .jsonl) with named columns, or dialogues in the messages format.
+"""A user's own set: tables (.csv, .tsv, .parquet, .jsonl, .json) with named columns, or dialogues (`dialogue_layouts`).
 
 Every table in the folder, in data/ below it, or in a folder that is named after a split, is read. An image is a path
-relative to its table, to the set's folder or to images/ in either, or absolute; in a parquet file it may be the image
-itself, as the hub stores it.
+relative to its table, to the set's folder or to images/ in either, or absolute, or the image itself (`embedded`).
 
 A row's split is what its column `split` says, else what its table or the table's folder is named after (train.csv,
 rad_test.csv, valset/a.jsonl), else what its images or their folder are called (test_01.png, images/test), else train.
-A name that may mean several is an error. A set without any test row gets one: the train rows of TEST_SHARE of the
-images, the same ones whenever and wherever it is read, whole images at a time. The validation split is then made as
-for every set that has none.
+A name that may mean several is an error. A set without any test row gets one: the train rows of `groups.TEST_SHARE` of
+the images, the same ones whenever and wherever it is read, whole images at a time. The validation split is then made
+as for every set that has none.
 """
 
-import hashlib
 import logging
 import os
 import re
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
-from functools import cache, partial
-from pathlib import Path, PurePosixPath
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
-from workflow_scripts.base.errors import UserError
+from workflow_scripts.base.errors import UserError, shown
 from workflow_scripts.datasets.pictures.frames import FRAMES, FrameRule
 from workflow_scripts.datasets.pictures.images import needs_rendering, write_png
-from workflow_scripts.datasets.readers import choices, markup, messages, parquet, split_names, tables
+from workflow_scripts.datasets.readers import (
+    choices,
+    dialogue_layouts,
+    groups,
+    markup,
+    messages,
+    stated_splits,
+    tables,
+    vlmevalkit,
+)
 from workflow_scripts.datasets.readers.fields import (
     Row,
     closed_if_yes_or_no,
@@ -35,24 +43,22 @@ from workflow_scripts.datasets.readers.fields import (
     optional,
     verbatim,
 )
-from workflow_scripts.datasets.readers.file_names import Folder
 from workflow_scripts.datasets.readers.messages import Dialogue
+from workflow_scripts.datasets.readers.places import IMAGES, Images
+from workflow_scripts.datasets.readers.refusals import Refusals
 from workflow_scripts.datasets.readers.tables import FieldName
 from workflow_scripts.datasets.records import IMAGE_PLACEHOLDER, Example, Turn
 
 logger = logging.getLogger(__name__)
 
-TEST_SHARE = 0.1
-IMAGES = "images"  # the folder of unpacked images, or of those that the user keeps apart
 RENDERED = "rendered"  # the folder of the PNGs of DICOM images
 _REQUIRED: tuple[FieldName, ...] = ("image", "question", "answer")
-_STATE_SPLITS = (
-    "give the rows a column 'split' with train, validation or test, or rename it after one of them"
-)
 _PATIENTS = ("patient_id", "PatientID", "group_id")  # columns that may stand for `patient`
 _EXTENSION = re.compile(  # known ones only: the parts of a DICOM UID stand after dots too
     r"\.(?:png|jpe?g|jfif|jp2|bmp|dib|tiff?|gif|webp|avif|heic|p[pgn]m|dcm|dicom)$", re.IGNORECASE
 )
+_LONGEST_PATH = 4096  # PATH_MAX of Linux
+_FLOAT = re.compile(r"-?\d+\.0")
 _CHINESE = re.compile("[\u3400-\u9fff]")
 
 
@@ -62,14 +68,14 @@ def read(root: Path, columns: Mapping[FieldName, str] = {}) -> Iterator[Example]
     Without a column, `id` is the table's name and the row's number, `image_id` the image's path without extension,
     `language` zh where the question has Chinese characters, `answer_type` closed where the answer is yes or no,
     and what else there is "". Images that a row has together, and those of one patient, get one `group`.
-    A missing column, an unknown split or another bad row is a UserError.
+    All bad tables and rows make one UserError, a line for each.
     """
-    shared = [(_keys(row), row.split) for row in _rows(root, columns)]
-    groups = _groups(keys for keys, _ in shared)
-    tested = _test_groups((groups[keys[0]], split) for keys, split in shared)
+    shared = [(groups.keys(row), row.split) for row in _rows(root, columns)]
+    group_of = groups.connected(keys for keys, _ in shared)
+    tested = groups.for_test((group_of[keys[0]], split) for keys, split in shared)
     del shared
     for row in _rows(root, columns):
-        group = groups[_keys(row)[0]]
+        group = group_of[groups.keys(row)[0]]
         split = "test" if group in tested and row.split in ("", "train") else row.split or "train"
         yield replace(row, split=split, group=group[1])
 
@@ -77,6 +83,12 @@ def read(root: Path, columns: Mapping[FieldName, str] = {}) -> Iterator[Example]
 def images(root: Path, columns: Mapping[FieldName, str]) -> set[str]:
     """The paths of all images that the rows name, as they stand in `Example.images`."""
     return {image for row in _rows(root, columns) for image in row.images}
+
+
+def unpack(root: Path, columns: Mapping[FieldName, str]) -> None:
+    """Write each image that stands inside a row to images/, its bytes as they are."""
+    for _ in _rows(root, columns, unpack=True):
+        pass
 
 
 def render(root: Path, columns: Mapping[FieldName, str], frames: FrameRule = FRAMES) -> None:
@@ -90,7 +102,7 @@ def render(root: Path, columns: Mapping[FieldName, str], frames: FrameRule = FRA
         for image in row.images:
             first_rows.setdefault(image, row.id)
     for image, row_id in sorted(first_rows.items()):
-        if not (root / image).is_file() or image.startswith(f"{RENDERED}/"):
+        if not os.path.isfile(root / image) or image.startswith(f"{RENDERED}/"):
             continue
         try:
             if needs_rendering(tables.original(root / image)):
@@ -99,80 +111,149 @@ def render(root: Path, columns: Mapping[FieldName, str], frames: FrameRule = FRA
             logger.warning("%s: %s", row_id, error)
 
 
-def _rows(root: Path, columns: Mapping[FieldName, str]) -> Iterator[Example]:
+def _rows(root: Path, columns: Mapping[FieldName, str], unpack: bool = False) -> Iterator[Example]:
     """The rows as their tables state them; the split may be ""."""
-    splits = {path: _split_of_table(path, root) for path in _tables(root)}
-    locate = cache(partial(_locate, Folder(root)))
-    common = _common_folder(splits, columns)
-    for path, of_table in splits.items():
-        folder = path.parent.relative_to(root).as_posix()
-        prefix = "" if folder in (".", "data") else f"{path.parent.name}-"
-        for number, row in tables.read(path):
-            where = f"{tables.original(path)}: row {number}"
-            known = _known(row, columns, where)
-            if "messages" in row:
-                said, named = messages.fields(row, where), row["images"]
-            else:
-                named = _listed(known["image"])
-                try:
-                    said = _said(known, choices.stated(row, _used(columns)), len(named), where)
-                except ValueError as error:
-                    raise UserError(f"{where}: {error}") from None
-            places = [locate(folder, _image_path(image, where)) for image in named]
-            row_id = optional(known, "id", where) or f"{prefix}{path.stem}-{number}"
-            below = [image.removeprefix(common) for image in named if isinstance(image, str)]
-            split = _split(optional(known, "split", where), of_table, below, where)
-            if not split and any(splits.values()):
-                raise UserError(
-                    f"{where}: no split, but other tables of the set are named after one; {_STATE_SPLITS}"
-                )
-            example = _example(root, known, said, places, where)
-            image_id = example.image_id.removeprefix(common)
-            yield replace(example, id=f"custom-{row_id}", split=split, image_id=image_id)
+    refusals, places = Refusals(), Images(root, unpack)
+    splits: dict[Path, str] = {}
+    for path in _tables(root):
+        with refusals.collecting():
+            splits[path] = stated_splits.of_table(path, root)
+    found = [
+        _Table(root, path, split, any(splits.values()), columns, places) for path, split in splits.items()
+    ]
+    common = _common_folder(found)
+    for table in found:
+        table.common = common
+        with refusals.collecting():
+            yield from table.examples(refusals)
+    refusals.end()
 
 
-def _common_folder(paths: Iterable[Path], columns: Mapping[FieldName, str]) -> str:
+def _common_folder(found: Iterable["_Table"]) -> str:
     """The folder, with a slash, below which all images lie that the tables name by absolute paths; "" for none.
 
     Where it lies tells nothing of the images, and must decide nothing.
     """
-    rows = (row for path in paths for _, row in tables.read(path))
-    images = (
-        image
-        for row in rows
-        for image in _listed(row.get("images" if "messages" in row else columns.get("image", "image")))
-    )
-    folders = {os.path.dirname(image) for image in images if isinstance(image, str) and os.path.isabs(image)}
+    folders = {os.path.dirname(image) for table in found for image in table.absolute_images()}
     return os.path.join(os.path.commonpath(folders), "") if folders else ""
 
 
-def _listed(image: Any) -> list[Any]:
-    return image if isinstance(image, list) else [image]
+@dataclass
+class _Table:
+    """One table of the set under `root`; `split` is what it is named after, and `others_named` whether any is.
 
+    `common` is the start of absolute paths that tells nothing of an image.
+    """
 
-def _known(row: Row, columns: Mapping[FieldName, str], where: str) -> Row:
-    """The row's values by field; what is required is there, "" for a null."""
-    required: tuple[FieldName, ...] = () if "messages" in row else _REQUIRED
-    named: set[FieldName] = {*required, *columns}
-    for field in named:
-        name = columns.get(field, field)
-        if name not in row:
+    root: Path
+    path: Path
+    split: str
+    others_named: bool
+    columns: Mapping[FieldName, str]
+    images: Images
+    common: str = ""
+
+    def absolute_images(self) -> Iterator[str]:
+        """The absolute paths that its rows name; bad rows are passed over."""
+        with suppress(UserError):
+            for _, row in tables.read(self.path, Refusals()):
+                with suppress(UserError):
+                    for image in self._named(self._in_our_layout(row, "")):
+                        # A longer one is the bytes of an image, in base64.
+                        if isinstance(image, str) and os.path.isabs(image) and len(image) <= _LONGEST_PATH:
+                            yield image
+
+    def examples(self, refusals: Refusals) -> Iterator[Example]:
+        """Its rows; bad ones go to `refusals`, and a UserError is about the whole of it."""
+        only_floats = None
+        for number, row in tables.read(self.path, refusals):
+            where = f"{tables.original(self.path)}: row {number}"
+            if number == 1:
+                self._check_columns(row, where)
+            with refusals.collecting():
+                example = self._example(number, row, where)
+                if example.answer:
+                    only_floats = only_floats is not False and bool(_FLOAT.fullmatch(example.answer))
+                yield example
+        if only_floats:
             raise UserError(
-                f"{where}: no column '{name}' for the {field} (there are: {', '.join(map(str, row))}); "
-                f"name it in the set's columns: {{{field}: ...}}"
+                f"{tables.original(self.path)}: every answer is a whole number with .0, as pandas writes numbers and yes or "
+                "no once a value is missing; write them as text again"
             )
-    known = {field: row.get(columns.get(field, field)) for field in tables.FIELDS}
-    if "patient" not in columns and known["patient"] is None:
-        known["patient"] = next((row[name] for name in _PATIENTS if row.get(name) is not None), None)
-    return {
-        **dict.fromkeys(required, ""),
-        **{field: value for field, value in known.items() if value is not None},
-    }
 
+    def _check_columns(self, row: Row, where: str) -> None:
+        """What the first row lacks is a column that the table does not have."""
+        self._known(self._in_our_layout(row, where), where)
 
-def _used(columns: Mapping[FieldName, str]) -> set[str]:
-    """The columns that are a field."""
-    return {columns.get(field, field) for field in tables.FIELDS}
+    def _example(self, number: int, row: Row, where: str) -> Example:
+        row = self._in_our_layout(row, where)
+        known = self._known(row, where)
+        if "messages" in row:
+            said, named = messages.fields(row, where), self._named(row)
+        else:
+            named = self._named(row)
+            try:
+                said = _said(
+                    known, choices.stated(row, self._used(), str(known["answer"])), len(named), where
+                )
+            except ValueError as error:
+                raise UserError(f"{where}: {error}") from None
+        if not named:
+            raise UserError(f"{where}: names no image")
+        folder = self.path.parent.relative_to(self.root).as_posix()
+        paths = [self.images.path(image, where) for image in named]
+        below = [path.removeprefix(self.common) for path in paths]
+        split = stated_splits.of_row(optional(known, "split", where), self.split, below, where)
+        if not split and self.others_named:
+            raise UserError(
+                f"{where}: no split, but other tables of the set are named after one; {stated_splits.STATE_SPLITS}"
+            )
+        prefix = "" if folder in (".", "data") else f"{self.path.parent.name}-"
+        row_id = optional(known, "id", where) or f"{prefix}{self.path.stem}-{number}"
+        places = [self.images.place(folder, path) for path in paths]
+        example = _example(self.root, known, said, places, where)
+        image_id = example.image_id.removeprefix(self.common)
+        return replace(example, id=f"custom-{row_id}", split=split, image_id=image_id)
+
+    def _named(self, row: Row) -> list[Any]:
+        """The images of a row in our layout, as it names them."""
+        image = row["images"] if "messages" in row else row.get(self.columns.get("image", "image"), "")
+        return image if isinstance(image, list) else ["" if image is None else image]
+
+    def _in_our_layout(self, row: Row, where: str) -> Row:
+        if vlmevalkit.is_layout(row):
+            return vlmevalkit.plain(row, self._shared_images if vlmevalkit.is_shared(row) else {})
+        try:
+            return dialogue_layouts.as_messages(row)
+        except ValueError as error:
+            raise UserError(f"{where}: {error}; read are {dialogue_layouts.READ}") from None
+
+    @cached_property
+    def _shared_images(self) -> dict[str, str]:
+        return vlmevalkit.names(tables.read(self.path, Refusals()))
+
+    def _used(self) -> set[str]:
+        """The columns that are a field."""
+        return {self.columns.get(field, field) for field in tables.FIELDS}
+
+    def _known(self, row: Row, where: str) -> Row:
+        """The row's values by field; what is required is there, "" for a null."""
+        required: tuple[FieldName, ...] = () if "messages" in row else _REQUIRED
+        named: set[FieldName] = {*required, *self.columns}
+        for field in sorted(named, key=tables.FIELDS.index):
+            name = self.columns.get(field, field)
+            if name not in row:
+                raise UserError(
+                    f"{where}: no column '{name}' for the {field} (there are: {shorten(', '.join(map(str, row)), 200)}); "
+                    f"name it in the set's columns: {{{field}: ...}}; read are {dialogue_layouts.READ}"
+                )
+        known = {field: row.get(self.columns.get(field, field)) for field in tables.FIELDS}
+        if "patient" not in self.columns and known["patient"] is None:
+            known["patient"] = next((row[name] for name in _PATIENTS if row.get(name) is not None), None)
+        return {
+            **dict.fromkeys(required, ""),
+            **{field: value for field, value in known.items() if value is not None},
+        }
 
 
 def _said(known: Row, offered: dict[str, str], images: int, where: str) -> Dialogue:
@@ -201,9 +282,11 @@ def _example(root: Path, known: Row, said: Dialogue, places: list[str], where: s
     """The example without the id and the split, which depend on the table."""
     language = optional(known, "language", where) or ("zh" if _CHINESE.search(said["question"]) else "en")
     if language not in ("en", "zh"):
-        raise UserError(f"{where}: language is {language!r}, neither en nor zh")
+        raise UserError(f"{where}: language is {shown(language)}, neither en nor zh")
     stated = optional(known, "answer_type", where)
-    first, *others = [_rendered(place) if (root / _rendered(place)).is_file() else place for place in places]
+    first, *others = [
+        _rendered(place) if os.path.isfile(root / _rendered(place)) else place for place in places
+    ]
     return Example(
         id="",
         source="custom",
@@ -232,109 +315,14 @@ def _tables(root: Path) -> list[Path]:
                 and folder not in (root / "data", root / IMAGES)
             ):
                 inside = tables.find(folder)
-                found += inside if inside and _split_of_name(folder.name, folder) else []
+                found += inside if inside and stated_splits.of_name(folder.name, folder) else []
     if not found:
-        raise UserError(f"{root}: no table here; looked for .jsonl, .csv, .tsv and .parquet, in data/ too")
-    return found
-
-
-def _split_of_table(path: Path, root: Path) -> str:
-    """The split that the table, or a folder between it and `root`, is named after; "" for none."""
-    place = path.relative_to(root)
-    names = [*place.parts[:-1], place.stem]
-    found = {split for name in names if (split := _split_of_name(name, tables.original(path)))}
-    if len(found) > 1:
-        raise UserError(f"{tables.original(path)}: table and folder name two splits; {_STATE_SPLITS}")
-    return found.pop() if found else ""
-
-
-def _split_of_name(name: str, where: Path) -> str:
-    try:
-        return split_names.split(name)
-    except ValueError as error:
-        raise UserError(f"{where}: {error}; {_STATE_SPLITS}") from None
-
-
-def _split(stated: str, of_table: str, images: list[str], where: str) -> str:
-    """The split that the row, else its table's name, else that of its images states, "" for none."""
-    if stated:
-        if stated.lower() not in split_names.SPLITS:
-            raise UserError(f"{where}: split is {stated!r}, none of {', '.join(split_names.SPLITS)}")
-        return split_names.SPLITS[stated.lower()]
-    if of_table:
-        return of_table
-    paths = [image.replace("\\", "/") for image in images]
-    try:
-        found = {split_names.of_image(path) for path in paths} - {""}
-    except ValueError as error:
-        raise UserError(f"{where}: {error}; {_STATE_SPLITS}") from None
-    if len(found) > 1:
-        raise UserError(f"{where}: its images are named after two splits; {_STATE_SPLITS}")
-    return found.pop() if found else ""
-
-
-# Images
-
-
-def _image_path(image: object, where: str) -> str:
-    """The path that a row gives of an image, relative or absolute; of stored bytes the name that they are unpacked to."""
-    if isinstance(image, dict):
-        return parquet.image_name({"image": image}, "image", where)
-    path = verbatim({"image": image}, "image", where).strip().replace("\\", "/")
-    if not path or ".." in PurePosixPath(path).parts:
         raise UserError(
-            f"{where}: image is {path!r}; give a path below the table's folder, or an absolute one"
+            f"{root}: no table here; looked for .csv, .tsv, .parquet, .jsonl, and .json with an array of rows or one a "
+            "line, in data/ too"
         )
-    return path
-
-
-def _locate(root: Folder, folder: str, path: str) -> str:
-    """`path` relative to `root`: below the table's `folder`, images/, images/ in the folder or, for a table in the
-    folder of its split, the set's own, whichever has it."""
-    homes = [folder, IMAGES, f"{folder}/{IMAGES}", *([] if folder in (".", "data") else ["."])]
-    places = [PurePosixPath(home, path).as_posix() for home in homes]
-    return next((found for place in places if (found := root.find(place))), places[0])
+    return found
 
 
 def _rendered(place: str) -> str:
     return f"{RENDERED}/{place.lstrip('/')}.png"
-
-
-# Whole images to one split
-
-Key = tuple[str, str]  # "id", "image" or "patient", and which
-
-
-def _keys(row: Example) -> list[Key]:
-    """What a row shares with others, so that they must be in one split."""
-    keys = [("id", row.image_id), *(("image", image) for image in row.images)]
-    return [*keys, ("patient", row.patient)] if row.patient else keys
-
-
-def _groups(rows: Iterable[list[Key]]) -> dict[Key, Key]:
-    """For each key the least of all keys that rows connect with it."""
-    parent: dict[Key, Key] = {}
-
-    def least(key: Key) -> Key:
-        parent.setdefault(key, key)
-        while parent[key] != key:
-            parent[key] = key = parent[parent[key]]
-        return key
-
-    for keys in rows:
-        for key in keys[1:]:
-            first, second = sorted((least(keys[0]), least(key)))
-            parent[second] = first
-    return {key: least(key) for key in parent}
-
-
-def _test_groups(rows: Iterable[tuple[Key, str]]) -> set[Key]:
-    """The groups to take for the test split from those that no validation row uses; none if there is a test row."""
-    splits: dict[Key, set[str]] = defaultdict(set)
-    for group, split in rows:
-        splits[group].add(split)
-    if any("test" in found for found in splits.values()):
-        return set()
-    free = [group for group, found in splits.items() if "validation" not in found]
-    free.sort(key=lambda group: hashlib.sha256(group[1].encode()).digest())
-    return set(free[: max(1, round(TEST_SHARE * len(splits)))])

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from typing import Any, TypedDict
 
-from workflow_scripts.base.errors import UserError
+from workflow_scripts.base.errors import UserError, shown
 from workflow_scripts.datasets.polarity import is_yes_or_no
 
 Row = dict[str, Any]  # a raw row: keys with whatever the file holds
@@ -44,7 +44,9 @@ def verbatim(row: Row, key: str, where: str) -> str:
         raise UserError(f"{where} has no key '{key}'; is this the set's original file?")
     value = row[key]
     if isinstance(value, bool) or not isinstance(value, str | int):
-        raise UserError(f"{where}: '{key}' is {value!r}, not text; correct the row or fetch the file again")
+        raise UserError(
+            f"{where}: '{key}' is {shown(value)}, not text; correct the row or fetch the file again"
+        )
     return str(value)
 
 
@@ -73,7 +75,7 @@ def open_or_closed(row: Row, where: str) -> str:
     """The row's own answer_type as "open" or "closed"."""
     stated = text(row, "answer_type", where).lower()
     if stated not in ("open", "closed"):
-        raise UserError(f"{where}: 'answer_type' is {row['answer_type']!r}, neither OPEN nor CLOSED")
+        raise UserError(f"{where}: 'answer_type' is {shown(row['answer_type'])}, neither OPEN nor CLOSED")
     return stated
 
 

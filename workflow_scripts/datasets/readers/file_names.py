@@ -1,34 +1,48 @@
-"""File names as tables state them and as they lie on the disk: one name may be composed (NFC) or decomposed (NFD)."""
+"""File names as tables state them and as they lie on the disk.
 
+One name may be composed (NFC) or decomposed (NFD), and programs change the letter case of extensions: .JPG, .jpg.
+"""
+
+import os
 import unicodedata
+from collections import defaultdict
 from functools import cache
 from pathlib import Path, PurePosixPath
 
 
 class Folder:
-    """The files below `root`, found by any spelling of their names in Unicode."""
+    """The files below `root`, found by any spelling of their names."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._names = cache(self._names_in)
 
     def find(self, path: str) -> str | None:
-        """`path`, relative to the folder or absolute, as it lies there; None where no such file is."""
-        if (self._root / path).is_file():
+        """`path`, relative to the folder or absolute, as it lies there; None where no such file is.
+
+        A name that several files have in other spellings is none of them.
+        """
+        if os.path.isfile(self._root / path):  # False too for what can be no name
             return path
-        if path.isascii():
-            return None
         found = PurePosixPath()
         for part in PurePosixPath(path).parts:
-            there = (self._root / found / part).exists()
-            name = part if there else self._names(found).get(unicodedata.normalize("NFC", part))
-            if name is None:
+            there = os.path.exists(self._root / found / part)
+            names = [part] if there else self._names(found).get(_plain(part), [])
+            if len(names) != 1:
                 return None
-            found /= name
-        return found.as_posix() if (self._root / found).is_file() else None
+            found /= names[0]
+        return found.as_posix() if os.path.isfile(self._root / found) else None
 
-    def _names_in(self, folder: PurePosixPath) -> dict[str, str]:
-        """The names in a folder by their composed form; two files of one name are each found by its own spelling."""
+    def _names_in(self, folder: PurePosixPath) -> dict[str, list[str]]:
+        """The names in a folder by their plain form."""
         place = self._root / folder
-        names = sorted(path.name for path in place.iterdir()) if place.is_dir() else []
-        return {unicodedata.normalize("NFC", name): name for name in names}
+        names: dict[str, list[str]] = defaultdict(list)
+        for path in sorted(place.iterdir()) if place.is_dir() else ():
+            names[_plain(path.name)].append(path.name)
+        return names
+
+
+def _plain(name: str) -> str:
+    """The name composed, its extension in small letters."""
+    path = PurePosixPath(unicodedata.normalize("NFC", name))
+    return path.with_suffix(path.suffix.lower()).name if path.suffix else path.name

@@ -4,7 +4,6 @@ At download the images are unpacked into images/ beside data/, each named by its
 refer to them there.
 """
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,11 +11,11 @@ from typing import Any
 
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.files import replacing
+from workflow_scripts.datasets.readers import embedded
 from workflow_scripts.datasets.readers.fields import Row, closed_if_yes_or_no, dialogue, verbatim
 from workflow_scripts.datasets.records import SPLITS, Example
 
 PATTERN = "data/*.parquet"
-_MAGIC = {b"\xff\xd8\xff": "jpg", b"\x89PNG\r\n\x1a\n": "png"}
 _BATCH = 64  # rows, with their images, that are in memory at a time
 
 
@@ -24,28 +23,14 @@ def is_hub_layout(root: Path) -> bool:
     return any(root.glob(PATTERN))
 
 
-def unpack_images(parquet: Path, folder: Path, column: str = "image") -> None:
-    """Write each distinct image of `column` to `folder`, its bytes as they are; those there already stay.
-
-    A column of paths has nothing to unpack, nor has a file without the column.
-    """
-    with _opened(parquet) as file:
-        if column not in file.schema_arrow.names:
-            return
-    for number, row in read_rows(parquet, [column]):
-        where = f"{parquet}: row {number}"
-        if isinstance(row[column], str | list):
-            continue
-        data = _image_bytes(row, column, where)
-        target = folder / _name(data, where)
+def unpack_images(parquet: Path, folder: Path) -> None:
+    """Write each distinct image to `folder`, its bytes as they are; those there already stay."""
+    for number, row in read_rows(parquet, ["image"]):
+        data, name = _image(row, f"{parquet}: row {number}")
+        target = folder / name
         if not target.exists():
             with replacing(target) as temporary:
                 temporary.write_bytes(data)
-
-
-def image_name(row: Row, column: str, where: str) -> str:
-    """The name of the file to which `unpack_images` writes the image of a row."""
-    return _name(_image_bytes(row, column, where), where)
 
 
 def rows(parquet: Path) -> Iterator[tuple[str, str, str, str]]:
@@ -53,7 +38,7 @@ def rows(parquet: Path) -> Iterator[tuple[str, str, str, str]]:
     split = _split(parquet)
     for number, row in read_rows(parquet, ["image", "question", "answer"]):
         where = f"{parquet}: row {number}"
-        name = image_name(row, "image", where)
+        _, name = _image(row, where)
         yield split, name, verbatim(row, "question", where), verbatim(row, "answer", where)
 
 
@@ -112,17 +97,12 @@ def _opened(parquet: Path) -> Iterator[Any]:
         raise UserError(f"{parquet}: not a readable parquet file ({error}); fetch it again") from None
 
 
-def _image_bytes(row: Row, column: str, where: str) -> bytes:
-    image = row[column]
-    held = image.get("bytes") if isinstance(image, dict) else None
-    if not isinstance(held, bytes):
-        raise UserError(f"{where}: '{column}' holds no bytes; fetch the file again")
-    return held
-
-
-def _name(data: bytes, where: str) -> str:
-    """The file name of an image: the first 16 digits of its SHA-256, and jpg or png by its first bytes."""
-    for magic, extension in _MAGIC.items():
-        if data.startswith(magic):
-            return f"{hashlib.sha256(data).hexdigest()[:16]}.{extension}"
-    raise UserError(f"{where}: 'image' is neither JPEG nor PNG; fetch the file again")
+def _image(row: Row, where: str) -> tuple[bytes, str]:
+    """(the bytes of a row's image, the name of its file)."""
+    try:
+        data = embedded.image_bytes(row["image"])
+        if data is None:
+            raise ValueError("no bytes")
+        return data, embedded.name(data)
+    except ValueError as error:
+        raise UserError(f"{where}: 'image' holds {error}; fetch the file again") from None

@@ -10,9 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
-from workflow_scripts.base.errors import UserError
+from workflow_scripts.base.errors import UserError, shown
 from workflow_scripts.datasets.readers import parquet
 from workflow_scripts.datasets.readers.fields import Row, dialogue, objects, optional, text, verbatim
+from workflow_scripts.datasets.readers.refusals import Refusals
 from workflow_scripts.datasets.records import SPLITS, Example
 
 _ANSWER_TYPES = {"yes/no": "closed", "number": "open", "other": "open"}
@@ -20,7 +21,7 @@ _SPLIT_NAMES = {"train": "train", "validation": "val", "test": "test"}
 
 
 def read(root: Path) -> Iterator[Example]:
-    """Every row of the set under `root`; a missing file or bad row is a UserError."""
+    """Every row of the set under `root`; missing files and bad rows make one UserError."""
     home = next((home for home in (root, root / "pvqa") if (home / "qas/train_vqa.pkl").exists()), None)
     if home:
         yield from _originals(root, home)
@@ -33,17 +34,21 @@ def read(root: Path) -> Iterator[Example]:
 
 
 def _originals(root: Path, home: Path) -> Iterator[Example]:
+    refusals = Refusals()
     for split, name in _SPLIT_NAMES.items():
         path = home / "qas" / f"{name}_vqa.pkl"
         images = (home / "images" / name).relative_to(root)
-        for number, row in enumerate(objects(load_plain_pickle(path), path), start=1):
-            yield _example(row, split, images, f"{path}: row {number}")
+        with refusals.collecting():
+            for number, row in enumerate(objects(load_plain_pickle(path), path), start=1):
+                with refusals.collecting():
+                    yield _example(row, split, images, f"{path}: row {number}")
+    refusals.end()
 
 
 def _example(row: Row, split: str, images: Path, where: str) -> Example:
     image_id, answer_type = text(row, "img_id", where), text(row, "answer_type", where)
     if answer_type not in _ANSWER_TYPES:
-        raise UserError(f"{where}: 'answer_type' is {answer_type!r}, none of {', '.join(_ANSWER_TYPES)}")
+        raise UserError(f"{where}: 'answer_type' is {shown(answer_type)}, none of {', '.join(_ANSWER_TYPES)}")
     said = dialogue(verbatim(row, "sent", where), _answer(row, where))
     return Example(
         id=f"pathvqa-{text(row, 'question_id', where)}",
@@ -61,7 +66,7 @@ def _example(row: Row, split: str, images: Path, where: str) -> Example:
 def _answer(row: Row, where: str) -> str:
     label = row.get("label")
     if not isinstance(label, dict) or len(label) != 1:
-        raise UserError(f"{where}: 'label' is {label!r}, not a dictionary with the one answer")
+        raise UserError(f"{where}: 'label' is {shown(label)}, not a dictionary with the one answer")
     return verbatim({"label": next(iter(label))}, "label", where)
 
 
@@ -91,4 +96,5 @@ def load_plain_pickle(path: Path) -> object:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; fetch the set again") from None
     except Exception as error:  # a damaged pickle may raise anything
-        raise UserError(f"{path}: not a readable pickle ({error}); fetch it again") from None
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: not a readable pickle ({reason}); fetch it again") from None

@@ -9,8 +9,9 @@ successors train on, has its own question numbers and 1,267 more train rows, of 
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from textwrap import shorten
 
-from workflow_scripts.base.errors import UserError
+from workflow_scripts.base.errors import UserError, shown
 from workflow_scripts.base.files import read_json
 from workflow_scripts.datasets.readers import parquet, sheets
 from workflow_scripts.datasets.readers.fields import (
@@ -23,6 +24,7 @@ from workflow_scripts.datasets.readers.fields import (
     tidy,
     verbatim,
 )
+from workflow_scripts.datasets.readers.refusals import Refusals
 from workflow_scripts.datasets.records import Example
 
 _PUBLIC = "VQA_RAD Dataset Public"
@@ -50,14 +52,17 @@ _LOST_APOSTROPHE = re.compile(r"(?<=\w)\ufffd(?=s\b)")
 
 
 def read(root: Path) -> Iterator[Example]:
-    """Every row of the set under `root`; a missing file or bad row is a UserError."""
+    """Every row of the set under `root`; missing files and bad rows make one UserError."""
     path = next((path for suffix in _READERS if (path := root / f"{_PUBLIC}{suffix}").exists()), None)
     mevf = next((home for home in (root, root / _MEVF) if (home / _MEVF_SPLITS["train"]).exists()), None)
     if path:
+        refusals = Refusals()
         for number, row in enumerate(_READERS[path.suffix](path), start=1):
             where = f"{path}: row {number}"
-            split = "test" if text(row, "phrase_type", where).startswith("test_") else "train"
-            yield _example(row, "rad", split, _IMAGES, where)
+            with refusals.collecting():
+                split = "test" if text(row, "phrase_type", where).startswith("test_") else "train"
+                yield _example(row, "rad", split, _IMAGES, where)
+        refusals.end()
     elif mevf:
         yield from _mevf(root, mevf)
     elif parquet.is_hub_layout(root):
@@ -73,12 +78,14 @@ def _mevf(root: Path, home: Path) -> Iterator[Example]:
     images = next(
         (folder for folder in (home / "images", root / _IMAGES) if folder.is_dir()), home / "images"
     )
+    folder, refusals = images.relative_to(root).as_posix(), Refusals()
     for split, name in _MEVF_SPLITS.items():
         path = home / name
-        for number, row in enumerate(objects(read_json(path), path), start=1):
-            yield _example(
-                row, "rad-mevf", split, images.relative_to(root).as_posix(), f"{path}: row {number}"
-            )
+        with refusals.collecting():
+            for number, row in enumerate(objects(read_json(path), path), start=1):
+                with refusals.collecting():
+                    yield _example(row, "rad-mevf", split, folder, f"{path}: row {number}")
+    refusals.end()
 
 
 def _json(path: Path) -> list[Row]:
@@ -126,7 +133,7 @@ def _question_type(stated: str, where: str) -> str:
     types = {_MISSPELT.get(name, name) for name in stated.upper().replace(" ", "").split(",") if name}
     if unknown := types - set(QUESTION_TYPES):
         raise UserError(
-            f"{where}: 'question_type' is {stated!r}; {', '.join(sorted(unknown))} is none of "
+            f"{where}: 'question_type' is {shown(stated)}; {shorten(', '.join(sorted(unknown)), 100)} is none of "
             f"{', '.join(QUESTION_TYPES)}; correct the row or fetch the file again"
         )
     return ", ".join(sorted(types))

@@ -37,7 +37,7 @@ def xml(path: Path) -> list["Element"]:
         raise UserError(
             f"{path}: declares a document type or entities ({error}); do not trust the file"
         ) from None
-    except ElementTree.ParseError as error:
+    except (ElementTree.ParseError, ValueError, LookupError) as error:  # the last two of an odd encoding
         raise UserError(f"{path}: not valid XML ({error}); fetch it again") from None
 
 

@@ -6,12 +6,14 @@ KG/ is the knowledge graph that the questions of base type `kvqa` draw on.
 
 import ast
 import csv
+import os
 from collections.abc import Iterator
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from workflow_scripts.base.errors import UserError
+from workflow_scripts.base import text_files
+from workflow_scripts.base.errors import UserError, shown
 from workflow_scripts.base.files import read_json
 from workflow_scripts.datasets.readers.fields import (
     Row,
@@ -23,6 +25,7 @@ from workflow_scripts.datasets.readers.fields import (
     tidy,
     verbatim,
 )
+from workflow_scripts.datasets.readers.refusals import Refusals
 from workflow_scripts.datasets.records import Example
 
 _SPLIT_FILES = {
@@ -33,7 +36,7 @@ _SPLIT_FILES = {
 
 
 def read(root: Path) -> Iterator[Example]:
-    """Every row of the set under `root` or `root`/Slake1.0; a missing file or bad row is a UserError.
+    """Every row of the set under `root` or `root`/Slake1.0; missing files and bad rows make one UserError.
 
     `facts` has the row's triple and base type and, where the image's detection.json is there, its boxes:
     [{"label": "Liver", "box": [x, y, width, height]}, ...] in pixels from the top left.
@@ -41,18 +44,22 @@ def read(root: Path) -> Iterator[Example]:
     home = _home(root)
     images = home.relative_to(root) / "imgs"
     beside_image = cache(partial(_beside_image, root))
+    refusals = Refusals()
     for split, names in _SPLIT_FILES.items():
-        path = next((home / name for name in names if (home / name).exists()), None)
-        if path is None:
-            raise UserError(f"{home}: SLAKE's {split} split is missing; looked for {' and '.join(names)}")
-        for number, row in enumerate(objects(read_json(path), path), start=1):
-            where = f"{path}: row {number}"
-            if "questions" in row:
-                raise UserError(
-                    f"{where}: questions nested by image, as in an edited copy; fetch Slake1.0 itself"
-                )
-            image = images / text(row, "img_name", where)
-            yield _example(row, split, image, *beside_image(image.parent), where)
+        with refusals.collecting():
+            path = next((home / name for name in names if (home / name).exists()), None)
+            if path is None:
+                raise UserError(f"{home}: SLAKE's {split} split is missing; looked for {' and '.join(names)}")
+            for number, row in enumerate(objects(read_json(path), path), start=1):
+                where = f"{path}: row {number}"
+                if "questions" in row:
+                    raise UserError(
+                        f"{where}: questions nested by image, as in an edited copy; fetch Slake1.0 itself"
+                    )
+                with refusals.collecting():
+                    image = images / text(row, "img_name", where)
+                    yield _example(row, split, image, *beside_image(image.parent), where)
+    refusals.end()
 
 
 def _home(root: Path) -> Path:
@@ -64,6 +71,8 @@ def _home(root: Path) -> Path:
 
 def _example(row: Row, split: str, image: Path, mask: str, facts: dict[str, Any], where: str) -> Example:
     language = text(row, "q_lang", where)
+    if language not in ("en", "zh"):
+        raise UserError(f"{where}: 'q_lang' is {shown(language)}, neither en nor zh; correct the row")
     return Example(
         id=f"slake-{language}-{text(row, 'qid', where)}",
         source="slake",
@@ -84,8 +93,8 @@ def _example(row: Row, split: str, image: Path, mask: str, facts: dict[str, Any]
 def _beside_image(root: Path, folder: Path) -> tuple[str, dict[str, Any]]:
     """(the mask or "", {"boxes": ...} or {}) of the image in `folder`, which is relative to `root`."""
     mask, boxes = folder / "mask.png", root / folder / "detection.json"
-    facts = {"boxes": list(_boxes(boxes))} if boxes.exists() else {}
-    return mask.as_posix() if (root / mask).exists() else "", facts
+    facts = {"boxes": list(_boxes(boxes))} if os.path.isfile(boxes) else {}
+    return mask.as_posix() if os.path.isfile(root / mask) else "", facts
 
 
 def _boxes(path: Path) -> Iterator[dict[str, Any]]:
@@ -93,7 +102,7 @@ def _boxes(path: Path) -> Iterator[dict[str, Any]]:
         for label, box in item.items():
             if not isinstance(box, list) or [type(side) for side in box] not in ([int] * 4, [float] * 4):
                 raise UserError(
-                    f"{path}: box {number}, '{label}', is {box!r}, not [x, y, width, height]; fetch it again"
+                    f"{path}: box {number}, '{label}', is {shown(box)}, not [x, y, width, height]; fetch it again"
                 )
             yield {"label": label, "box": box}
 
@@ -103,10 +112,10 @@ def _triple(row: Row, where: str) -> list[str]:
     triple = row.get("triple", [])
     try:
         triple = ast.literal_eval(triple) if isinstance(triple, str) else triple
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, RecursionError, MemoryError):  # all that literal_eval raises
         pass
     if not isinstance(triple, list):
-        raise UserError(f"{where}: 'triple' is {triple!r}, not a list of three strings")
+        raise UserError(f"{where}: 'triple' is {shown(triple)}, not a list of three strings")
     return triple
 
 
@@ -119,7 +128,7 @@ def knowledge(root: Path) -> Iterator[dict[str, str]]:
     for path in sorted((_home(root) / "KG").glob("*.csv")):
         graph = path.stem.removeprefix("en_")
         language = "zh" if graph == path.stem else "en"
-        with open(path, encoding="utf-8-sig", newline="") as file:
+        with text_files.opened(path, newline="") as file:
             lines = csv.reader(file, delimiter="#" if language == "en" else ",", quoting=csv.QUOTE_NONE)
             next(lines, None)  # the names of the columns
             for number, parts in enumerate(lines, start=2):

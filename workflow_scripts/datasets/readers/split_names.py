@@ -3,6 +3,8 @@
 import re
 from pathlib import PurePosixPath
 
+from workflow_scripts.base.errors import shown
+
 SPLITS = {
     "train": "train", "training": "train", "validation": "validation", "validate": "validation",
     "valid": "validation", "val": "validation", "dev": "validation", "test": "test", "testing": "test",
@@ -42,7 +44,7 @@ def split(name: str) -> str:
     unclear = [word for word in words if not _WITH_ADDED.fullmatch(word) and _is_unclear(word)]
     if len(found) > 1 or unclear:
         raise ValueError(
-            f"{name!r} does not tell one split" + (f" ({', '.join(unclear)})" if unclear else "")
+            f"{shown(name)} does not tell one split" + (f" ({', '.join(unclear)})" if unclear else "")
         )
     return found.pop() if found else ""
 
@@ -58,7 +60,7 @@ def of_image(path: str) -> str:
         found.add(SPLITS[numbered[1]])
     found -= {""}
     if len(found) > 1:
-        raise ValueError(f"{path!r} names two splits")
+        raise ValueError(f"{shown(path)} names two splits")
     return found.pop() if found else ""
 
 
