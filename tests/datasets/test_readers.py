@@ -533,3 +533,11 @@ def test_a_set_of_its_own_format_is_read_with_a_mark_of_its_encoding(content, tm
     write_slake(tmp_path, SLAKE_ROW)
     (tmp_path / "test.json").write_bytes(content)
     assert len(list(READERS["slake"](tmp_path))) == 1
+
+
+def test_half_a_character_in_a_pickle_is_named(tmp_path):
+    write_pathvqa(tmp_path, PATHVQA_ROW, PATHVQA_ROW | {"sent": "What\ud800?"})
+    with pytest.raises(
+        UserError, match=r"train_vqa\.pkl: row 2: 'sent' is 'What.*ud800\?', with half a character"
+    ):
+        list(READERS["pathvqa"](tmp_path))
