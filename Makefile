@@ -55,7 +55,7 @@ check: lint types test  ## Everything that a commit must pass: style, types, tes
 test: $(READY)  ## Run the tests, or with FILE=tests/x.py (a path, a test's id, '-k words') only these
 	$(if $(FILE),pytest $(FILE),$(PYTEST_ALL))
 
-test-slow: $(READY)  ## Run the tests that train to a certain accuracy or start a SLURM cluster
+test-slow: $(READY)  ## Run the tests that train to an accuracy, damage thousands of files or start a SLURM cluster
 	pytest -m "slow or slurm"
 
 coverage: $(READY)  ## Run the tests and say how much of the package they cover: at least 90 %

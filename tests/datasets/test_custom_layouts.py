@@ -184,6 +184,7 @@ def test_a_history_is_the_earlier_turns(tmp_path):
         ({"messages": ["Is it?"]}, "turn 1 has no role and content"),
         ({"messages": [{"role": "user", "content": [{"type": "video"}]}]}, "turn 1 has a part that is neither text nor"),
         ({"instruction": "Q?", "output": "A", "history": ["Q?"]}, "history is not a list"),
+        ({"instruction": "Q?", "output": "A", "history": 1.5}, "history is not a list"),
         (
             {"messages": [{"role": "user", "content": [{"type": "image", "image": "b.png"}]}], "images": ["a.png"]},
             "images stand in the content and, others, beside it",

@@ -487,3 +487,57 @@ def test_any_bytes_are_a_value_or_a_user_error(junk, tmp_path_factory):
 def test_original_files_go_before_parquet(tmp_path, phantom_sets):
     shutil.copytree(phantom_sets / "pathvqa" / "data", tmp_path / "data")
     assert [example.id for example in READERS["rad"](write_rad(tmp_path, RAD_ROW))] == ["rad-3"]
+
+
+# What is wrong with a set
+
+
+def test_all_bad_files_and_rows_of_a_set_are_listed_at_once(tmp_path):
+    write_slake(tmp_path, SLAKE_ROW, SLAKE_ROW | {"q_lang": "fr"}, SLAKE_ROW | {"answer": None}, validation=3)
+    (tmp_path / "test.json").write_text("[" * 99_999)
+    with pytest.raises(UserError) as caught:
+        list(READERS["slake"](tmp_path))
+    expected = (
+        r"train\.json: row 2: 'q_lang' is 'fr', neither en nor zh",
+        r"train\.json: row 3: 'answer' is None, not text",
+        r"validation\.json: a list of rows is expected, not int",
+        r"test\.json: not valid JSON \(nested too deeply\)",
+    )
+    lines = str(caught.value).splitlines()
+    assert len(lines) == len(expected)
+    assert all(re.search(pattern, line) for pattern, line in zip(expected, lines, strict=True)), lines
+
+
+@pytest.mark.parametrize("text", ["心脏,功能,推动血液流动\n肺,功能,呼吸\n", "心臟,功能,推動血液流動\n"])
+def test_a_knowledge_graph_is_read_in_gbk_or_refused(text, tmp_path):
+    write_slake(tmp_path, SLAKE_ROW)
+    (tmp_path / "KG").mkdir()
+    graph = tmp_path / "KG" / "organ.csv"
+    graph.write_bytes(f"实体,属性,值\n{text}".encode("gb18030"))
+    assert next(row["head"] for row in readers.knowledge("slake", tmp_path)) == text[:2]
+    graph.write_bytes("心臟,功能,推動血液流動\n".encode("big5"))
+    with pytest.raises(UserError, match=r"organ\.csv: neither UTF-8 nor"):
+        list(readers.knowledge("slake", tmp_path))
+
+
+@pytest.mark.parametrize("encoding", ["utf-7", "gb2312", "nonsense", "utf-16", "ucs-4"])
+def test_xml_in_an_odd_encoding_is_read_or_refused(encoding, tmp_path):
+    path = write_xml(tmp_path, RAD_ROW)
+    path.write_bytes(path.read_bytes().replace(b"UTF-8", encoding.encode()))
+    with pytest.raises(UserError, match=r"Public\.xml: not valid XML"):
+        sheets.xml(path)
+
+
+@pytest.mark.parametrize("content", [b"\xef\xbb\xbf[]", "[]".encode("utf-16")])
+def test_a_set_of_its_own_format_is_read_with_a_mark_of_its_encoding(content, tmp_path):
+    write_slake(tmp_path, SLAKE_ROW)
+    (tmp_path / "test.json").write_bytes(content)
+    assert len(list(READERS["slake"](tmp_path))) == 1
+
+
+def test_half_a_character_in_a_pickle_is_named(tmp_path):
+    write_pathvqa(tmp_path, PATHVQA_ROW, PATHVQA_ROW | {"sent": "What\ud800?"})
+    with pytest.raises(
+        UserError, match=r"train_vqa\.pkl: row 2: 'sent' is 'What.*ud800\?', with half a character"
+    ):
+        list(READERS["pathvqa"](tmp_path))

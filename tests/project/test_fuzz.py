@@ -42,7 +42,9 @@ from workflow_scripts.datasets.readers import custom
 from workflow_scripts.evaluation.protocols import strict
 from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.stages import convert as convert_stage
+from workflow_scripts.stages import download as download_stage
 from workflow_scripts.stages import report as report_stage
+from workflow_scripts.stages import validate as validate_stage
 
 FORMAT = VERSIONS["4.1v"].answer_format("base")
 FEW, MANY = 8, 150  # mutations of each file kind
@@ -248,7 +250,7 @@ SETS: dict[
 def mutated(name: str, data: bytes, draw: random.Random) -> bytes:
     """Another content of a file: damage to its values, where its format is known, or to its bytes."""
     kind = Path(name).suffix
-    if draw.random() < 0.3:
+    if draw.random() < 0.3 or not data.strip():
         return damaged(data, draw)
     if kind in (".json", ".jsonl"):
         return altered_json(data, draw)
@@ -427,6 +429,42 @@ def test_damaged_results_are_read_or_refused(kind, tmp_path):
 @pytest.mark.parametrize("kind", [_records, _pairs, _evaluations])
 def test_many_damaged_results_are_read_or_refused(kind, tmp_path):
     kind(2 * MANY, tmp_path)
+
+
+@pytest.mark.slow
+def test_many_damaged_runs_are_validated_or_refused(tmp_path):
+    """The stage as a whole, with a model's tokenizer: a run's files, its images and the user's pairs."""
+    layout, run = Layout(tmp_path / "results"), Run("own", "4.1v", "base")
+    pairs = tmp_path / "pairs.jsonl"
+    raw = {"datasets": {"own": {"reader": "custom", "path": str(tmp_path / "set")}}, "tracking": [],
+           "models": {"4.1v": {"base": {"embedded": True}}}, "preferences": {"files": {"own": [str(pairs)]}}}  # fmt: skip
+    settings = reading.validate(raw, "test")
+    (tmp_path / "set").mkdir()
+    own_jsonl(tmp_path / "set")
+    (tmp_path / "set" / "0.png").unlink()  # whose row is dropped
+    (tmp_path / "a.png").write_bytes(png(99))
+    pair = {"messages": [{"role": "user", "content": "<image>Is it?"}], "images": ["a.png"], "chosen": "Yes"}
+    pairs.write_text(json.dumps({**pair, "rejected": "No"}))
+    download_stage.download_source(settings, layout, "own")
+    download_stage.download_model(settings, layout, "4.1v", "base")
+    convert_stage.convert(settings, layout, run)
+    act = partial(validate_stage.validate, settings, layout, run)
+    damaged_files = [
+        pairs,
+        *sorted((tmp_path / "set").glob("*.png"))[:3],
+        *sorted(layout.data(run).glob("*.json*")),
+    ]
+    for number in range(30):
+        draw = random.Random(f"runs {number}")
+        path = draw.choice(damaged_files)
+        whole = path.read_bytes()
+        path.write_bytes(mutated(path.name, whole, draw))
+        try:
+            message = refused(act)
+        except Exception as error:
+            raise AssertionError(f"runs {number}: {path.name}: {error!r}") from error
+        assert (layout.data(run) / "validation.json").is_file() == (not message)
+        path.write_bytes(whole)
 
 
 # Configurations and command lines

@@ -150,7 +150,10 @@ def check_summary(folder: Path, stated: dict[str, Any], copies: int, errors: Pro
     """
     splits = [folder / f"{split}.jsonl" for split in SPLITS]
     rows = {path.stem: sum(1 for _ in lines(path)) for path in splits}
-    dropped = Counter(row.get("reason") for row in files.read_jsonl(folder / "dropped.jsonl"))
+    dropped = Counter(
+        str(row.get("reason")) if isinstance(row, dict) else "no row"
+        for row in files.read_jsonl(folder / "dropped.jsonl")
+    )
     kept = sum(rows.values())
     found = {
         "read": kept - copies + dropped.total(),

@@ -56,7 +56,9 @@ def _turns(row: Row) -> list[Any] | None:
     for question, answer in _QUESTIONS:
         if question in row and answer in row:
             history = row.get("history") or []
-            if not all(isinstance(pair, list) and len(pair) == 2 for pair in history):
+            if not isinstance(history, list) or not all(
+                isinstance(pair, list) and len(pair) == 2 for pair in history
+            ):
                 raise ValueError("history is not a list of questions with their answers")
             asked = [row[question], row.get("input")]
             if not all(text is None or isinstance(text, str) for text in asked):

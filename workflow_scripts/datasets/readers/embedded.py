@@ -6,8 +6,6 @@ import hashlib
 import io
 import re
 
-from PIL import Image
-
 _DATA_URL = re.compile(r"data:[^,]*;base64,", re.IGNORECASE)
 # As base64 begins of a JPEG, PNG, GIF, WebP, TIFF or BMP; no path is so long a row of its characters.
 _BASE64 = re.compile(r"(?:/9j/|iVBORw0KGgo|R0lGOD|UklGR|SUkqA|TU0AK|Qk)[A-Za-z0-9+/\s]{64,}={0,2}\s*")
@@ -39,6 +37,8 @@ def _decoded(text: str) -> bytes:
 
 def name(data: bytes) -> str:
     """The file name of an image: the first 16 digits of its SHA-256 and its format's extension; else a ValueError."""
+    from PIL import Image  # the configuration knows tables, but needs no pictures
+
     try:
         with Image.open(io.BytesIO(data)) as image:
             kind = image.format or ""

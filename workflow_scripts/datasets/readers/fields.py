@@ -47,7 +47,14 @@ def verbatim(row: Row, key: str, where: str) -> str:
         raise UserError(
             f"{where}: '{key}' is {shown(value)}, not text; correct the row or fetch the file again"
         )
-    return str(value)
+    if not (stated := str(value)).isascii():
+        try:
+            stated.encode()
+        except UnicodeEncodeError:
+            raise UserError(
+                f"{where}: '{key}' is {ascii(stated)[:100]}, with half a character; correct the row"
+            ) from None
+    return stated
 
 
 def text(row: Row, key: str, where: str) -> str:
