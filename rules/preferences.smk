@@ -7,7 +7,8 @@ rule preferences:
         sft="results/sft/{dataset}_{model_version}_{mode}/metrics.json",
         own=plan.preference_files,
     output:
-        "results/preferences/{dataset}_{model_version}_{mode}.jsonl",
+        pairs="results/preferences/{dataset}_{model_version}_{mode}.jsonl",
+        summary="results/preferences/{dataset}_{model_version}_{mode}.json",
     log:
         "results/logs/preferences/{dataset}_{model_version}_{mode}.log",
     benchmark:

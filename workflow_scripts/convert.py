@@ -10,10 +10,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = flags.stage_parser(__doc__)
     flags.add_run_flags(parser)
     options = parser.parse_args(arguments)
-    settings, layout = flags.settings_and_layout(options)
+    run = flags.run_of(options)
+    settings, layout = flags.stage_inputs(options, "convert", run)
     from workflow_scripts.stages import convert
 
-    convert.stage(settings, layout, flags.run_of(options))
+    convert.stage(settings, layout, run)
     return 0
 
 

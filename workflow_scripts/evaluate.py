@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from workflow_scripts.base import cli
+from workflow_scripts.base.paths import Run
 from workflow_scripts.configuration import flags
 
 
@@ -24,16 +25,18 @@ def main(arguments: list[str] | None = None) -> int:
         "--output", type=Path, help="with --model_path: the JSON to write; default: in results/eval/models/"
     )
     options = parser.parse_args(arguments)
-    settings, layout = flags.settings_and_layout(options)
     from workflow_scripts.stages import evaluate
 
     if path := options.model_path:
         version, mode = flags.run_names(options, path, ("model_version", "mode"))
         tests = flags.comma_separated(options.test_datasets) or flags.run_names(options, path, ("dataset",))
+        settings, layout = flags.stage_inputs(options, "evaluate", Run(tests[0], version, mode))
         output = options.output or layout.model_evaluation(path)
         evaluate.model_stage(settings, layout, path, version, mode, tests, output)
     else:
-        evaluate.stage(settings, layout, flags.run_of(options))
+        run = flags.run_of(options)
+        settings, layout = flags.stage_inputs(options, "evaluate", run)
+        evaluate.stage(settings, layout, run)
     return 0
 
 

@@ -12,8 +12,8 @@ def main(arguments: list[str] | None = None) -> int:
     flags.add_run_flags(parser)
     parser.add_argument("--sft_model", type=Path, help="sample from this model instead of results/sft/{run}")
     options = parser.parse_args(arguments)
-    settings, layout = flags.settings_and_layout(options)
     run = flags.run_of(options)
+    settings, layout = flags.stage_inputs(options, "preferences", run)
     from workflow_scripts.stages import preferences
 
     preferences.stage(settings, layout, run, options.sft_model or layout.trained("sft", run))

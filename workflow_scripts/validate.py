@@ -10,10 +10,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = flags.stage_parser(__doc__)
     flags.add_run_flags(parser)
     options = parser.parse_args(arguments)
-    settings, layout = flags.settings_and_layout(options)
+    run = flags.run_of(options)
+    settings, layout = flags.stage_inputs(options, "validate", run)
     from workflow_scripts.stages import validate
 
-    validate.stage(settings, layout, flags.run_of(options))
+    validate.stage(settings, layout, run)
     return 0
 
 

@@ -49,3 +49,19 @@ def test_errors_name_file_and_line(tmp_path):
 @given(st.dictionaries(st.text(max_size=3), st.integers() | st.text(max_size=3), max_size=5))
 def test_a_fingerprint_does_not_depend_on_the_order_of_keys(value):
     assert files.fingerprint(value) == files.fingerprint(dict(reversed(value.items())))
+
+
+def test_an_error_names_the_final_path_and_not_the_temporary_one(tmp_path):
+    for write, below in ((files.replacing, ""), (files.replacing_folder, "/a.csv")):
+        with pytest.raises(UserError) as error, write(tmp_path / "mine") as temporary:
+            raise UserError(f"{temporary}{below}: row 3: no image")
+        assert str(error.value) == f"{tmp_path}/mine{below}: row 3: no image"
+
+
+def test_a_relative_path_leads_out_of_a_folder_behind_a_link(tmp_path):
+    (tmp_path / "disk" / "deep" / "results" / "pairs").mkdir(parents=True)
+    (tmp_path / "results").symlink_to(tmp_path / "disk" / "deep" / "results")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "a.png").touch()
+    folder = tmp_path / "results" / "pairs"
+    assert (folder / files.relative(tmp_path / "mine" / "a.png", folder)).is_file()

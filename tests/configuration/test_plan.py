@@ -1,12 +1,24 @@
 """What the workflow's jobs depend on: a change reruns what it affects, and nothing else."""
 
 import warnings
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from workflow_scripts.configuration.dependencies import READ_BY, STAGES, convert_settings, source_settings
+from workflow_scripts.base.paths import Run
+from workflow_scripts.configuration import runs, text
+from workflow_scripts.configuration.dependencies import (
+    READ_BESIDES,
+    READ_BY,
+    STAGES,
+    convert_settings,
+    shown_to,
+    source_settings,
+    stage_settings,
+)
 from workflow_scripts.configuration.plan import Plan
+from workflow_scripts.configuration.settings import Config, UndeclaredKey
 
 SLAKE = {"reader": "slake", "repository": "a/b", "revision": "c"}
 DATASETS = {
@@ -35,6 +47,20 @@ def jobs(plan: Plan) -> dict:
     }
 
 
+RUN = SimpleNamespace(dataset="slake", model_version="4.1v", mode="base")
+
+
+def params(plan: Plan, stage: str, run: SimpleNamespace = RUN) -> dict:
+    return plan.settings(stage)(run)
+
+
+def resources(plan: Plan, rule: str, run: SimpleNamespace = RUN) -> dict:
+    """The threads and resources that Snakemake sees of a job, which leaves None out."""
+    found = {"threads": plan.threads(rule), **plan.resources(rule)}
+    values = {name: value(run) if callable(value) else value for name, value in found.items()}
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def changed(before: Plan, after: Plan) -> set[tuple[str, str]]:
     old, new = jobs(before), jobs(after)
     return {job for job in old if old[job] != new[job]}
@@ -57,15 +83,17 @@ def test_another_revision_fetches_again(plan):
 
 def test_the_users_preference_files_are_inputs(plan):
     found = plan(preferences={"files": {"slake": ["mine.jsonl", "yours.jsonl"]}})
-    assert found.preference_files(SimpleNamespace(dataset="slake")) == ["mine.jsonl", "yours.jsonl"]
-    assert found.preference_files(SimpleNamespace(dataset="rad")) == []
+    assert found.preference_files(RUN) == ["mine.jsonl", "yours.jsonl"]
+    other = SimpleNamespace(dataset="rad", model_version="4.1v", mode="base")
+    assert found.preference_files(other) == []
 
 
 def test_a_stage_asks_for_its_gpus_on_each_of_its_nodes(plan):
     found = plan(sft={"gpus": 4, "nodes": 2}, dpo={"gpus": 2, "threads": 6})
-    assert found.resources("sft") == {"models": 100, "nodes": 2, "gres": "gpu:4", "cpus_per_gpu": 8}
+    of_sft = {"threads": 8, "models": 100, "nodes": 2, "gres": "gpu:4", "cpus_per_gpu": 8}
+    assert resources(found, "sft") == of_sft
     # On one node, as profiles/slurm has it by default.
-    assert found.resources("dpo") == {"models": 100, "gpu": 2, "cpus_per_gpu": 6}
+    assert resources(found, "dpo") == {"threads": 6, "models": 100, "nodes": 1, "gpu": 2, "cpus_per_gpu": 6}
 
 
 @pytest.mark.parametrize(
@@ -74,24 +102,24 @@ def test_a_stage_asks_for_its_gpus_on_each_of_its_nodes(plan):
 )
 def test_a_job_takes_the_share_of_the_machine_that_its_gpus_are(plan, monkeypatch, visible, asked, share):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert plan(dpo={"gpus": asked, "batch_size": 12}).resources("dpo")["models"] == share
+    assert resources(plan(dpo={"gpus": asked, "batch_size": 12}), "dpo")["models"] == share
 
 
 def test_the_resources_of_a_rule_stand_in_one_section(plan):
     found = plan(data={"threads": 3}, evaluation={"gpus": 0, "threads": 5})
     for rule in ("convert", "validate"):
-        assert (found.threads(rule), found.resources(rule)) == (3, {})
+        assert resources(found, rule) == {"threads": 3}
     for rule in ("preferences", "evaluate"):
-        assert (found.threads(rule), found.resources(rule)) == (5, {"models": 100})
+        assert resources(found, rule) == {"threads": 5, "models": 100, "nodes": 1}
     for rule in ("download", "download_model", "report"):
-        assert (found.threads(rule), found.resources(rule)) == (1, {})
+        assert resources(found, rule) == {"threads": 1}
 
 
 def test_other_resources_rerun_nothing(plan):
     fewer = {name: {"threads": 1} for name in ("data", "dpo", "evaluation")}
     before, after = plan(), plan(**fewer, sft={"threads": 1, "gpus": 2, "nodes": 2})
     for stage in STAGES:
-        assert before.settings(stage) == after.settings(stage)
+        assert params(before, stage) == params(after, stage)
     assert not changed(before, after)
 
 
@@ -104,7 +132,7 @@ def test_a_key_reruns_the_stages_that_are_declared_to_read_it_and_no_others(plan
         after = plan()  # changed behind the checks: any other value will do
         setattr(getattr(after.config, section), key, f"not {getattr(own, key)}")
         with warnings.catch_warnings(action="ignore"):  # pydantic's, of the type
-            rerun = {stage for stage in STAGES if before.settings(stage) != after.settings(stage)}
+            rerun = {stage for stage in STAGES if params(before, stage) != params(after, stage)}
         assert rerun == set(readers), f"{section}.{key}"
 
 
@@ -144,3 +172,79 @@ def test_local_tables_are_inputs(plan, tmp_path):
     assert found.local_files(SimpleNamespace(source="more")) == [str(folder), str(folder / "rows.jsonl")]
     gone = plan(datasets={"own": {"reader": "custom", "path": "none.csv"}})  # the stage says so more clearly
     assert gone.local_files(SimpleNamespace(source="own")) == []
+
+
+ONE_AND_EIGHT = [
+    {"dataset": "slake", "model_version": "4.1v"},
+    {"model_version": "4.5v", "mode": ["base"], "sft": {"gpus": 8, "strategy": "zero3"}},
+    {"dataset": "rad", "model_version": "4.5v", "sft": {"epochs": 5, "gpus": 4}, "evaluation": {"gpus": 0}},
+]
+
+
+def test_the_runs_say_what_is_made_with_which_settings_and_resources(plan):
+    found = plan(runs=ONE_AND_EIGHT)
+    assert [Path(path).stem for path in found.evaluations] == [
+        "slake_4.1v_thinking", "slake_4.1v_base", "slake_4.5v_base",
+        "rad_4.5v_thinking", "rad_4.5v_base", "both_4.5v_base",
+    ]  # fmt: skip
+    large = SimpleNamespace(dataset="slake", model_version="4.5v", mode="base")
+    both = SimpleNamespace(dataset="rad", model_version="4.5v", mode="base")
+    assert resources(found, "sft")["gpu"] == 1
+    assert resources(found, "sft", large)["gpu"] == 8 and resources(found, "dpo", large)["gpu"] == 1
+    # A later entry lies over an earlier one, and what it leaves out stays.
+    assert resources(found, "sft", both)["gpu"] == 4 and "gpu" not in resources(found, "evaluate", both)
+    assert found.config.sft.strategy == "ddp"
+    assert runs.settings_of(found.config, Run("rad", "4.5v", "base")).sft.strategy == "zero3"
+    assert params(found, "sft", both)["sft"]["epochs"] == 5
+
+
+def test_another_setting_of_one_run_reruns_its_jobs_alone(plan):
+    known = [SimpleNamespace(**vars(run)) for run in runs.possible(plan().config)]
+    for key, value, again in (
+        ("sft", {"epochs": 5}, {"sft"}),
+        ("dpo", {"beta": 0.2}, {"dpo"}),
+        ("preferences", {"samples": 3}, {"preferences"}),
+        ("evaluation", {"max_new_tokens": 3}, {"preferences", "evaluate"}),
+        ("sft", {"gpus": 4, "strategy": "zero2"}, set()),
+    ):
+        before = plan(runs=[{}])
+        after = plan(runs=[{}, {"dataset": "rad", "model_version": "4.1v", "mode": "base", key: value}])
+        rerun = {
+            (run.dataset, run.model_version, run.mode, stage)
+            for run in known
+            for stage in STAGES
+            if params(before, stage, run) != params(after, stage, run)
+        }
+        assert rerun == {("rad", "4.1v", "base", stage) for stage in again}
+
+
+def test_a_run_that_is_not_chosen_keeps_the_settings_of_all(plan):
+    found = plan(runs=[{"dataset": "rad", "sft": {"epochs": 5}}], sft={"epochs": 4})
+    assert params(found, "sft", RUN)["sft"]["epochs"] == 4
+    assert not [path for path in found.evaluations if "slake" in path]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_that_reads_a_key_which_is_not_declared_for_it_fails(stage):
+    shown = shown_to(stage, Config(), Run("slake", "4.1v", "base"))
+    for section in READ_BY:
+        for key in READ_BY[section]:
+            readers = {*READ_BY[section][key], *READ_BESIDES[section].get(key, ())}
+            if stage in readers:
+                assert getattr(getattr(shown, section), key) == getattr(getattr(Config(), section), key)
+            else:
+                with pytest.raises(
+                    UndeclaredKey, match=rf"^{stage} reads {section}\.{key}, which is not decl"
+                ):
+                    getattr(getattr(shown, section), key)
+    with pytest.raises(UndeclaredKey, match=f"^{stage} reads runs,"):
+        shown.runs  # noqa: B018
+    assert stage_settings(shown, stage) == stage_settings(Config(), stage)
+    text.to_yaml(shown)  # as a tracker records it
+
+
+def test_a_property_that_reads_an_undeclared_key_names_that_key():
+    with pytest.raises(
+        UndeclaredKey, match=r"^evaluate reads sft\.learning_rate|^evaluate reads sft\.method"
+    ):
+        shown_to("evaluate", Config(), Run("slake", "4.1v", "base")).sft.rate  # noqa: B018

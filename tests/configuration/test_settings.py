@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from workflow_scripts.base import files
 from workflow_scripts.base.errors import UserError
-from workflow_scripts.configuration import dependencies, reading, text
+from workflow_scripts.base.paths import Layout, Run
+from workflow_scripts.configuration import dependencies, reading, runs, text
 from workflow_scripts.configuration.dependencies import stage_settings
 from workflow_scripts.configuration.pass_through import DpoTrainerKey, PeftKey, TrainerKey
 from workflow_scripts.configuration.settings import Config, Loss, Sft, micro_batches
@@ -275,3 +276,67 @@ def test_further_keys_are_those_of_trl_and_peft_and_none_of_ours():
     schedule = Schedule(1, [[0]], 1, [[0]], [], [Load(1)], Load(1))
     ours = arguments.shared(Sft(gpus=0, validation_steps=1), start, Path("x"), 1, schedule)
     assert set(get_args(DpoTrainerKey)) & set(ours) == {"lr_scheduler_type"}  # ours is the default
+
+
+WRONG_RUNS = """
+runs:
+  - {dataset: [slake, slak], model_version: 4.1w, sft: {metod: lora}}
+  - {mode: base, dpo: {gpus: 3}, evaluatoin: {gpus: 0}}
+"""
+
+
+def test_every_error_of_the_runs_is_listed_with_its_entry(tmp_path):
+    (tmp_path / "wrong.yaml").write_text(WRONG_RUNS)
+    with pytest.raises(UserError, match=r"1 error.*\n  runs\.1\.evaluatoin: .*did you mean 'evaluation'\?$"):
+        reading.load([tmp_path / "wrong.yaml"])
+    (tmp_path / "wrong.yaml").write_text(WRONG_RUNS.replace("evaluatoin", "evaluation"))
+    with pytest.raises(UserError, match="4 error") as error:
+        reading.load([tmp_path / "wrong.yaml"])
+    for expected in (
+        "runs.0.dataset: 'slak' is unknown",
+        "runs.0.model_version: '4.1w' is unknown (known: 4.1v, 4.5v); did you mean '4.1v'?",
+        "runs.0.sft.metod: 'metod' is unknown",
+        "runs.1.dpo.micro_batch_size: 16: batch_size 16 is not micro_batch_size 5 x 3 GPU(s)",
+    ):
+        assert expected in str(error.value), expected
+
+
+def test_settings_of_several_entries_must_fit_each_other():
+    entries = [{"sft": {"batch_size": 12}}, {"model_version": "4.5v", "sft": {"gpus": 8}}]
+    with pytest.raises(UserError, match=r"1 error.*\n  runs\.1\.sft\.micro_batch_size: .* x 8 GPU"):
+        reading.validate({"runs": entries}, "here")
+
+
+def test_an_entry_that_no_run_belongs_to_is_an_error():
+    models = {"4.1v": {"base": {"embedded": True}}}
+    with pytest.raises(UserError, match=r"runs\.0: no run has these names"):
+        reading.validate({"models": models, "runs": [{"mode": "thinking"}]}, "here")
+
+
+def test_an_overlay_removes_a_set_or_a_key_by_null(tmp_path):
+    (tmp_path / "mine.yaml").write_text("datasets: {rad: null}\nsft: {epochs: null}\ndpo: null\n")
+    both = [ROOT / "config.yaml", tmp_path / "mine.yaml"]
+    with pytest.raises(UserError, match=r"1 error.*\n  datasets\.combined\.members: 'rad' is unknown"):
+        reading.load(both)
+    with open(tmp_path / "mine.yaml", "a") as file:
+        file.write("models: {4.5v: {thinking: null}}\n")
+    (tmp_path / "changed.yaml").write_text("datasets: {combined: {members: [slake, pathvqa]}}")
+    found = reading.load([*both, tmp_path / "changed.yaml"])
+    assert list(found.datasets) == ["slake", "pathvqa", "combined"]
+    assert list(found.models["4.5v"]) == ["base"]
+    assert found.sft.epochs == 3 and found.dpo == Config().dpo
+    (tmp_path / "changed.yaml").write_text("datasets: {combined: null}")
+    assert list(reading.load([*both, tmp_path / "changed.yaml"]).datasets) == ["slake", "pathvqa"]
+
+
+def test_the_copy_for_the_jobs_has_the_runs_as_they_were(tmp_path):
+    entry = {
+        "dataset": "slake",
+        "model_version": ["4.5v"],
+        "sft": {"lora": {"rank": 8}, "learning_rate": None},
+    }
+    settings = reading.validate({"runs": [entry], "sft": {"learning_rate": 1e-3}}, "here")
+    copy = reading.load([text.write_copy(settings, Layout(tmp_path))])
+    assert copy == settings
+    own = runs.settings_of(copy, Run("slake", "4.5v", "base")).sft
+    assert (own.lora.rank, own.lora.alpha, own.learning_rate) == (8, 128, None)

@@ -385,3 +385,26 @@ def test_all_bad_image_files_are_named_at_once_with_their_rows(tmp_path, caplog)
     first, second = caplog.messages
     assert first.startswith("custom-a-1: ") and "b.png: not a readable image" in first
     assert second.startswith("custom-a-2: ") and "c.dcm: not a readable image" in second
+
+
+@pytest.mark.parametrize("home", ["here", "test/elsewhere"])
+def test_the_splits_do_not_depend_on_where_a_set_lies(home, tmp_path):
+    def splits(folder, images):
+        (folder / "set").mkdir(parents=True)
+        rows = [{**row, "image": str(images / row["image"])} for row in spread(30)]
+        write_jsonl(folder / "set" / "rows.jsonl", *rows)
+        return [(row.image_id, row.group, row.split) for row in rows_of(folder / "set")]
+
+    first = splits(tmp_path / "a", tmp_path / "a" / "pictures")
+    assert first == splits(tmp_path / home, tmp_path / home / "pictures")
+    assert {split for _, _, split in first} == {"train", "test"} and first[0][0] == "0"
+
+
+def test_folders_below_the_common_one_still_name_splits(tmp_path):
+    rows = [
+        {**ROW, "image": f"/data/test/mine/{split}/{number}.png"}
+        for split in ("train", "val", "test")
+        for number in range(2)
+    ]
+    write_jsonl(tmp_path / "rows.jsonl", *rows)
+    assert [row.split for row in rows_of(tmp_path)] == ["train"] * 2 + ["validation"] * 2 + ["test"] * 2

@@ -8,13 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from workflow_scripts.base.errors import UserError
-from workflow_scripts.datasets.splits import (
-    IN_A_TEST_SET,
-    LIKE_A_TEST_IMAGE,
-    Survey,
-    leaking_images,
-    validation_groups,
-)
+from workflow_scripts.datasets.splits import Survey, same_images, similar_images, validation_groups
 
 images = st.sets(st.integers(0, 12).map(str))
 
@@ -33,7 +27,8 @@ def test_no_share_moves_nothing():
 
 
 def test_each_row_has_one_place():
-    survey = Survey(removed={"leaks": "why"}, moved={"moves"})
+    removed = {"train": {"leaks": "why"}, "validation": {"leaks": "for this"}}
+    survey = Survey(removed=removed, moved={"moves"})
     for split in ("train", "validation", "test"):
         survey.rows.update(
             {
@@ -43,10 +38,19 @@ def test_each_row_has_one_place():
             }
         )
     assert survey.place("train", "1", ("fine", "leaks")) == ("train", "why")
-    assert survey.place("validation", "1", ("leaks",)) == ("validation", "why")
+    assert survey.place("train", "moves", ("leaks",)) == ("validation", "for this")
     assert survey.place("test", "1", ("leaks",)) == ("test", None)
     assert survey.place("train", "moves", ("fine",)) == ("validation", None)
     assert survey.sizes() == {"train": 100, "validation": 10 + 10 + 100, "test": 111}
+    assert survey.images("train") == {"fine"} and survey.groups("train") == {"stays"}
+
+
+def test_a_group_is_removed_from_one_split_with_all_its_images():
+    survey = Survey()
+    for split in ("train", "validation"):
+        survey.rows.update({(split, "patient", ("a", "b")): 1, (split, "other", ("c",)): 1})
+    survey.remove_groups("train", {"patient"}, "why")
+    assert survey.images("train") == {"c"} and survey.images("validation") == {"a", "b", "c"}
 
 
 @pytest.fixture
@@ -60,21 +64,20 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_leaks_are_found_by_content_and_by_look(folder):
-    tested = [folder / "tested.png"]
+def test_the_same_are_found_by_content_and_the_similar_by_look(folder):
+    held = [folder / "tested.png"]
     own = [folder / name for name in ("renamed.png", "saved.jpg", "other.png")]
-    exact = {folder / "renamed.png": IN_A_TEST_SET}
-    assert leaking_images(own, tested, also_near=False) == exact
-    near = {folder / "saved.jpg": LIKE_A_TEST_IMAGE}
-    assert leaking_images(own, tested, also_near=True) == exact | near
+    assert same_images(own, held) == {folder / "renamed.png"}
+    assert similar_images(own, held) == {folder / "renamed.png", folder / "saved.jpg"}
 
 
 def test_a_tested_image_without_a_file_is_known_by_its_path(folder):
     gone = folder / "gone.png"
-    assert leaking_images([gone, folder / "other.png"], [gone], also_near=True) == {gone: IN_A_TEST_SET}
+    assert same_images([gone, folder / "other.png"], [gone]) == {gone}
+    assert similar_images([folder / "other.png"], [gone]) == set()
 
 
 def test_an_image_that_cannot_be_decoded_is_named(folder):
     (folder / "other.png").write_bytes(b"no image")
     with pytest.raises(UserError, match="other.png"):
-        leaking_images([folder / "other.png"], [folder / "tested.png"], also_near=True)
+        similar_images([folder / "other.png"], [folder / "tested.png"])

@@ -51,6 +51,26 @@ def test_a_dry_run_covers_the_whole_matrix(snakemake):
     assert re.search(r"^evaluate +16$", snakemake().stdout, re.M)
 
 
+def test_a_dry_run_plans_the_chosen_runs_each_with_its_own_resources(snakemake, tmp_path):
+    (tmp_path / "mine.yaml").write_text(
+        "datasets: {rad: null, combined: null}\n"
+        "runs: [{dataset: slake, model_version: 4.1v, mode: base},\n"
+        "  {dataset: slake, model_version: 4.5v, mode: base, sft: {gpus: 8, nodes: 2, strategy: zero3, threads: 2}}]\n"
+    )
+    said = snakemake("--configfile", "config.yaml", "mine.yaml", "--cores", "8").stdout
+    assert re.search(r"^evaluate +2$", said, re.M) and "rad" not in said
+    jobs = {
+        match[1]: match[2].split(", ")
+        for match in re.finditer(
+            r"^rule sft:(?:\n    .*)*?\n    wildcards: .*model_version=(\S+),.*(?:\n    .*)*?\n    resources: (.*)",
+            said,
+            re.M,
+        )
+    }
+    assert {"gpu=1", "cpus_per_gpu=8"} <= set(jobs["4.1v"]) and "nodes=2" not in jobs["4.1v"]
+    assert {"nodes=2", "gres=gpu:8", "cpus_per_gpu=2"} <= set(jobs["4.5v"]) and "gpu=1" not in jobs["4.5v"]
+
+
 def test_every_error_of_a_configuration_is_printed_before_any_job(snakemake):
     answer = snakemake("--config", "seed=-1", "sft={epochz: 3, method: lorra}", "evaluation={gpus: many}")
     said = answer.stdout + answer.stderr

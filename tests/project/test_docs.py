@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from workflow_scripts.base import files
-from workflow_scripts.configuration import reading
+from workflow_scripts.configuration import overlay, reading
 from workflow_scripts.configuration.settings import Config
 
 ROOT = Path(__file__).parents[2]
@@ -63,7 +63,7 @@ def test_configuration_snippets_are_valid_and_the_same_in_both_readmes():
     assert snippets("README.md") == snippets("README.zh.md") != []
     raw = files.read_yaml(ROOT / "config.yaml")
     for snippet in snippets("README.md"):
-        reading.validate(reading.merge(raw, yaml.safe_load(snippet)), where="README.md")
+        reading.validate(overlay.merge(raw, yaml.safe_load(snippet)), where="README.md")
 
 
 BILINGUAL = [

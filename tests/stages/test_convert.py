@@ -11,10 +11,13 @@ import yaml
 from PIL import Image
 from pydicom.data import get_testdata_file
 
+from workflow_scripts import convert as command
 from workflow_scripts.base import files
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.paths import Layout, Run
+from workflow_scripts.configuration import dependencies
 from workflow_scripts.configuration.reading import validate
+from workflow_scripts.configuration.settings import UndeclaredKey
 from workflow_scripts.datasets import splits
 from workflow_scripts.datasets.checks import structure
 from workflow_scripts.datasets.mixing import is_copy
@@ -141,6 +144,16 @@ def test_missing_images_are_listed_below_the_limit_and_an_error_above_it(incompl
     assert {row["image"].split("/")[1] for row in dropped} == missing
     assert summary["read"] == summary["kept"] + len(dropped)
     assert summary["dropped"] == {"missing image": len(dropped)}
+
+
+def test_a_key_that_is_not_declared_for_the_stage_ends_it(downloaded, tmp_path, monkeypatch):
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({**EMBEDDED, "tracking": []}))
+    flags = ["--config", str(tmp_path / "config.yaml"), "--results", str(downloaded.root)]
+    names = ["--dataset", "slake", "--model_version", "4.1v", "--mode", "base"]
+    assert command.main([*flags, *names]) == 0
+    monkeypatch.setitem(dependencies.READ_BY["data"], "splits", ())
+    with pytest.raises(UndeclaredKey, match=r"^convert reads data\.splits, which is not declared"):
+        command.main([*flags, *names])
 
 
 def test_an_empty_split_is_one_clear_line(downloaded, tmp_path):
@@ -407,19 +420,28 @@ def images(rows):
     return {row["image_id"] for row in rows}
 
 
-def test_image_disjoint_slake_tests_on_no_image_that_it_has_seen(realdata, official_slake, tmp_path):
+def test_image_disjoint_slake_shares_no_image_between_splits_of_either_language(
+    realdata, official_slake, tmp_path
+):
     _, official, _ = official_slake
+    stated = READERS["slake"](realdata / "slake/Slake1.0")
+    tested = {row.image_id for row in stated if row.split == "test"}  # with those whose file is missing here
+    unseen_by_test = images(official["validation"]) - tested
+    assert (len(unseen_by_test), len(unseen_by_test & images(official["train"]))) == (148, 130)
     summary, rows, dropped = real_slake(realdata, tmp_path, "image_disjoint")
     assert rows["test"] == official["test"]
-    tested = images(rows["test"])
-    assert not tested & (images(rows["train"]) | images(rows["validation"]))
-    removed = [row for row in dropped if row["reason"] == splits.IN_A_TEST_SET]
-    assert len(removed) == summary["dropped"][splits.IN_A_TEST_SET] and {row["split"] for row in removed} == {
-        "train",
-        "validation",
-    }
-    assert {row["image"].split("/")[1] for row in removed} <= tested
+    assert rows["validation"] == [row for row in official["validation"] if row["image_id"] not in tested]
+    validated = images(rows["validation"])
+    assert images(rows["train"]) == images(official["train"]) - tested - validated
     assert summary["read"] == summary["kept"] + len(dropped) == 14028
+    of_reason = {reason: [row for row in dropped if row["reason"] == reason] for reason in convert.REASONS}
+    removed = of_reason[splits.IN_A_TEST_SET]
+    assert {row["split"] for row in removed} == {"train", "validation"}
+    assert {row["image"].split("/")[1] for row in removed} <= tested
+    removed = of_reason[splits.IN_A_VALIDATION_SET]
+    assert {row["split"] for row in removed} == {"train"}
+    assert {row["image"].split("/")[1] for row in removed} <= validated
+    assert {reason: len(found) for reason, found in of_reason.items() if found} == summary["dropped"]
 
 
 def test_the_test_images_of_a_language_that_is_left_out_count_too(realdata, tmp_path):
@@ -452,6 +474,38 @@ def test_near_duplicates_of_test_images_are_removed_if_asked(downloaded, tmp_pat
     dropped = list(files.read_jsonl(layout.data(Run("slake", "4.1v", "base")) / "dropped.jsonl"))
     assert {row["reason"] for row in dropped} == {splits.LIKE_A_TEST_IMAGE}
     assert first["train"]["img_name"] in {row["image"].removeprefix("imgs/") for row in dropped}
+
+
+def test_image_disjoint_keeps_patients_and_copies_of_a_file_in_one_split(tmp_path):
+    stated = [
+        ("tested.png", "test", "P1"), ("tested-2.png", "train", "P1"), ("tested-3.png", "validation", "P1"),
+        ("held.png", "validation", "P2"), ("held-2.png", "train", "P2"),
+        ("of-test.png", "train", "P3"), ("of-validation.png", "train", "P4"), ("own.png", "train", "P5"),
+    ]  # fmt: skip
+    for number, (image, _, _) in enumerate(stated):
+        Image.new("L", (8, 8), 20 * number).save(tmp_path / image)
+    shutil.copy(tmp_path / "tested.png", tmp_path / "of-test.png")
+    shutil.copy(tmp_path / "held.png", tmp_path / "of-validation.png")
+    rows = [
+        {"image": image, "question": "Is it?", "answer": "Yes", "split": split, "patient": patient}
+        for image, split, patient in stated
+    ]
+    files.write_jsonl(tmp_path / "own.jsonl", rows)
+    own = {"reader": "custom", "path": str(tmp_path / "own.jsonl")}
+    settings = validate({"datasets": {"own": own}, "data": {"splits": "image_disjoint"}}, "test")
+    layout, run = Layout(tmp_path / "results"), Run("own", "4.1v", "base")
+    download.download_source(settings, layout, "own")
+    convert.convert(settings, layout, run)
+    kept = {split: images(files.read_jsonl(layout.split(run, split))) for split in SPLITS}
+    assert kept == {"train": {"own"}, "validation": {"held"}, "test": {"tested"}}
+    dropped = {row["image"]: row["reason"] for row in files.read_jsonl(layout.data(run) / "dropped.jsonl")}
+    assert dropped == {
+        "of-test.png": splits.IN_A_TEST_SET,
+        "tested-2.png": splits.OF_A_TESTED_PATIENT,
+        "tested-3.png": splits.OF_A_TESTED_PATIENT,
+        "of-validation.png": splits.IN_A_VALIDATION_SET,
+        "held-2.png": splits.OF_A_VALIDATED_PATIENT,
+    }
 
 
 def test_a_patient_is_kept_together_and_its_images_are_apart(tmp_path):

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from workflow_scripts import report as command
-from workflow_scripts.base import files
+from workflow_scripts.base import files, versions
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.configuration.settings import Config
@@ -72,6 +72,30 @@ def test_every_evaluation_is_shown_with_links_that_lead_somewhere(layout):
         layout.evaluation(FULL).resolve(),
         layout.evaluation(BARE).resolve(),
     }
+
+
+def test_results_of_another_version_are_marked_on_the_page_and_in_print(layout, monkeypatch):
+    now = {**versions.RESULTS}
+    files.write_json(layout.evaluation(FULL), {**evaluation(FULL), "versions": now})
+    files.write_json(layout.evaluation(BARE), {**evaluation(BARE), "versions": now})
+    report.report(layout)
+    page = layout.report().read_text("utf-8")
+    assert "†" not in page and f"sft {now['sft']}, preferences" in page
+    assert "another version" not in report.printed(Config(), layout, str(BARE))
+
+    monkeypatch.setitem(versions.RESULTS, "sft", now["sft"] + 1)  # as a change of the code does
+    raised = {**now, "sft": now["sft"] + 1}
+    files.write_json(layout.evaluation(FULL), {**evaluation(FULL), "versions": raised})
+    report.report(layout)
+    page = layout.report().read_text("utf-8")
+    assert f"{BARE}</a> †" in page and f"{FULL}</a></th>" in page
+    assert f"{BARE}: sft {now['sft']} (now {raised['sft']})" in page
+    assert report.printed(Config(), layout, str(BARE)).count(f"sft {now['sft']} (now") == 1
+
+
+def test_results_from_before_versions_are_marked(layout):
+    report.report(layout)
+    assert "sft of no version (now" in layout.report().read_text("utf-8")
 
 
 def test_the_model_is_said_in_words(layout):

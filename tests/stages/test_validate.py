@@ -270,6 +270,30 @@ def test_an_image_disjoint_run_may_not_leak(leaking, settings):
         validate.validate(settings, leaking, RUN)
 
 
+def test_a_model_is_chosen_by_unseen_images_or_a_warning_says_so(layout, settings):
+    images = layout.raw("slake")
+    (images / "validation-1.png").write_bytes((images / "train-2.png").read_bytes())
+    people = {"train-1": "P1", "train-2": "P2", "validation-2": "P1", "test-1": "P3"}
+    rows = [
+        {"id": row["id"], "patient": people[row["image_id"]]}
+        for split in SPLITS
+        for row in read(layout, split)
+        if row["image_id"] in people
+    ]
+    files.write_jsonl(layout.data(RUN) / "annotations.jsonl", rows)
+    warnings = validate.validate(settings, layout, RUN)["warnings"]
+    assert [(problem["kind"].split("; ")[0], problem["examples"]) for problem in warnings] == [
+        ("image in train and validation (2 of 4 validation rows)", ["../../raw/slake/validation-1.png"]),
+        ("patient in train and validation", ["slake: P1"]),
+    ]
+    assert all("favour what is memorised" in problem["kind"] for problem in warnings)
+    settings.data.splits = "image_disjoint"
+    with pytest.raises(UserError, match="2 error") as refusal:
+        validate.validate(settings, layout, RUN)
+    assert "image in train and validation" in str(refusal.value)
+    assert "patient in train and validation" in str(refusal.value)
+
+
 def test_near_duplicates_are_listed_and_shown(layout, settings):
     images = layout.raw("slake")
     Image.open(images / "train-2.png").resize((90, 90)).save(images / "test-1.png")

@@ -11,6 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.util.tensor_util import make_ndarray
 
 from workflow_scripts import tracking
+from workflow_scripts.base import versions
 from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.configuration.settings import Config
 from workflow_scripts.tracking.experiment import EXPERIMENT
@@ -50,7 +51,7 @@ def test_mlflow_has_a_parent_per_run_and_a_child_per_stage(layout):
     child = children["sft"]
     assert child.data.tags["mlflow.parentRunId"] == parents[0].info.run_id
     assert child.data.tags["git_commit"] == parents[0].data.tags["git_commit"]
-    assert child.data.params == {"seed": "1", "sft.method": "lora"}
+    assert child.data.params == {"seed": "1", "sft.method": "lora", "version": str(versions.RESULTS["sft"])}
     assert child.data.metrics["overall.accuracy"] == 0.5 and "name" not in child.data.metrics
     assert [point.value for point in client.get_metric_history(child.info.run_id, "loss")] == [1.0, 0.5]
     assert child.info.status == parents[0].info.status == "FINISHED"
@@ -171,7 +172,7 @@ def test_tensorboard_reads_the_curve_the_scores_and_the_parameters(layout):
     }
     (parameters,) = events.Tensors("parameters")
     assert list(events.PluginTagToContent("text")) == ["parameters"]
-    assert make_ndarray(parameters.tensor_proto).item() == b"- seed: 1\n- sft.method: lora"
+    assert make_ndarray(parameters.tensor_proto).item() == b"- seed: 1\n- sft.method: lora\n- version: 1"
 
 
 def test_offline_wandb_keeps_the_curve(layout, monkeypatch):

@@ -18,7 +18,7 @@ from dialogues import MODE, draw_images, some_records
 from PIL import Image
 
 from workflow_scripts import sft
-from workflow_scripts.base import cli, files
+from workflow_scripts.base import cli, files, versions
 from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.models import standins
 from workflow_scripts.models.catalogue import VERSIONS
@@ -289,6 +289,11 @@ def test_what_changed_starts_afresh_and_says_so(go_on, change, named):
     said = go_on(change)
     assert f"starting afresh: {named} changed since the checkpoints in " in said and "resuming" not in said
     assert "step 1/" in said
+
+
+def test_another_version_of_the_stage_starts_afresh(go_on, monkeypatch):
+    monkeypatch.setitem(versions.RESULTS, "sft", versions.RESULTS["sft"] + 1)
+    assert "starting afresh: version changed since the checkpoints in " in go_on(lambda work: None)
 
 
 def test_a_setting_of_the_data_that_changes_no_row_goes_on(go_on):

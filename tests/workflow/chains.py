@@ -4,7 +4,7 @@ from pathlib import Path
 
 import jsonschema
 
-from workflow_scripts.base import files
+from workflow_scripts.base import files, versions
 
 SCHEMA = files.read_json(Path(__file__).parents[2] / "workflow_scripts" / "evaluation" / "schema.json")
 SHORT = {
@@ -39,6 +39,7 @@ def check_evaluation(workflow, run: str) -> None:
     jsonschema.validate(evaluation, SCHEMA, cls=jsonschema.Draft202012Validator)
     assert list(evaluation) == [key for key in SCHEMA["properties"] if key in evaluation]
     assert list(evaluation["stages"]) == ["untrained", "sft", "dpo"]
+    assert evaluation["versions"] == {k: v for k, v in versions.RESULTS.items() if k != "validate"}
     rows = list(files.read_jsonl(workflow / f"eval/{run}/predictions.jsonl"))
     tested = list(files.read_jsonl(workflow / f"data/{run}/test.jsonl"))
     assert len(rows) == 4 * len(tested) == 4 * evaluation["stages"]["dpo"]["overall"]["n"]

@@ -24,7 +24,8 @@ def replacing(path: Path) -> Iterator[Path]:
     path = Path(path)
     temporary = _beside(path, "tmp")
     try:
-        yield temporary
+        with _named_as(path, temporary):
+            yield temporary
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -38,13 +39,23 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
-        yield temporary
+        with _named_as(path, temporary):
+            yield temporary
         if path.exists():
             os.rename(path, previous)
         os.rename(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(previous, ignore_errors=True)
+
+
+@contextmanager
+def _named_as(path: Path, temporary: Path) -> Iterator[None]:
+    """Let a UserError speak of `path`: the temporary name is gone when it is read."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(str(error).replace(str(temporary), str(path))) from error
 
 
 def _beside(path: Path, kind: str) -> Path:
@@ -62,6 +73,11 @@ def _remove_stale(folder: Path) -> None:
         match = stale.fullmatch(path.name)
         if match and not is_running(int(match[1])):
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def relative(path: Path, folder: Path) -> str:
+    """`path` as it is reached from `folder`, where links lead to either: `..` leaves what a link points to."""
+    return os.path.relpath(path.parent.resolve() / path.name, folder.resolve())
 
 
 def write_text(path: Path, text: str) -> None:

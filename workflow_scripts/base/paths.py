@@ -56,6 +56,10 @@ class Layout:
         """The preference pairs of a run."""
         return self.root / "preferences" / f"{run}.jsonl"
 
+    def pairs_summary(self, run: Run) -> Path:
+        """How many pairs of each origin a run has."""
+        return self.root / "preferences" / f"{run}.json"
+
     def pairs_page(self, run: Run) -> Path:
         """Pairs of each origin for a person to read."""
         return self.root / "preferences" / f"{run}.html"

@@ -2,10 +2,11 @@
 
 from typing import Any
 
+from workflow_scripts.base.paths import Run
+from workflow_scripts.configuration import runs
 from workflow_scripts.configuration.settings import Combination, Config, Dpo, Preferences, Sft, Source
 
-# The stages whose results depend on a key, besides by their input files. None: the key changes how a stage runs, or
-# whether it stops, and not what comes out.
+# The stages whose results depend on a key, besides by their input files.
 _SEEN = ("validate", "sft", "preferences", "dpo", "evaluate")  # these show images to a model, or measure them
 _HOW: dict[str, tuple[str, ...]] = dict.fromkeys(
     ("gpus", "nodes", "threads", "oom_retries", "save_steps", "log_steps", "strategy", "vision_cache_gb"), ()
@@ -36,7 +37,32 @@ READ_BY: dict[str, dict[str, tuple[str, ...]]] = {
         "threads": (),
     },
 }
+# The stages that read a key by which their results do not change: it says how they run, when they stop, or which of
+# their input files to read.
+READ_BESIDES: dict[str, dict[str, tuple[str, ...]]] = {
+    "data": {"max_missing_images": ("convert",), "max_tokens": ("sft", "dpo")},
+    "sft": dict.fromkeys(_HOW, ("sft",)),
+    "preferences": {"files": ("validate",)},
+    "dpo": dict.fromkeys(_HOW, ("dpo",)),
+    "evaluation": {"gpus": ("preferences", "evaluate")},
+}
+# Sections and keys that all stages may read whole.
+_SHARED = {"seed", "datasets", "models", "terms", "tracking", "tracking_uri", "output_in_use"}
 STAGES = ("convert", "validate", "sft", "preferences", "dpo", "evaluate")
+
+
+def shown_to(stage: str, settings: Config, run: Run) -> Config:
+    """What `stage` is given for `run`: the run's own settings, with the keys alone that the stage is declared to read.
+
+    To read another is an UndeclaredKey.
+    """
+    settings = runs.settings_of(settings, run)
+    shown = settings.shown_to(stage, _SHARED | READ_BY.keys())
+    for section in READ_BY:
+        declared = [READ_BY[section].items(), READ_BESIDES[section].items()]
+        keys = {key for readers in declared for key, stages in readers if stage in stages}
+        setattr(shown, section, getattr(settings, section).shown_to(stage, keys, f"{section}."))
+    return shown
 
 
 def stage_settings(settings: Config, stage: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from workflow_scripts.base import cli, files, gpus, locks
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.base.processes import started_by_torchrun
-from workflow_scripts.configuration import reading
+from workflow_scripts.configuration import dependencies, reading
 from workflow_scripts.configuration.settings import Config
 from workflow_scripts.models.catalogue import MODES, VERSIONS
 
@@ -43,6 +43,12 @@ def add_run_flags(result: argparse.ArgumentParser, required: bool = True) -> Non
 def settings_and_layout(options: argparse.Namespace) -> tuple[Config, Layout]:
     """What the flags of `stage_parser` lead to; a UserError lists all errors of the configuration."""
     return reading.load(options.config), Layout(options.results)
+
+
+def stage_inputs(options: argparse.Namespace, stage: str, run: Run) -> tuple[Config, Layout]:
+    """What `stage` is given for `run`: the run's own settings, as far as the stage is declared to read them."""
+    settings, layout = settings_and_layout(options)
+    return dependencies.shown_to(stage, settings, run), layout
 
 
 def run_of(options: argparse.Namespace, model: Path | None = None) -> Run:
@@ -90,7 +96,7 @@ def training_options(stage: str, description: str | None, arguments: list[str]) 
     result.add_argument("--base_model", type=Path, help="start from this model or adapter instead")
     options = result.parse_args(arguments)
     options.run = run_of(options, options.base_model)
-    options.settings, options.layout = settings_and_layout(options)
+    options.settings, options.layout = stage_inputs(options, stage, options.run)
     if options.method:
         getattr(options.settings, stage).method = options.method
     return options

@@ -1,14 +1,16 @@
 """What the Snakefile asks: the validated configuration, the runs, and what each job depends on."""
 
 import os
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from workflow_scripts.base import gpus
 from workflow_scripts.base.paths import Layout, Run
-from workflow_scripts.configuration import dependencies, reading, text
+from workflow_scripts.configuration import dependencies, reading, runs, text
 from workflow_scripts.configuration.flags import CONFIG_VARIABLE
-from workflow_scripts.configuration.settings import Combination, Data, Evaluation, Training
+from workflow_scripts.configuration.settings import Combination, Config, Evaluation, Training
 
 # The section of the configuration with a rule's threads, GPUs and nodes.
 _RESOURCES = {
@@ -24,6 +26,10 @@ MACHINE = 100  # `models` of a machine, as profiles/default states
 
 # Files of a set that hold rows: an edited one is noticed by its time.
 TABLES = {".csv", ".tsv", ".parquet", ".json", ".jsonl", ".xlsx", ".xml", ".pkl", ".txt"}
+
+
+GPU_RESOURCES = ("gpu", "nodes", "gres", "cpus_per_gpu")
+Value = TypeVar("Value")
 
 
 class Wildcards(Protocol):
@@ -43,48 +49,43 @@ class Plan:
         self.sources = [
             name for name, entry in self.config.datasets.items() if not isinstance(entry, Combination)
         ]
-        self.runs = [
-            Run(dataset, version, mode)
-            for dataset in self.config.datasets
-            for version, modes in self.config.models.items()
-            for mode in modes
-        ]
-        self.evaluations = [str(self.layout.evaluation(run)) for run in self.runs]
+        self.evaluations = [str(self.layout.evaluation(run)) for run in runs.chosen(self.config)]
         # Jobs find the package wherever they run, and read their own copy of the configuration, named by its
         # content: a change made while one runs does not reach it.
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
         os.environ[CONFIG_VARIABLE] = str(text.write_copy(self.config, self.layout))
 
-    def settings(self, stage: str) -> dict[str, Any]:
-        """The values whose change reruns `stage`."""
-        return dependencies.stage_settings(self.config, stage)
+    def settings(self, stage: str) -> Callable[[Wildcards], dict[str, Any]]:
+        """The values whose change reruns `stage` of a run."""
+        return lambda wildcards: dependencies.stage_settings(self._settings_of(wildcards), stage)
 
-    def threads(self, rule: str) -> int:
+    def threads(self, rule: str) -> int | Callable[[Wildcards], int]:
         """The CPU cores of a job of `rule`, which Snakemake tells it as OMP_NUM_THREADS."""
-        section = self._section(rule)
-        return section.threads if section else 1
+        return self._by_run(rule, lambda section: section.threads) if rule in _RESOURCES else 1
 
-    def resources(self, rule: str) -> dict[str, int | str]:
-        """What else a job of `rule` takes: its GPUs and, where it holds a model, its share of the machine."""
-        section = self._section(rule)
-        if section is None or isinstance(section, Data):
+    def resources(self, rule: str) -> Mapping[str, Callable[[Wildcards], int | str | None]]:
+        """What else a job of `rule` takes: its GPUs and, where it holds a model, its share of the machine.
+
+        None: the run asks for none of it.
+        """
+        if _RESOURCES.get(rule, "data") == "data":
             return {}
-        found: dict[str, int | str] = {"models": self._share(section.gpus)}
-        if isinstance(section, Training) and section.nodes > 1:
-            found |= {"nodes": section.nodes, "gres": f"gpu:{section.gpus}"}
-        elif section.gpus:
-            found |= {"gpu": section.gpus}
-        # Threads count once for a job here, and not above the cores of the machine that submits it.
-        return found | ({"cpus_per_gpu": section.threads} if section.gpus else {})
+        share = self._by_run(rule, lambda section: self._share(section.gpus))
+        return {"models": share} | {
+            name: self._by_run(rule, partial(_gpu_resource, name)) for name in GPU_RESOURCES
+        }
 
     def _share(self, asked: int) -> int:
         """Hundredths of this machine, for a job that asks for so many GPUs; all without one: models fill its memory."""
         share = MACHINE * max(1, asked) // self.gpus if self.gpus else MACHINE
         return max(1, min(MACHINE, share))
 
-    def _section(self, rule: str) -> Data | Training | Evaluation | None:
-        """Where the configuration has the resources of `rule`: in one section; None takes one core and no more."""
-        return getattr(self.config, _RESOURCES[rule]) if rule in _RESOURCES else None
+    def _by_run(self, rule: str, value: Callable[[Any], Value]) -> Callable[[Wildcards], Value]:
+        """`value` of the section that has the resources of `rule`, for the run of a job."""
+        return lambda wildcards: value(getattr(self._settings_of(wildcards), _RESOURCES[rule]))
+
+    def _settings_of(self, wildcards: Wildcards) -> Config:
+        return runs.settings_of(self.config, _run(wildcards))
 
     def raw_manifests(self, wildcards: Wildcards) -> list[str]:
         """The raw files of every source that a data set is made of."""
@@ -112,8 +113,27 @@ class Plan:
 
     def preference_files(self, wildcards: Wildcards) -> list[str]:
         """The user's own preference files for a data set."""
-        return [str(file) for file in self.config.preferences.files.get(wildcards.dataset, [])]
+        preferences = self._settings_of(wildcards).preferences
+        return [str(file) for file in preferences.files.get(wildcards.dataset, [])]
 
     def checkpoint(self, wildcards: Wildcards) -> dict[str, Any]:
         """The values whose change fetches a model again."""
         return self.config.checkpoint(wildcards.model_version, wildcards.mode).model_dump(mode="json")
+
+
+def _run(wildcards: Wildcards) -> Run:
+    return Run(wildcards.dataset, wildcards.model_version, wildcards.mode)
+
+
+def _gpu_resource(name: str, section: Training | Evaluation) -> int | str | None:
+    """What a job asks of one of GPU_RESOURCES."""
+    nodes = section.nodes if isinstance(section, Training) else 1
+    asked: dict[str, int | str] = {"nodes": nodes}
+    if nodes > 1:
+        asked["gres"] = f"gpu:{section.gpus}"
+    elif section.gpus:
+        asked["gpu"] = section.gpus
+    if section.gpus:
+        # Threads count once for a job here, and not above the cores of the machine that submits it.
+        asked["cpus_per_gpu"] = section.threads
+    return asked.get(name)

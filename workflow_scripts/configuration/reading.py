@@ -1,7 +1,7 @@
 """Reading a configuration, with every error of it at once."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, get_args
 
@@ -11,18 +11,18 @@ from pydantic_core import ErrorDetails
 from workflow_scripts.base import credentials
 from workflow_scripts.base.errors import UserError, unknown
 from workflow_scripts.base.files import read_yaml
-from workflow_scripts.configuration.settings import Combination, Config, Dataset, Section, Source
+from workflow_scripts.configuration import runs
+from workflow_scripts.configuration.overlay import merge, without_null
+from workflow_scripts.configuration.settings import (
+    OVERRIDDEN,
+    Combination,
+    Config,
+    Dataset,
+    Section,
+    Source,
+)
 from workflow_scripts.datasets import readers
-from workflow_scripts.models.catalogue import VERSIONS
-
-
-def merge(base: dict[str, Any], update: dict[str, Any]) -> dict[str, Any]:
-    """`base` with the keys of `update` laid over it, section by section, as Snakemake merges configurations."""
-    merged = dict(base)
-    for key, value in update.items():
-        old = merged.get(key)
-        merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-    return merged
+from workflow_scripts.models.catalogue import MODES, VERSIONS
 
 
 def load(paths: list[Path]) -> Config:
@@ -34,14 +34,17 @@ def load(paths: list[Path]) -> Config:
 
 
 def validate(raw: dict[str, Any], where: str) -> Config:
-    """Build the configuration from plain values; a UserError lists every problem at once."""
+    """Build the configuration from plain values, of which null removes a key; a UserError lists every problem at once."""
     problems = []
     config = None
+    values = without_null(_numbers(raw))
     try:
-        config = Config.model_validate(_numbers(raw))
+        config = Config.model_validate(values)
     except ValidationError as error:
         problems += [credentials.without(_describe(item)) for item in error.errors()]
-    problems += _cross_checks(raw)
+    problems += _cross_checks(values)
+    if config:
+        problems += dict.fromkeys(_run_checks(config))
     if config and config.terms:
         from workflow_scripts.datasets import terminology
 
@@ -59,6 +62,8 @@ def _numbers(value: Any) -> Any:
     """Snakemake's own YAML reader gives 1e-5 as text; make it the number it means."""
     if isinstance(value, dict):
         return {key: _numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_numbers(item) for item in value]
     if isinstance(value, str) and re.fullmatch(r"[-+]?(?:\d+\.?\d*|\.\d+)[eE][-+]?\d+", value):
         return float(value)
     return value
@@ -113,6 +118,35 @@ def _cross_checks(raw: dict[str, Any]) -> Iterator[str]:
             yield f"preferences.files.{name}: {unknown(name, known)}"
 
 
+def _run_checks(config: Config) -> Iterator[str]:
+    """What is wrong in `runs`: unknown names, and settings that do not fit the sections that they are laid over."""
+    known: dict[str, Collection[str]] = {
+        "dataset": config.datasets,
+        "model_version": config.models,
+        "mode": MODES,
+    }
+    belonging = {run: runs.entries(config, run) for run in runs.possible(config)}
+    for number, choice in enumerate(config.runs):
+        stated = [(key, name, names) for key, names in known.items() for name in getattr(choice, key)]
+        wrong = [
+            f"runs.{number}.{key}: {unknown(name, names)}" for key, name, names in stated if name not in names
+        ]
+        yield from wrong
+        if not wrong and not any(number in numbers for numbers in belonging.values()):
+            yield f"runs.{number}: no run has these names; models: has no such version in this mode"
+    together = [[number] for number in range(len(config.runs))] + list(belonging.values())
+    for name in OVERRIDDEN:
+        for numbers in together:
+            choices = [config.runs[number] for number in numbers]
+            try:
+                runs.overridden(config, name, choices)
+            except ValidationError as error:
+                last = max(number for number in numbers if getattr(config.runs[number], name))
+                for item in error.errors():
+                    found = _describe({**item, "loc": (name, *item["loc"])})
+                    yield credentials.without(f"runs.{last}.{found}")
+
+
 def _mixture_checks(where: str, entry: dict[str, Any]) -> Iterator[str]:
     weights, members = entry.get("weights"), entry["members"]
     if not weights or not isinstance(weights, dict) or not isinstance(members, list):
@@ -151,7 +185,7 @@ def _fields(location: list[int | str], dataset: type[Section]) -> list[str]:
         if isinstance(section, type) and issubclass(section, BaseModel):
             section = section.model_fields[str(key)].annotation
         else:
-            section = get_args(section)[1]
+            section = get_args(section)[-1]
         if section == Dataset:
             section = dataset
     return list(section.model_fields)

@@ -1,11 +1,13 @@
 """The settings that a user makes: one pydantic model, whose defaults and descriptions write config.yaml."""
 
+from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeVar, get_args
 
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -53,8 +55,31 @@ def _get(value: Any, key: str) -> Any:
     return value.get(key) if isinstance(value, dict) else getattr(value, key, None)
 
 
+class UndeclaredKey(LookupError):
+    """A stage has read a key of which configuration/dependencies.py does not know that it does."""
+
+
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", validate_default=True)
+    _shown_to: tuple[str, str] = ("", "")  # the stage, and the section's path
+
+    def shown_to(self, stage: str, keys: Collection[str], path: str = "") -> Self:
+        """A copy with `keys` alone; to read another is an UndeclaredKey that names `stage` and, after `path`, the key."""
+        shown = self.model_copy()
+        shown._shown_to = stage, path
+        for key in type(self).model_fields.keys() - set(keys):
+            shown.__dict__.pop(key, None)
+        return shown
+
+    if not TYPE_CHECKING:  # else no misspelt key would be noticed
+
+        def __getattr__(self, name: str) -> Any:
+            if name not in type(self).model_fields:
+                return super().__getattr__(name)
+            stage, path = self._shown_to
+            raise UndeclaredKey(
+                f"{stage} reads {path}{name}, which is not declared for it in configuration/dependencies.py"
+            )
 
 
 class Source(Section):
@@ -130,7 +155,8 @@ class Data(Section):
     )
     splits: Literal["official", "image_disjoint"] = Field(
         default="official",
-        description="image_disjoint: no image of any test set, in either language, in train or validation",
+        description="image_disjoint: no image or patient of a test set, in either language, in train or validation, and "
+        "none of validation in train",
     )
     near_duplicates: Literal["report", "remove"] = Field(
         default="report",
@@ -373,6 +399,29 @@ class Evaluation(Section):
     threads: Count = Field(default=8, description="CPU cores of one job")
 
 
+# One name, or several.
+Names = Annotated[
+    list[str],
+    BeforeValidator(
+        lambda value: [value] if isinstance(value, str) else value, json_schema_input_type=str | list[str]
+    ),
+]
+OverriddenSection = Literal["sft", "preferences", "dpo", "evaluation"]
+OVERRIDDEN: tuple[OverriddenSection, ...] = get_args(OverriddenSection)
+
+
+class RunChoice(Section):
+    """Runs by their names, one or a list, and what is other for them; a name that is left out means all."""
+
+    dataset: Names = []
+    model_version: Names = []
+    mode: Names = []
+    sft: dict[str, Any] = Field(default={}, description="laid over the section sft for these runs")
+    preferences: dict[str, Any] = {}
+    dpo: dict[str, Any] = {}
+    evaluation: dict[str, Any] = {}
+
+
 def _no_credentials(uri: str) -> str:
     if credentials.stands_in(uri):
         raise ValueError(
@@ -420,6 +469,10 @@ class Config(Section):
         },
         min_length=1,
         description="checkpoints by model version and mode",
+    )
+    runs: list[RunChoice] = Field(
+        default=[],
+        description="the runs to make and what is other for them, such as {model_version: 4.5v, sft: {gpus: 8}}; empty: all",
     )
     terms: list[Path] = Field(
         default=[],

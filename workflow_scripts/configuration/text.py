@@ -24,8 +24,8 @@ def to_yaml(config: Config) -> str:
 
 
 def _section_lines(section: BaseModel, indent: str) -> Iterator[str]:
-    for name, field in type(section).model_fields.items():
-        value = getattr(section, name)
+    for name, value in section:  # of what a stage is shown, the keys that it may read
+        field = type(section).model_fields[name]
         top = not indent
         if top:
             yield ""

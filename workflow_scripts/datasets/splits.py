@@ -2,7 +2,7 @@
 
 import random
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +11,9 @@ from workflow_scripts.datasets.pictures import near_duplicates
 from workflow_scripts.datasets.pictures.frames import FRAMES, FrameRule
 
 IN_A_TEST_SET = "image of a test set"
+IN_A_VALIDATION_SET = "image of a validation set"
+OF_A_TESTED_PATIENT = "patient of a test set"
+OF_A_VALIDATED_PATIENT = "patient of a validation set"
 LIKE_A_TEST_IMAGE = "near-duplicate of a test image"
 
 
@@ -20,8 +23,8 @@ class Survey:
 
     `rows` counts the usable rows by (split, group, images), images by their path below the raw folder. Images of
     one group belong together, as those of one patient do. `tested` has the images of all test rows, of
-    languages that are not kept too, `tested_groups` their groups. `removed` gives the images whose train and
-    validation rows are dropped, with the reason; train rows of `moved` groups go to validation. `copies` says
+    languages that are not kept too, `tested_groups` their groups. `removed` gives, by split, the images whose rows
+    are dropped there, with the reason; train rows of `moved` groups go to validation. `copies` says
     how often each train row is written, in their order; None: once.
     """
 
@@ -29,36 +32,42 @@ class Survey:
     rows: Counter[tuple[str, str, tuple[str, ...]]] = field(default_factory=Counter)
     tested: set[str] = field(default_factory=set)
     tested_groups: set[str] = field(default_factory=set)
-    removed: dict[str, str] = field(default_factory=dict)
+    removed: dict[str, dict[str, str]] = field(default_factory=lambda: {"train": {}, "validation": {}})
     moved: set[str] = field(default_factory=set)
     copies: list[int] | None = None
 
     def images(self, split: str) -> set[str]:
-        """The images of the usable rows of a split."""
-        return {image for part, _, images in self.rows if part == split for image in images}
+        """The images of the rows that a split gets."""
+        return {image for _, images in self._placed(split) for image in images}
 
     def groups(self, split: str) -> set[str]:
-        """The groups of the rows of a split that stay."""
-        return {
-            group for part, group, images in self.rows if part == split and not self._reason(part, images)
-        }
+        """The groups of the rows that a split gets."""
+        return {group for group, _ in self._placed(split)}
+
+    def remove_groups(self, split: str, groups: Collection[str], reason: str) -> None:
+        """Remove from a split the images of `groups`."""
+        images = {image for group, images in self._placed(split) if group in groups for image in images}
+        self.removed[split] |= dict.fromkeys(images, reason)
 
     def place(self, split: str, group: str, images: tuple[str, ...]) -> tuple[str, str | None]:
         """(split, reason to drop it) of a usable row."""
-        if reason := self._reason(split, images):
-            return split, reason
-        return "validation" if split == "train" and group in self.moved else split, None
+        split = "validation" if split == "train" and group in self.moved else split
+        removed = self.removed.get(split, {})
+        return split, next(filter(None, map(removed.get, images)), None)
 
     def sizes(self) -> Counter[str]:
         """How many rows each split gets before mixing."""
         sizes: Counter[str] = Counter()
-        for (split, group, images), count in self.rows.items():
-            target, reason = self.place(split, group, images)
+        for row, count in self.rows.items():
+            target, reason = self.place(*row)
             sizes[target] += 0 if reason else count
         return sizes
 
-    def _reason(self, split: str, images: tuple[str, ...]) -> str | None:
-        return None if split == "test" else next(filter(None, map(self.removed.get, images)), None)
+    def _placed(self, split: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+        """(group, images) of the rows that a split gets."""
+        for row in self.rows:
+            if self.place(*row) == (split, None):
+                yield row[1:]
 
 
 def validation_groups(train: Collection[str], tested: Collection[str], share: float, seed: str) -> set[str]:
@@ -72,24 +81,23 @@ def validation_groups(train: Collection[str], tested: Collection[str], share: fl
     return set(random.Random(seed).sample(groups, max(1, round(share * len(groups)))))
 
 
-def leaking_images(
-    candidates: Collection[Path], tested: Collection[Path], also_near: bool, frames: FrameRule = FRAMES
-) -> dict[Path, str]:
-    """The `candidates` that hold what a tested image holds, or with `also_near` look like one, with the reason.
+def same_images(candidates: Collection[Path], held: Collection[Path]) -> set[Path]:
+    """The `candidates` that hold what an image of `held` holds.
 
-    Images are compared by the content of their files: a second name hides nothing. A tested image whose file is
-    absent is known by its path. Looking alike is told by `near_duplicates`, for which all files are decoded.
+    Images are compared by the content of their files: a second name hides nothing. One whose file is absent is known
+    by its path.
     """
-    held = {_content(image) for image in tested}
-    found = {image: IN_A_TEST_SET for image in candidates if _content(image) in held}
-    if also_near:
-        left = [image for image in candidates if image not in found]
-        here = [image for image in tested if image.is_file()]
-        for _, image, _ in near_duplicates.pairs(
-            *(near_duplicates.hashes(side, frames) for side in (left, here))
-        ):
-            found[image] = LIKE_A_TEST_IMAGE
-    return found
+    contents = {_content(image) for image in held}
+    return {image for image in candidates if _content(image) in contents}
+
+
+def similar_images(
+    candidates: Collection[Path], held: Collection[Path], frames: FrameRule = FRAMES
+) -> set[Path]:
+    """The `candidates` that look like an image of `held`, as `near_duplicates` tells, for which all are decoded."""
+    here = [image for image in held if image.is_file()]
+    hashes = (near_duplicates.hashes(side, frames) for side in (list(candidates), here))
+    return {image for _, image, _ in near_duplicates.pairs(*hashes)}
 
 
 def _content(image: Path) -> str:

@@ -1,7 +1,8 @@
 """One evaluation as the lines that a person compares: the floor, each stage, and blank images."""
 
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
+from workflow_scripts.base import versions
 from workflow_scripts.evaluation import protocols
 from workflow_scripts.evaluation.predictions import Breakdown
 
@@ -14,6 +15,7 @@ class Evaluation(TypedDict):
 
     run: str
     final_stage: str
+    versions: NotRequired[dict[str, int | None]]  # of each stage; absent in evaluations of before
     data_fingerprint: str
     model: dict[str, Any]
     stages: dict[str, Breakdown]
@@ -66,4 +68,6 @@ def table(evaluation: Evaluation) -> str:
         f"{evaluation['run']}: accuracy in %, {protocols.DEFAULT.NAME} protocol, n = {n:,} questions, unreadable ones are wrong;"
         " terms: medical synonyms are right too"
     )
-    return "\n".join([caption, *rows])
+    older = versions.others(evaluation.get("versions", versions.UNKNOWN))
+    warning = [f"made by another version of the code than this one: {older}"] if older else []
+    return "\n".join([caption, *rows, *warning])

@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from workflow_scripts.base import files
+from workflow_scripts.base import files, versions
 from workflow_scripts.evaluation import protocols
 from workflow_scripts.evaluation.predictions import Breakdown, Metrics, Prediction
 from workflow_scripts.evaluation.protocols import strict
@@ -92,6 +92,7 @@ def _report_section(run: ReportedRun) -> dict[str, Any]:
     }
     return {
         **run,
+        "other_versions": versions.others(run["evaluation"].get("versions", versions.UNKNOWN)),
         "accuracy": accuracy,
         "groups": _groups(found),
         "bars": charts.accuracy_bars("Accuracy by stage", bars, accuracy.get("floor")),

@@ -7,14 +7,15 @@ Neither reading holds more than one raw file.
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from workflow_scripts import tracking
-from workflow_scripts.base import files, locks
+from workflow_scripts.base import files, locks, versions
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.configuration import dependencies
@@ -34,7 +35,10 @@ REASONS = (
     "empty answer",
     "empty question",
     splits.IN_A_TEST_SET,
+    splits.OF_A_TESTED_PATIENT,
     splits.LIKE_A_TEST_IMAGE,
+    splits.IN_A_VALIDATION_SET,
+    splits.OF_A_VALIDATED_PATIENT,
     NOT_DRAWN,
 )
 
@@ -62,6 +66,7 @@ def convert(settings: Config, layout: Layout, run: Run) -> dict[str, Any]:
     rows = {split: counts[split] for split in SPLITS}
     summary = {
         "run": str(run),
+        "version": versions.RESULTS["convert"],
         "read": read,
         "kept": sum(rows.values()),
         "copies": counts["copies"],
@@ -167,23 +172,51 @@ def _survey(name: str, source: Source, raw: Path, limit: float) -> Survey:
 def _divide(surveys: dict[str, Survey], settings: Config, layout: Layout) -> None:
     """Decide which images are removed and which train images become validation."""
     data = settings.data
-    if data.splits == "image_disjoint":
-        own = {
-            layout.raw(name) / image: (name, image)
-            for name, survey in surveys.items()
-            for image in survey.images("train") | survey.images("validation")
-        }
+    disjoint = data.splits == "image_disjoint"
+    if disjoint:
         tested = {layout.raw(name) / image for name, survey in surveys.items() for image in survey.tested}
-        also_near = data.near_duplicates == "remove"
-        for path, reason in splits.leaking_images(own, tested, also_near, data.frames).items():
-            name, image = own[path]
-            surveys[name].removed[image] = reason
+        similar = partial(splits.similar_images, frames=data.frames)
+        for split in ("train", "validation"):
+            _remove_images(surveys, layout, split, splits.same_images, tested, splits.IN_A_TEST_SET)
+            for survey in surveys.values():
+                survey.remove_groups(split, survey.tested_groups, splits.OF_A_TESTED_PATIENT)
+            if data.near_duplicates == "remove":
+                _remove_images(surveys, layout, split, similar, tested, splits.LIKE_A_TEST_IMAGE)
     for name, survey in surveys.items():
         if not survey.groups("validation"):
             seed = f"{settings.seed}-{name}"
             survey.moved = splits.validation_groups(
                 survey.groups("train"), survey.tested_groups, data.validation_share, seed
             )
+    if disjoint:  # the model is chosen by images that it has not seen
+        validated = set(_images(surveys, layout, "validation"))
+        _remove_images(surveys, layout, "train", splits.same_images, validated, splits.IN_A_VALIDATION_SET)
+        for survey in surveys.values():
+            survey.remove_groups("train", survey.groups("validation"), splits.OF_A_VALIDATED_PATIENT)
+
+
+def _images(surveys: dict[str, Survey], layout: Layout, split: str) -> dict[Path, tuple[str, str]]:
+    """The files of the images that a split gets, each with its source and its path there."""
+    return {
+        layout.raw(name) / image: (name, image)
+        for name, survey in surveys.items()
+        for image in survey.images(split)
+    }
+
+
+def _remove_images(
+    surveys: dict[str, Survey],
+    layout: Layout,
+    split: str,
+    alike: Callable[[Collection[Path], Collection[Path]], set[Path]],
+    held: set[Path],
+    reason: str,
+) -> None:
+    """Remove from a split the images that are `alike` to those that another split has `held`."""
+    own = _images(surveys, layout, split)
+    for path in alike(own, held):
+        name, image = own[path]
+        surveys[name].removed[split][image] = reason
 
 
 def _mix(surveys: dict[str, Survey], settings: Config, run: Run) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
-from workflow_scripts.base import files, locks
+from workflow_scripts.base import files, locks, versions
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.paths import Layout
 from workflow_scripts.configuration.settings import Combination, Config
@@ -30,6 +30,7 @@ class Manifest(TypedDict):
     """Where files came from, and what they are; `fingerprint` is of their digests."""
 
     origin: dict[str, Any]
+    version: int
     fingerprint: str
     files: dict[str, Entry]
 
@@ -157,7 +158,12 @@ def _write_manifest(folder: Path, origin: dict[str, Any], digests: dict[str, str
         if name != MANIFEST
     }
     fingerprint = files.fingerprint({name: entry["sha256"] for name, entry in entries.items()})
-    manifest: Manifest = {"origin": origin, "fingerprint": fingerprint, "files": entries}
+    manifest: Manifest = {
+        "origin": origin,
+        "version": versions.RESULTS["download"],
+        "fingerprint": fingerprint,
+        "files": entries,
+    }
     files.write_json(folder / MANIFEST, manifest)
 
 

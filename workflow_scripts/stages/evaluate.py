@@ -6,14 +6,13 @@ last two, by validation rows, on blank images too. With --model_path it scores t
 
 import json
 import logging
-import os
 import random
 import time
 from pathlib import Path
 from typing import Any
 
 from workflow_scripts import tracking
-from workflow_scripts.base import files, gpus, locks
+from workflow_scripts.base import files, gpus, locks, versions
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.configuration import dependencies
@@ -39,6 +38,7 @@ class ModelEvaluation(Breakdown):
     model_version: str
     mode: str
     protocol: str
+    versions: dict[str, int | None]
     asked: Asked
     generation_config: dict[str, Any]
 
@@ -74,6 +74,7 @@ def evaluate(settings: Config, layout: Layout, run: Run) -> Evaluation:
     evaluation: Evaluation = {
         "run": str(run),
         "final_stage": final_stage,
+        "versions": _versions(settings, layout, run),
         "data_fingerprint": files.read_json(folder / "summary.json")["fingerprint"],
         "model": {
             "version": run.model_version,
@@ -103,6 +104,27 @@ def evaluate(settings: Config, layout: Layout, run: Run) -> Evaluation:
     )
     files.write_json(layout.evaluation(run), evaluation)
     return evaluation
+
+
+def _versions(settings: Config, layout: Layout, run: Run) -> dict[str, int | None]:
+    """The versions of all that the scores depend on, as each stage has recorded its own."""
+    written = {
+        "convert": layout.data(run) / "summary.json",
+        "sft": layout.trained("sft", run) / "metrics.json",
+        "preferences": layout.pairs_summary(run),
+        "dpo": layout.trained("dpo", run) / "metrics.json",
+    }
+    downloads = [layout.raw(source) for source in settings.sources(run.dataset)]
+    downloads.append(layout.model(run.model_version, run.mode))
+    fetched = [_version(folder / "manifest.json") for folder in downloads]
+    found = {stage: _version(path) for stage, path in written.items()}
+    oldest = None if None in fetched else min(filter(None, fetched))
+    return {"download": oldest, **found, "evaluate": versions.RESULTS["evaluate"]}
+
+
+def _version(path: Path) -> int | None:
+    version: int | None = files.read_json(path).get("version") if path.is_file() else None
+    return version
 
 
 def _examiner(settings: Config, version: str, mode: str) -> Examiner:
@@ -164,7 +186,7 @@ def _write_predictions(path: Path, rows: list[Prediction], folder: Path) -> None
 
 def _with_image_from(row: Prediction, folder: Path, target: Path) -> Prediction:
     """`row` with its image path relative to `target` instead of `folder`."""
-    return {**row, "image": os.path.relpath(folder / row["image"], target) if row["image"] else ""}
+    return {**row, "image": files.relative(folder / row["image"], target) if row["image"] else ""}
 
 
 def write_gallery(
@@ -212,6 +234,10 @@ def evaluate_model(
             "model_version": version,
             "mode": mode,
             "protocol": protocols.DEFAULT.NAME,
+            "versions": {
+                **({} if untrained else _version_of_training(path)),
+                "evaluate": versions.RESULTS["evaluate"],
+            },
             "asked": asked(untrained),
             "generation_config": generation_config,
             **protocols.breakdown(rows, terminology.load(tuple(settings.terms))),
@@ -219,6 +245,13 @@ def evaluate_model(
         files.write_jsonl(output.with_suffix(".predictions.jsonl"), rows)
         files.write_json(output, result)
     return result
+
+
+def _version_of_training(model: Path) -> dict[str, int | None]:
+    """The version of the stage that trained `model`, where its metrics.json tells."""
+    path = model / "metrics.json"
+    metrics = files.read_json(path) if path.is_file() else {}
+    return {metrics["stage"]: metrics.get("version")} if "stage" in metrics else {}
 
 
 def _test_records(settings: Config, layout: Layout, run: Run) -> list[Record]:

@@ -5,7 +5,6 @@ that a test question uses, under whatever name it lies there.
 """
 
 import logging
-import os
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
@@ -13,7 +12,7 @@ from functools import cache
 from pathlib import Path
 
 from workflow_scripts import tracking
-from workflow_scripts.base import files, gpus, locks
+from workflow_scripts.base import files, gpus, locks, versions
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.configuration import dependencies
@@ -67,7 +66,10 @@ def preferences(settings: Config, layout: Layout, run: Run, sft_model: Path) -> 
         )
     files.write_jsonl(layout.preferences(run), rows)
     _write_page(layout.pairs_page(run), str(run), rows, settings.seed, settings.data.frames)
-    return dict(Counter(row["origin"] for row in rows))
+    counts = dict(Counter(row["origin"] for row in rows))
+    summary = {"run": str(run), "version": versions.RESULTS["preferences"], "pairs": counts}
+    files.write_json(layout.pairs_summary(run), summary)
+    return counts
 
 
 def _write_page(path: Path, run: str, rows: list[PreferenceRecord], seed: int, frames: FrameRule) -> None:
@@ -200,7 +202,7 @@ def spread(records: list[Record], limit: int, seed: int) -> list[Record]:
 
 
 def _relative(images: list[str], folder: Path, target: Path) -> list[str]:
-    return [os.path.relpath(folder / image, target) for image in images]
+    return [files.relative(folder / image, target) for image in images]
 
 
 def _check(rows: list[PreferenceRecord], answer_format: AnswerFormat) -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from workflow_scripts.base import files, locks
 from workflow_scripts.base.errors import UserError
-from workflow_scripts.base.paths import Layout
-from workflow_scripts.configuration import flags
+from workflow_scripts.base.paths import Layout, Run
+from workflow_scripts.configuration import dependencies, flags
 from workflow_scripts.configuration.settings import Config
 from workflow_scripts.evaluation.predictions import Metrics
 from workflow_scripts.evaluation.table import percent
@@ -50,7 +50,8 @@ def _scores(
     summary = {}
     for path, (version, mode, tests) in names.items():
         settings.checkpoint(version, mode)
-        result = evaluate_model(settings, layout, path, version, mode, tests, layout.model_evaluation(path))
+        own = dependencies.shown_to("evaluate", settings, Run(tests[0], version, mode))
+        result = evaluate_model(own, layout, path, version, mode, tests, layout.model_evaluation(path))
         summary[path.name] = result["overall"]
         overall = result["overall"]
         logger.info("%s: %s %% of %d", path.name, percent(overall["accuracy"]), overall["n"])

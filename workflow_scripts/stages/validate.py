@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from workflow_scripts import tracking
-from workflow_scripts.base import files, locks
+from workflow_scripts.base import files, locks, versions
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.configuration import dependencies
@@ -38,8 +38,9 @@ BATCH = 1000  # rows whose texts are given to the tokenizer at once
 SHOWN_PAIRS = 12  # near-duplicates that the page shows
 OUTPUTS = ("validation.json", "validation.html", "validation-failed.html", "near_duplicates.jsonl")
 PAGE_ONLY = ("samples", "near_duplicate_pictures")
+CHOSEN_BY_THE_SEEN = "early stopping and the choice between SFT and DPO then go by what was trained on, and favour what is memorised"
 
-
+Patient = tuple[str, str]  # source and name
 Shown = tuple[Row, list[Picture]]  # a row with its pictures
 
 
@@ -89,6 +90,8 @@ class Examination:
         self.ledger = Ledger()
         self.statistics = Statistics(strict.polarity, lambda answer: " ".join(tokens(answer)))
         self.sampler = Sampler(settings.seed)
+        self.patients = _patients(self.folder)
+        self.splits_of_patients: dict[Patient, set[str]] = {}
         self.lengths = array("I")
         self.copies = 0
 
@@ -108,6 +111,7 @@ class Examination:
         samples = list(self._samples())
         return {
             "run": str(self.run),
+            "version": versions.RESULTS["validate"],
             "passed": not self.errors,
             "splits": self.settings.data.splits,
             "counts": self.statistics.counts(),
@@ -136,6 +140,9 @@ class Examination:
                 copy = mixing.is_copy(row.record["id"])
                 self.ledger.add(split, row.line, row.record, contents, copy)
                 self.statistics.add(split, row.record)
+                if patient := self.patients.get(row.record["id"]):
+                    whose = row.record["source"], patient
+                    self.splits_of_patients.setdefault(whose, set()).add(split)
                 self.copies += copy
                 good = [picture for picture in shown if picture]
                 if self._is_well_formed(row) and len(good) == len(shown):
@@ -175,15 +182,19 @@ class Examination:
             self.warnings.add("same image, question and answer", f"{place}: as in {earlier}")
 
     def _check_shared_images(self) -> None:
-        """Images in two splits: no more than a warning by official splits, an error where they were to be apart."""
+        """Images and patients in two splits: a warning by official splits, an error where they were to be apart."""
+        problems = self.errors if self.settings.data.splits == "image_disjoint" else self.warnings
         for held, tested in SPLIT_PAIRS:
             contents, rows = self.ledger.shared_images(held, tested)
             total = self.statistics.rows(tested)
-            kind = f"image in {held} and {tested} ({rows:,} of {total:,} {tested} rows)"
-            disjoint = tested == "test" and self.settings.data.splits == "image_disjoint"
+            meaning = "" if tested == "test" else f"; {CHOSEN_BY_THE_SEEN}"
+            kind = f"image in {held} and {tested} ({rows:,} of {total:,} {tested} rows){meaning}"
             for picture in self.pictures.good():
                 if picture.digest in contents and tested in picture.splits:
-                    (self.errors if disjoint else self.warnings).add(kind, picture.name)
+                    problems.add(kind, picture.name)
+            for (source, patient), found in self.splits_of_patients.items():
+                if {held, tested} <= found:
+                    problems.add(f"patient in {held} and {tested}{meaning}", f"{source}: {patient}")
 
     def _check_user_pairs(self, hashes: dict[str, bytes]) -> None:
         """The user's own preference pairs, before hours of training lead up to them."""
@@ -238,6 +249,13 @@ class Examination:
             except UserError as error:
                 if not self.settings.data.decode_images:  # else it is known already
                     self.errors.add("unreadable image", f"{row.place}: {error}")
+
+
+def _patients(folder: Path) -> dict[str, str]:
+    """The patient of each record, by its id, where the set states one."""
+    path = folder / "annotations.jsonl"
+    rows = files.read_jsonl(path) if path.is_file() else ()
+    return {row["id"]: row["patient"] for row in rows if "patient" in row}
 
 
 def _batches(rows: Iterator[Shown]) -> Iterator[list[Shown]]:

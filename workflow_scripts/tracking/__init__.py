@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from workflow_scripts.base import credentials
+from workflow_scripts.base import credentials, versions
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.base.processes import processes
@@ -117,9 +117,10 @@ def stage(
 ) -> Iterator[Record]:
     """Record stage `name` of `run`; only the first of several processes does."""
     record = Record()
+    recorded = {**parameters, "version": versions.RESULTS.get(name)}
     if processes().rank == 0:
         for tracker in settings.tracking:
-            record.open(tracker, partial(TRACKERS[tracker], settings, layout, run, name, parameters))
+            record.open(tracker, partial(TRACKERS[tracker], settings, layout, run, name, recorded))
     failed = True
     try:
         yield record

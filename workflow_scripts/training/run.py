@@ -15,7 +15,7 @@ from peft import LoraConfig
 from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments, set_seed
 
-from workflow_scripts.base import files
+from workflow_scripts.base import files, versions
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.processes import processes
 from workflow_scripts.datasets.pictures.frames import FrameRule
@@ -78,6 +78,7 @@ class Task(Generic[Settings]):
         """Everything that the result depends on, but for the images that the rows show."""
         found = {
             "settings": self.recipe,
+            "version": versions.RESULTS[self.objective.name],
             "data": files.sha256(self.data),
             "base_model": [str(self.base_model), loading.fingerprint(self.base_model)],
         }
@@ -153,6 +154,7 @@ def _try_once(task: Task[Settings], callbacks: Sequence[TrainerCallback]) -> dic
         metrics = {
             "stage": name,
             "run": task.run,
+            "version": versions.RESULTS[name],
             "method": settings.method,
             "base_model": str(task.base_model),
             "train_rows": prepared.schedule.rows,

@@ -13,12 +13,14 @@ for every set that has none.
 
 import hashlib
 import logging
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.datasets.pictures.frames import FRAMES, FrameRule
@@ -101,6 +103,7 @@ def _rows(root: Path, columns: Mapping[FieldName, str]) -> Iterator[Example]:
     """The rows as their tables state them; the split may be ""."""
     splits = {path: _split_of_table(path, root) for path in _tables(root)}
     locate = cache(partial(_locate, Folder(root)))
+    common = _common_folder(splits, columns)
     for path, of_table in splits.items():
         folder = path.parent.relative_to(root).as_posix()
         prefix = "" if folder in (".", "data") else f"{path.parent.name}-"
@@ -110,19 +113,41 @@ def _rows(root: Path, columns: Mapping[FieldName, str]) -> Iterator[Example]:
             if "messages" in row:
                 said, named = messages.fields(row, where), row["images"]
             else:
-                named = known["image"] if isinstance(known["image"], list) else [known["image"]]
+                named = _listed(known["image"])
                 try:
                     said = _said(known, choices.stated(row, _used(columns)), len(named), where)
                 except ValueError as error:
                     raise UserError(f"{where}: {error}") from None
             places = [locate(folder, _image_path(image, where)) for image in named]
             row_id = optional(known, "id", where) or f"{prefix}{path.stem}-{number}"
-            split = _split(optional(known, "split", where), of_table, named, where)
+            below = [image.removeprefix(common) for image in named if isinstance(image, str)]
+            split = _split(optional(known, "split", where), of_table, below, where)
             if not split and any(splits.values()):
                 raise UserError(
                     f"{where}: no split, but other tables of the set are named after one; {_STATE_SPLITS}"
                 )
-            yield replace(_example(root, known, said, places, where), id=f"custom-{row_id}", split=split)
+            example = _example(root, known, said, places, where)
+            image_id = example.image_id.removeprefix(common)
+            yield replace(example, id=f"custom-{row_id}", split=split, image_id=image_id)
+
+
+def _common_folder(paths: Iterable[Path], columns: Mapping[FieldName, str]) -> str:
+    """The folder, with a slash, below which all images lie that the tables name by absolute paths; "" for none.
+
+    Where it lies tells nothing of the images, and must decide nothing.
+    """
+    rows = (row for path in paths for _, row in tables.read(path))
+    images = (
+        image
+        for row in rows
+        for image in _listed(row.get("images" if "messages" in row else columns.get("image", "image")))
+    )
+    folders = {os.path.dirname(image) for image in images if isinstance(image, str) and os.path.isabs(image)}
+    return os.path.join(os.path.commonpath(folders), "") if folders else ""
+
+
+def _listed(image: Any) -> list[Any]:
+    return image if isinstance(image, list) else [image]
 
 
 def _known(row: Row, columns: Mapping[FieldName, str], where: str) -> Row:
@@ -230,7 +255,7 @@ def _split_of_name(name: str, where: Path) -> str:
         raise UserError(f"{where}: {error}; {_STATE_SPLITS}") from None
 
 
-def _split(stated: str, of_table: str, images: list[object], where: str) -> str:
+def _split(stated: str, of_table: str, images: list[str], where: str) -> str:
     """The split that the row, else its table's name, else that of its images states, "" for none."""
     if stated:
         if stated.lower() not in split_names.SPLITS:
@@ -238,7 +263,7 @@ def _split(stated: str, of_table: str, images: list[object], where: str) -> str:
         return split_names.SPLITS[stated.lower()]
     if of_table:
         return of_table
-    paths = [image.replace("\\", "/") for image in images if isinstance(image, str)]
+    paths = [image.replace("\\", "/") for image in images]
     try:
         found = {split_names.of_image(path) for path in paths} - {""}
     except ValueError as error:
