@@ -376,10 +376,12 @@ def test_an_incomplete_cache_says_offline_what_is_missing(server, repository, tm
     offline()
     fetch(tmp_path / "again", repository.commit, patterns=["*.json"])
     assert set(present(tmp_path / "again")) == {SMALL}
-    said = f"HF_HUB_OFFLINE is set, .* {repository.commit} whole: .*2 file\\(s\\) are missing .*{BIG}"
+    said = f"HF_HUB_OFFLINE is set, .* {repository.commit} whole: .*2 file\\(s\\) are missing .*{BIG}.*; unset it"
     with pytest.raises(UserError, match=said):
         fetch(tmp_path / "raw", repository.commit)
-    with pytest.raises(UserError, match="HF_HUB_OFFLINE is set, and the cache of the hub "):
+    with pytest.raises(
+        UserError, match=f"HF_HUB_OFFLINE is set, and its cache .* {'f' * 40} whole; unset it"
+    ):
         fetch(tmp_path / "raw", "f" * 40)
     assert not os.listdir(tmp_path / "raw")
 

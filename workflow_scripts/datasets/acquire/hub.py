@@ -277,10 +277,12 @@ def _explained(where: str, revision: str) -> Iterator[None]:
     except errors.HFValidationError as error:
         raise UserError(f"{where}: {error}; correct repository:") from None
     except errors.LocalEntryNotFoundError as error:
-        reason = " ".join(str(error).split())
+        missing = str(error).partition(" Outgoing traffic")[0]  # what follows is for programmers
+        found = f": {missing}" if isinstance(error, errors.IncompleteSnapshotError) else ""
         raise UserError(
-            f"{where}: HF_HUB_OFFLINE is set, and the cache of the hub ({constants.HF_HUB_CACHE}) does not have "
-            f"{revision} whole: {reason}"
+            f"{where}: the hub cannot be reached, for HF_HUB_OFFLINE is set, and its cache ({constants.HF_HUB_CACHE}) "
+            f"does not have {revision} whole{found}; unset it, copy a complete cache here with its links (rsync -a), "
+            "or set path: to a local copy"
         ) from None
     except errors.HfHubHTTPError as error:
         raise UserError(f"{where}: {_refusal(error)}") from None
