@@ -34,7 +34,7 @@ def plan(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", "")
     monkeypatch.setenv("MEDVQA_CONFIG", "")
-    return lambda **raw: Plan({"datasets": DATASETS, **raw}, [], tmp_path)
+    return lambda **raw: Plan({"datasets": DATASETS, **raw}, [])
 
 
 def jobs(plan: Plan) -> dict:
