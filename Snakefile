@@ -12,6 +12,12 @@ report: "docs/report.rst"
 
 
 include: "rules/common.smk"
+
+
+pathvars:
+    results=str(plan.layout.root),
+
+
 include: "rules/download.smk"
 include: "rules/convert.smk"
 include: "rules/validate.smk"
@@ -30,7 +36,7 @@ rule all:
     default_target: True
     input:
         plan.evaluations,
-        "results/report/index.html",
+        "<results>/report/index.html",
 
 
 onstart:

@@ -5,7 +5,7 @@ from workflow_scripts.base.errors import UserError
 from workflow_scripts.configuration.plan import Plan
 
 try:
-    plan = Plan(config, where=workflow.configfiles, root=workflow.basedir)
+    plan = Plan(config, workflow.configfiles, prefix=workflow.modifier.path_modifier.prefix)
 except UserError as error:
     raise WorkflowError(str(error))
 

@@ -2,11 +2,11 @@ rule download:
     input:
         plan.local_files,
     output:
-        "results/raw/{source}/manifest.json",
+        "<results>/raw/{source}/manifest.json",
     log:
-        "results/logs/download/{source}.log",
+        "<results>/logs/download/{source}.log",
     benchmark:
-        "results/benchmarks/download/{source}.tsv"
+        "<results>/benchmarks/download/{source}.tsv"
     conda:
         "../envs/workflow.yaml"
     threads: plan.threads("download")
@@ -20,11 +20,11 @@ rule download:
 
 rule download_model:
     output:
-        "results/models/{model_version}_{mode}/manifest.json",
+        "<results>/models/{model_version}_{mode}/manifest.json",
     log:
-        "results/logs/download/{model_version}_{mode}.log",
+        "<results>/logs/download/{model_version}_{mode}.log",
     benchmark:
-        "results/benchmarks/download/{model_version}_{mode}.tsv"
+        "<results>/benchmarks/download/{model_version}_{mode}.tsv"
     conda:
         "../envs/workflow.yaml"
     threads: plan.threads("download_model")

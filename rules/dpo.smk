@@ -1,13 +1,13 @@
 rule dpo:
     input:
-        preferences="results/preferences/{dataset}_{model_version}_{mode}.jsonl",
-        sft="results/sft/{dataset}_{model_version}_{mode}/metrics.json",
+        preferences="<results>/preferences/{dataset}_{model_version}_{mode}.jsonl",
+        sft="<results>/sft/{dataset}_{model_version}_{mode}/metrics.json",
     output:
-        "results/dpo/{dataset}_{model_version}_{mode}/metrics.json",
+        "<results>/dpo/{dataset}_{model_version}_{mode}/metrics.json",
     log:
-        "results/logs/dpo/{dataset}_{model_version}_{mode}.log",
+        "<results>/logs/dpo/{dataset}_{model_version}_{mode}.log",
     benchmark:
-        "results/benchmarks/dpo/{dataset}_{model_version}_{mode}.tsv"
+        "<results>/benchmarks/dpo/{dataset}_{model_version}_{mode}.tsv"
     conda:
         "../envs/workflow.yaml"
     threads: plan.threads("dpo")

@@ -1,25 +1,25 @@
 rule evaluate:
     input:
-        train="results/data/{dataset}_{model_version}_{mode}/train.jsonl",
-        validation="results/data/{dataset}_{model_version}_{mode}/validation.jsonl",
-        test="results/data/{dataset}_{model_version}_{mode}/test.jsonl",
-        model="results/models/{model_version}_{mode}/manifest.json",
-        sft="results/sft/{dataset}_{model_version}_{mode}/metrics.json",
-        dpo="results/dpo/{dataset}_{model_version}_{mode}/metrics.json",
+        train="<results>/data/{dataset}_{model_version}_{mode}/train.jsonl",
+        validation="<results>/data/{dataset}_{model_version}_{mode}/validation.jsonl",
+        test="<results>/data/{dataset}_{model_version}_{mode}/test.jsonl",
+        model="<results>/models/{model_version}_{mode}/manifest.json",
+        sft="<results>/sft/{dataset}_{model_version}_{mode}/metrics.json",
+        dpo="<results>/dpo/{dataset}_{model_version}_{mode}/metrics.json",
         terms=plan.terms,
     output:
-        evaluation="results/eval/{dataset}_{model_version}_{mode}.json",
-        predictions="results/eval/{dataset}_{model_version}_{mode}/predictions.jsonl",
+        evaluation="<results>/eval/{dataset}_{model_version}_{mode}.json",
+        predictions="<results>/eval/{dataset}_{model_version}_{mode}/predictions.jsonl",
         gallery=report(
-            "results/eval/{dataset}_{model_version}_{mode}/gallery.html",
+            "<results>/eval/{dataset}_{model_version}_{mode}/gallery.html",
             caption="../docs/captions/gallery.rst",
             category="Predictions",
             labels={"run": "{dataset}_{model_version}_{mode}"},
         ),
     log:
-        "results/logs/evaluate/{dataset}_{model_version}_{mode}.log",
+        "<results>/logs/evaluate/{dataset}_{model_version}_{mode}.log",
     benchmark:
-        "results/benchmarks/evaluate/{dataset}_{model_version}_{mode}.tsv"
+        "<results>/benchmarks/evaluate/{dataset}_{model_version}_{mode}.tsv"
     conda:
         "../envs/workflow.yaml"
     threads: plan.threads("evaluate")

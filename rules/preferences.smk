@@ -1,18 +1,18 @@
 rule preferences:
     input:
-        train="results/data/{dataset}_{model_version}_{mode}/train.jsonl",
-        test="results/data/{dataset}_{model_version}_{mode}/test.jsonl",
+        train="<results>/data/{dataset}_{model_version}_{mode}/train.jsonl",
+        test="<results>/data/{dataset}_{model_version}_{mode}/test.jsonl",
         # It must have passed; that it was looked at again changes nothing.
-        validated=ancient("results/data/{dataset}_{model_version}_{mode}/validation.json"),
-        sft="results/sft/{dataset}_{model_version}_{mode}/metrics.json",
+        validated=ancient("<results>/data/{dataset}_{model_version}_{mode}/validation.json"),
+        sft="<results>/sft/{dataset}_{model_version}_{mode}/metrics.json",
         own=plan.preference_files,
     output:
-        pairs="results/preferences/{dataset}_{model_version}_{mode}.jsonl",
-        summary="results/preferences/{dataset}_{model_version}_{mode}.json",
+        pairs="<results>/preferences/{dataset}_{model_version}_{mode}.jsonl",
+        summary="<results>/preferences/{dataset}_{model_version}_{mode}.json",
     log:
-        "results/logs/preferences/{dataset}_{model_version}_{mode}.log",
+        "<results>/logs/preferences/{dataset}_{model_version}_{mode}.log",
     benchmark:
-        "results/benchmarks/preferences/{dataset}_{model_version}_{mode}.tsv"
+        "<results>/benchmarks/preferences/{dataset}_{model_version}_{mode}.tsv"
     conda:
         "../envs/workflow.yaml"
     threads: plan.threads("preferences")

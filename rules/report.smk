@@ -3,14 +3,14 @@ rule report:
         plan.evaluations,
     output:
         report(
-            "results/report/index.html",
+            "<results>/report/index.html",
             caption="../docs/captions/report.rst",
             category="Results",
         ),
     log:
-        "results/logs/report.log",
+        "<results>/logs/report.log",
     benchmark:
-        "results/benchmarks/report.tsv"
+        "<results>/benchmarks/report.tsv"
     conda:
         "../envs/workflow.yaml"
     threads: plan.threads("report")

@@ -1,15 +1,15 @@
 rule sft:
     input:
-        train="results/data/{dataset}_{model_version}_{mode}/train.jsonl",
+        train="<results>/data/{dataset}_{model_version}_{mode}/train.jsonl",
         # It must have passed; that it was looked at again changes nothing.
-        validated=ancient("results/data/{dataset}_{model_version}_{mode}/validation.json"),
-        model="results/models/{model_version}_{mode}/manifest.json",
+        validated=ancient("<results>/data/{dataset}_{model_version}_{mode}/validation.json"),
+        model="<results>/models/{model_version}_{mode}/manifest.json",
     output:
-        "results/sft/{dataset}_{model_version}_{mode}/metrics.json",
+        "<results>/sft/{dataset}_{model_version}_{mode}/metrics.json",
     log:
-        "results/logs/sft/{dataset}_{model_version}_{mode}.log",
+        "<results>/logs/sft/{dataset}_{model_version}_{mode}.log",
     benchmark:
-        "results/benchmarks/sft/{dataset}_{model_version}_{mode}.tsv"
+        "<results>/benchmarks/sft/{dataset}_{model_version}_{mode}.tsv"
     conda:
         "../envs/workflow.yaml"
     threads: plan.threads("sft")

@@ -35,7 +35,7 @@ def plan(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", "")
     monkeypatch.setenv("MEDVQA_CONFIG", "")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    return lambda **raw: Plan({"datasets": DATASETS, **raw}, [], tmp_path)
+    return lambda **raw: Plan({"datasets": DATASETS, **raw}, [])
 
 
 def jobs(plan: Plan) -> dict:

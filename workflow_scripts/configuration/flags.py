@@ -23,7 +23,9 @@ def stage_parser(description: str | None) -> argparse.ArgumentParser:
     result = cli.parser(description)
     default = Path(os.environ.get(CONFIG_VARIABLE, "config.yaml"))
     result.add_argument("--config", nargs="+", type=Path, default=[default], help="later over earlier files")
-    result.add_argument("--results", type=Path, default=Path("results"), help="the folder of everything made")
+    result.add_argument(
+        "--results", type=Path, help="the folder of everything made, instead of the configuration's"
+    )
     return result
 
 
@@ -42,7 +44,8 @@ def add_run_flags(result: argparse.ArgumentParser, required: bool = True) -> Non
 
 def settings_and_layout(options: argparse.Namespace) -> tuple[Config, Layout]:
     """What the flags of `stage_parser` lead to; a UserError lists all errors of the configuration."""
-    return reading.load(options.config), Layout(options.results)
+    settings = reading.load(options.config)
+    return settings, Layout(options.results or settings.results)
 
 
 def stage_inputs(options: argparse.Namespace, stage: str, run: Run) -> tuple[Config, Layout]:

@@ -1,7 +1,7 @@
 """What the Snakefile asks: the validated configuration, the runs, and what each job depends on."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -24,6 +24,7 @@ _RESOURCES = {
 
 MACHINE = 100  # `models` of a machine, as profiles/default states
 
+ROOT = Path(__file__).parents[2]  # of the package
 # Files of a set that hold rows: an edited one is noticed by its time.
 TABLES = {".csv", ".tsv", ".parquet", ".json", ".jsonl", ".xlsx", ".xml", ".pkl", ".txt"}
 
@@ -39,21 +40,30 @@ class Wildcards(Protocol):
 
 
 class Plan:
-    """The plan of a workflow from Snakemake's merged configuration; a UserError lists all that is wrong in it."""
+    """The plan of a workflow from Snakemake's merged configuration; a UserError lists all that is wrong in it.
 
-    def __init__(self, raw: dict[str, Any], where: list[Path], root: Path) -> None:
+    As a module of another workflow it may have a `prefix`, which Snakemake sets before each relative path of a rule.
+    """
+
+    def __init__(self, raw: dict[str, Any], where: list[Path], prefix: str | None = None) -> None:
         self.config = reading.validate(raw, where=", ".join(map(str, where)))
-        self.layout = Layout(Path("results"))
+        self._prefix = prefix
+        self.layout = Layout(self.config.results)
         self.gpus = len(gpus.visible())
-        self.terms = list(map(str, self.config.terms))
+        self.terms = self._outside(self.config.terms)
         self.sources = [
             name for name, entry in self.config.datasets.items() if not isinstance(entry, Combination)
         ]
         self.evaluations = [str(self.layout.evaluation(run)) for run in runs.chosen(self.config)]
         # Jobs find the package wherever they run, and read their own copy of the configuration, named by its
         # content: a change made while one runs does not reach it.
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
-        os.environ[CONFIG_VARIABLE] = str(text.write_copy(self.config, self.layout))
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        here = self.config.model_copy(update={"results": Path(prefix or "") / self.config.results})
+        os.environ[CONFIG_VARIABLE] = str(text.write_copy(here, Layout(here.results)))
+
+    def _outside(self, paths: Iterable[Path]) -> list[str]:
+        """Files of the user's, before which no prefix is set."""
+        return [os.path.abspath(path) if self._prefix else str(path) for path in paths]
 
     def settings(self, stage: str) -> Callable[[Wildcards], dict[str, Any]]:
         """The values whose change reruns `stage` of a run."""
@@ -105,7 +115,7 @@ class Plan:
         given = [path for path in (source.path, source.images) if path and path.exists()]
         beside = [file for folder in given if folder.is_dir() for file in folder.iterdir() if file.is_file()]
         tables = sorted(file for file in beside if file.suffix.lower() in TABLES)
-        return list(map(str, [*given, *tables]))
+        return self._outside([*given, *tables])
 
     def conversion(self, wildcards: Wildcards) -> dict[str, Any]:
         """The values whose change converts a data set again."""
@@ -114,7 +124,7 @@ class Plan:
     def preference_files(self, wildcards: Wildcards) -> list[str]:
         """The user's own preference files for a data set."""
         preferences = self._settings_of(wildcards).preferences
-        return [str(file) for file in preferences.files.get(wildcards.dataset, [])]
+        return self._outside(preferences.files.get(wildcards.dataset, []))
 
     def checkpoint(self, wildcards: Wildcards) -> dict[str, Any]:
         """The values whose change fetches a model again."""

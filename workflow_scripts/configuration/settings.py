@@ -483,6 +483,7 @@ class Config(Section):
         min_length=1,
         description="checkpoints by model version and mode",
     )
+    results: Path = Field(default=Path("results"), description="the folder of everything made")
     runs: list[RunChoice] = Field(
         default=[],
         description="the runs to make and what is other for them, such as {model_version: 4.5v, sft: {gpus: 8}}; empty: all",
