@@ -8,9 +8,10 @@ from peft import get_peft_model
 from trl import SFTConfig
 
 from workflow_scripts.base.errors import UserError
-from workflow_scripts.configuration.settings import Lora, Sft
+from workflow_scripts.configuration.settings import Lora, LossWeights, Sft
 from workflow_scripts.models import adapters, standins
 from workflow_scripts.models.catalogue import VERSIONS
+from workflow_scripts.stages.sft import stage as sft
 from workflow_scripts.training import model as trained_model
 from workflow_scripts.training.data.batching import Load
 from workflow_scripts.training.data.collators import SftCollator
@@ -158,6 +159,20 @@ def test_further_keys_reach_trl_and_peft(corpus, tmp_path):
     )
     begun = trained_model.start(tmp_path / "model", settings)
     schedule = Schedule(1, [[0]], 1, [[0]], [], [Load(1)], Load(1))
-    assert objective().arguments(settings, begun, tmp_path, 1, schedule).max_grad_norm == 0.25
+    assert (
+        objective(settings.loss_weights).arguments(settings, begun, tmp_path, 1, schedule).max_grad_norm
+        == 0.25
+    )
     _, lora = trained_model.load(begun, settings)
     assert lora is not None and lora.use_rslora
+
+
+def test_loss_weights_reach_the_loss_and_only_their_ratio_counts(workplace):
+    def loss(**weights: float) -> float:
+        own = workplace.settings.sft.model_copy(
+            update={"loss_weights": LossWeights(**weights), "max_steps": 1}
+        )
+        settings = workplace.settings.model_copy(update={"sft": own})
+        return sft(settings, workplace.layout, workplace.run, workplace.model)["final_loss"]
+
+    assert loss(thought=0.2, answer=1) == loss(thought=1, answer=5) != loss(thought=1, answer=1)

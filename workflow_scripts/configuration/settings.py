@@ -293,6 +293,15 @@ class Training(Section):
         return rows
 
 
+class LossWeights(Section):
+    """What a token counts in the loss, which is the weighted mean over all tokens of an optimiser step."""
+
+    thought: Positive = Field(
+        default=1.0, description="of <think> to </think>; below the answer's, the thought drowns it less"
+    )
+    answer: Positive = Field(default=1.0, description="of all that follows, the stop token included")
+
+
 class Sft(Training):
     """Supervised fine-tuning."""
 
@@ -301,6 +310,7 @@ class Sft(Training):
         "full": Rate(1e-5, "default for full training, as ms-swift's"),
     }
 
+    loss_weights: LossWeights = LossWeights()
     trainer: dict[TrainerKey, Any] = Field(
         default={}, description="further keys of TRL's SFTConfig, such as {max_grad_norm: 0.5}"
     )
