@@ -31,7 +31,6 @@ SETTINGS: dict[str, Any] = {
         "learning_rate": 2e-3,
         "weight_decay": 0.05,
         "batch_size": 32,
-        "micro_batch_size": 32,
         "gradient_checkpointing": False,
         "gpus": 0,
         "save_steps": 10000,
@@ -136,6 +135,7 @@ def table(title: str, command: str, cells: list[Cell]) -> str:
 def parser(name: str, description: str | None) -> argparse.ArgumentParser:
     """The flags that all benchmarks of accuracy have."""
     result = argparse.ArgumentParser(description=str(description).splitlines()[0])
+    result.set_defaults(name=name)
     result.add_argument(
         "--realdata", type=Path, help="folder of the real annotations and images; none: phantoms alone"
     )
@@ -151,7 +151,7 @@ def parser(name: str, description: str | None) -> argparse.ArgumentParser:
     return result
 
 
-def main(name: str, title: str, arms: list[Arm], options: argparse.Namespace) -> int:
+def main(title: str, arms: list[Arm], options: argparse.Namespace) -> int:
     """Run what is missing, write the table and print it; the last line is JSON."""
     logging.basicConfig(level=logging.WARNING)
     sizes = {"sft": {"epochs": options.epochs}}
@@ -166,7 +166,7 @@ def main(name: str, title: str, arms: list[Arm], options: argparse.Namespace) ->
                     f"{dataset}, {arm.name}, seed {seed}: {cells[-1].accuracy:.1f} % ({took:.0f} s)",
                     flush=True,
                 )
-    written = table(title, f"python -m benchmarks.{name}", cells)
+    written = table(title, f"python -m benchmarks.{options.name}", cells)
     files.write_text(options.table, written)
     print(written)
     print(json.dumps({"cells": [asdict(cell) for cell in cells]}))

@@ -34,7 +34,7 @@ def main() -> int:
         help="of a thought's token beside an answer's, besides 1",
     )
     options = parser.parse_args()
-    return accuracy.main("thoughts", "Thoughts and accuracy", arms(options.weights), options)
+    return accuracy.main("Thoughts and accuracy", arms(options.weights), options)
 
 
 if __name__ == "__main__":

@@ -54,6 +54,16 @@ def test_a_cell_of_accuracy_is_trained_once(tmp_path, monkeypatch):
         cell(base, 2)
 
 
+def test_arms_of_more_rows_of_an_image_show_fewer_images():
+    from benchmarks import batches
+
+    chosen = [arm.settings["sft"] for arm in batches.arms([1, 14])]
+    assert chosen == [
+        {"rows_per_image": 1, "images_per_step": 32},
+        {"rows_per_image": 14, "images_per_step": 2},
+    ]
+
+
 def test_the_table_of_accuracy_compares_with_the_first_arm():
     from benchmarks.accuracy import Cell, table
 

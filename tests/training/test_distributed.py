@@ -79,7 +79,8 @@ def train(folder: Path, strategy: str, version: str, processes: int, **settings)
     ]
     files.write_jsonl(layout.preferences(run), pairs)
     common = {
-        "gpus": 0, "strategy": strategy, "epochs": 3, "batch_size": 16, "micro_batch_size": 4, "log_steps": 1, "save_steps": 2,
+        "gpus": 0, "strategy": strategy, "epochs": 3, "batch_size": 16, "images_per_step": 1, "micro_batch_size": 4,
+        "log_steps": 1, "save_steps": 2,
         "learning_rate": 1e-3, "warmup": 0.0, "lora": {"rank": 4, "alpha": 8, "dropout": 0.0}, **settings,
     }  # fmt: skip
     files.write_text(

@@ -158,7 +158,7 @@ def test_further_keys_reach_trl_and_peft(corpus, tmp_path):
         gpus=0, trainer={"max_grad_norm": 0.25}, lora=Lora(rank=4, dropout=0.0, peft={"use_rslora": True})
     )
     begun = trained_model.start(tmp_path / "model", settings)
-    schedule = Schedule(1, [[0]], 1, [[0]], [], [Load(1)], Load(1))
+    schedule = Schedule(1, [[0]], 1, [[0]], [], [Load(1)], [1], Load(1))
     assert (
         objective(settings.loss_weights).arguments(settings, begun, tmp_path, 1, schedule).max_grad_norm
         == 0.25

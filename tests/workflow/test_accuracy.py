@@ -18,7 +18,6 @@ REAL = {
         "epochs": 3,
         "learning_rate": 2e-3,
         "batch_size": 32,
-        "micro_batch_size": 32,
         "weight_decay": 0.05,
         "gradient_checkpointing": False,
         "log_steps": 100,

@@ -211,7 +211,7 @@ def load(task: Task[Settings], prepared: Prepared[Settings]) -> Loaded:
     kept = None
     if settings.vision_cache_gb and not prepared.start.trains_vision:
         limit = int(settings.vision_cache_gb * 2**30)
-        kept = _vision_features(task.features, limit, prepared.arguments, loaded, pixels, prepared.digests)
+        kept = _vision_features(task.features, limit, device, loaded, pixels, prepared.digests)
         if prepared.start.strategy.divides_weights and not kept.holds(list(prepared.digests)):
             logger.info(
                 "vision features are computed each time: %s divides the tower, and some are missing",
@@ -224,18 +224,16 @@ def load(task: Task[Settings], prepared: Prepared[Settings]) -> Loaded:
 def _vision_features(
     folder: Path,
     limit: int,
-    arguments: TrainingArguments,
+    device: torch.device,
     loaded: torch.nn.Module,
     pixels: Pixels,
     digests: Mapping[str, str],
 ) -> features.FeatureStore:
     """The features of the images that `digests` names, made where they are missing, up to `limit` bytes."""
     backbone: Any = loading.backbone(loaded)
-    # All processes put the tower together, one of them uses it.
-    with strategies.whole(backbone.visual, arguments.device), arguments.main_process_first(local=False):
+    with strategies.whole(backbone.visual, device):
         store = features.FeatureStore(folder, features.store_key(backbone, pixels), digests)
-        if arguments.process_index == 0:
-            store.fill(backbone, pixels, list(digests), limit)
+        store.fill(backbone, pixels, list(digests), limit)
     return store
 
 
