@@ -167,6 +167,24 @@ def test_further_keys_reach_trl_and_peft(corpus, tmp_path):
     assert lora is not None and lora.use_rslora
 
 
+@pytest.mark.parametrize(
+    ("strategy", "precision", "dtype"),
+    [
+        ("ddp", "bf16", torch.float32),
+        ("fsdp", "bf16", torch.float32),
+        ("zero1", "bf16", torch.bfloat16),
+        ("zero2", "bf16", torch.bfloat16),
+        ("zero2", "fp32", torch.float32),
+    ],
+)
+def test_deepspeed_is_given_no_second_copy_in_fp32(tmp_path, strategy, precision, dtype):
+    """It keeps one of its own, divided among the processes; the checkpoint's weights are in bf16 anyway."""
+    standins.save(VERSIONS["4.1v"], "base", tmp_path / "model")
+    settings = Sft(method="full", strategy=strategy, precision=precision, gpus=0)
+    model, _ = trained_model.load(trained_model.start(tmp_path / "model", settings), settings)
+    assert {parameter.dtype for parameter in model.parameters()} == {dtype}
+
+
 def test_loss_weights_reach_the_loss_and_only_their_ratio_counts(workplace):
     def loss(**weights: float) -> float:
         own = workplace.settings.sft.model_copy(
