@@ -24,7 +24,7 @@ REAL = {
         "save_steps": 500,
     },
     "preferences": {"max_questions": 50, "max_pairs": 64},
-    "dpo": {"method": "full", "learning_rate": 1e-5, "micro_batch_size": 8, "gradient_checkpointing": False},
+    "dpo": {"method": "full", "learning_rate": 1e-5, "batch_size": 16, "gradient_checkpointing": False},
     "evaluation": {"batch_size": 64, "max_new_tokens": 48},
     "tracking": [],
 }
