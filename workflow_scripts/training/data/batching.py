@@ -127,11 +127,12 @@ def cost(rows: Sequence[Row], batch: Sequence[int]) -> int:
 
 def load(rows: Sequence[Row], batch: Sequence[int]) -> Load:
     """What one batch is."""
+    image_tokens = _image_tokens(rows, batch)
     return Load(
         rows=len(batch),
         images=len({image for index in batch for image, _ in rows[index].images}),
-        image_tokens=_image_tokens(rows, batch),
-        tokens=cost(rows, batch),
+        image_tokens=image_tokens,
+        tokens=image_tokens + sum(rows[index].own_tokens for index in batch),
         total_tokens=sum(rows[index].total_tokens for index in batch),
     )
 
@@ -158,14 +159,17 @@ def _groups(rows: Sequence[Row], most: int, limits: Limits, chance: random.Rando
     for members in by_image.values():
         chance.shuffle(members)
         even = -(-len(members) // -(-len(members) // most))
-        groups: list[Group] = []
-        for index in members:
-            if groups and len(groups[-1]) < even and _fits(rows, [*groups[-1], index], limits):
-                groups[-1].append(index)
-            else:
-                groups.append([index])
-        made.append(groups)
+        parts = (members[start : start + even] for start in range(0, len(members), even))
+        made.append([group for part in parts for group in _fitting(rows, part, limits)])
     return made
+
+
+def _fitting(rows: Sequence[Row], part: Group, limits: Limits) -> list[Group]:
+    """`part`, halved until each piece fits one pass or is a single row."""
+    if len(part) == 1 or _fits(rows, part, limits):
+        return [part]
+    half = len(part) // 2
+    return [*_fitting(rows, part[:half], limits), *_fitting(rows, part[half:], limits)]
 
 
 def _epoch(images: list[list[Group]], sizes: Sequence[int], chance: random.Random) -> list[list[Group]]:
