@@ -18,7 +18,7 @@ from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.configuration import dependencies, reading, runs, text
 from workflow_scripts.configuration.dependencies import stage_settings
 from workflow_scripts.configuration.pass_through import DpoTrainerKey, PeftKey, TrainerKey
-from workflow_scripts.configuration.settings import Config, Loss, Sft, micro_batches
+from workflow_scripts.configuration.settings import Config, Loss, Sft
 from workflow_scripts.training import arguments, model
 from workflow_scripts.training.data.batching import Load
 from workflow_scripts.training.data.schedule import Schedule
@@ -64,7 +64,7 @@ datasets:
 data: {near_duplicates: remove}
 models: {4.1w: {thinking: {repo: x}}, 4.1v: {thinkng: {embedded: true}}}
 tracking: [mlfow]
-dpo: {loss: {sigmoyd: 1.0}, batch_size: 16, micro_batch_size: 3}
+dpo: {loss: {sigmoyd: 1.0}, gpus: 3, batch_size: 16}
 preferences: {files: {slke: [mine.jsonl]}, rules: [swap, swap]}
 """
 
@@ -104,7 +104,7 @@ def test_every_error_is_listed_with_path_value_and_nearest_name(tmp_path):
         "tracking.0: 'mlfow' is unknown",
         "dpo.loss.sigmoyd: 'sigmoyd' is unknown (known: sigmoid, hinge, ",
         "did you mean 'sigmoid'?",
-        "dpo.micro_batch_size: 3: batch_size 16 is not micro_batch_size 3 x 1 GPU(s) x a whole number",
+        "dpo.batch_size: 16: not a multiple of 3 GPU(s)",
         "datasets.twice.members: ['slake', 'slake']: 'slake' stands more than once",
         "preferences.files.slke: 'slke' is unknown",
         "preferences.rules: ['swap', 'swap']: 'swap' stands more than once",
@@ -193,26 +193,10 @@ def test_a_section_that_says_nothing_is_an_error(section):
         reading.validate(raw, "here")
 
 
-@pytest.mark.parametrize(
-    ("batch", "micro", "gpus", "split"),
-    [(16, 4, 1, (4, 4)), (16, 4, 0, (4, 4)), (16, 32, 1, (16, 1)), (16, 16, 4, (4, 1)), (12, 4, 2, None)],
-)
-def test_a_batch_is_split_evenly_or_refused(batch, micro, gpus, split):
-    raw = {"sft": {"batch_size": batch, "micro_batch_size": micro, "gpus": gpus}}
-    if split:
-        reading.validate(raw, "here")
-        assert micro_batches(batch, micro, max(1, gpus)) == split
-    else:
-        with pytest.raises(
-            UserError, match=r"sft.micro_batch_size: 4: batch_size 12 is not micro_batch_size 4 x 2 GPU\(s\)"
-        ):
-            reading.validate(raw, "here")
-
-
 def test_a_batch_is_split_over_the_gpus_of_all_nodes():
     raw = {"sft": {"batch_size": 16, "gpus": 4, "nodes": 4}}
     assert reading.validate(raw, "here").sft.nodes == 4
-    with pytest.raises(UserError, match=r"batch_size 16 is not micro_batch_size 1 x 12 GPU\(s\)"):
+    with pytest.raises(UserError, match=r"sft.batch_size: 16: not a multiple of 12 GPU\(s\)"):
         reading.validate({"sft": {**raw["sft"], "nodes": 3}}, "here")
 
 
@@ -285,7 +269,7 @@ def test_further_keys_are_those_of_trl_and_peft_and_none_of_ours():
     for keys, theirs in ((TrainerKey, SFTConfig), (DpoTrainerKey, DPOConfig), (PeftKey, LoraConfig)):
         assert set(get_args(keys)) <= {field.name for field in dataclasses.fields(theirs) if field.init}
     start = model.start(Path("model"), Sft(gpus=0))
-    schedule = Schedule(1, [[0]], 1, [[0]], [], [Load(1)], Load(1))
+    schedule = Schedule(1, [[0]], 1, [[0]], [], [Load(1)], [1], Load(1))
     ours = arguments.shared(Sft(gpus=0, validation_steps=1), start, Path("x"), 1, schedule)
     assert set(get_args(DpoTrainerKey)) & set(ours) == {"lr_scheduler_type"}  # ours is the default
 

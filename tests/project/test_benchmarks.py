@@ -33,3 +33,40 @@ def test_rows_are_doubled_and_every_image_is_there(realdata, tmp_path, monkeypat
     assert len({row.id for row in rows}) == 2 * 2248
     images = {row.image for row in rows}
     assert len({files.sha256(tmp_path / "rad" / image) for image in images}) == len(images) == 314
+
+
+def test_a_cell_of_accuracy_is_trained_once(tmp_path, monkeypatch):
+    from benchmarks import accuracy, thoughts
+
+    source = {"reader": "slake", "embedded": 10, "languages": ["en"]}
+    sizes = {"sft": {"max_steps": 1}, "evaluation": {"max_new_tokens": 4}}
+    base, _, facts, _ = thoughts.arms([0.1])
+
+    def cell(arm: accuracy.Arm, seed: int) -> accuracy.Cell:
+        return accuracy.run_cell("phantoms", source, arm, sizes, seed, tmp_path / "cells")
+
+    cells = [cell(base, 1), cell(facts, 1)]
+    assert [found.steps for found in cells] == [1, 1] and cells[0].floor > 0
+    assert len(list((tmp_path / "cells").iterdir())) == 2  # and nothing of the trainings
+    monkeypatch.setattr(accuracy.sft, "stage", lambda *_: pytest.fail("trained again"))
+    assert [cell(base, 1), cell(facts, 1)] == cells
+    with pytest.raises(pytest.fail.Exception, match="trained again"):
+        cell(base, 2)
+
+
+def test_arms_of_more_rows_of_an_image_show_fewer_images():
+    from benchmarks import batches
+
+    chosen = [arm.settings["sft"] for arm in batches.arms([1, 14])]
+    assert chosen == [
+        {"rows_per_image": 1, "images_per_step": 32},
+        {"rows_per_image": 14, "images_per_step": 2},
+    ]
+
+
+def test_the_table_of_accuracy_compares_with_the_first_arm():
+    from benchmarks.accuracy import Cell, table
+
+    cells = [Cell("s", arm, seed, percent, 50.0, 9, 1.0) for arm, seed, percent in
+             (("a", 1, 60.0), ("a", 2, 62.0), ("b", 1, 65.0), ("b", 2, 66.0))]  # fmt: skip
+    assert table("T", "c", cells).splitlines()[-1] == "| s | b | 65.0, 66.0 | 65.5 | +4.5 | 50.0 | 9 | 1 |"

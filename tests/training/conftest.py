@@ -68,7 +68,7 @@ def workplace(tmp_path) -> Workplace:
         "log_steps": 1,
         "lora": {"rank": 8, "alpha": 16, "dropout": 0.0},
         "batch_size": 4,
-        "micro_batch_size": 4,
+        "images_per_step": 1,
         "epochs": 2,
     }
     settings = Config.model_validate({"sft": common, "dpo": common, "tracking": []})

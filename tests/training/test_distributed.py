@@ -79,12 +79,14 @@ def train(folder: Path, strategy: str, version: str, processes: int, **settings)
     ]
     files.write_jsonl(layout.preferences(run), pairs)
     common = {
-        "gpus": 0, "strategy": strategy, "epochs": 3, "batch_size": 16, "micro_batch_size": 4, "log_steps": 1, "save_steps": 2,
+        "gpus": 0, "strategy": strategy, "epochs": 3, "batch_size": 16, "images_per_step": 1, "micro_batch_size": 4,
+        "log_steps": 1, "save_steps": 2,
         "learning_rate": 1e-3, "warmup": 0.0, "lora": {"rank": 4, "alpha": 8, "dropout": 0.0}, **settings,
     }  # fmt: skip
+    weighted = common | {"loss_weights": {"thought": 0.3}}  # whose sum is one over all processes
     files.write_text(
         folder / "config.yaml",
-        text.to_yaml(reading.validate({"sft": common, "dpo": common, "tracking": []}, "")),
+        text.to_yaml(reading.validate({"sft": weighted, "dpo": common, "tracking": []}, "")),
     )
     (folder / "worker.py").write_text(WORKER, encoding="utf-8")
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
@@ -149,6 +151,11 @@ def test_two_processes_train_as_one(alone, tmp_path, strategy, case):
     for stage, losses in alone(case).items():
         assert len(losses) == 3 and losses[0] != losses[2]
         assert found[stage] == pytest.approx(losses, abs=1e-4), stage
+    if (
+        CASES[case].get("vision_cache_gb") == 1
+    ):  # each process has computed the features of its share of the images
+        assert len(list(tmp_path.glob("results/features/*/*.safetensors"))) == 2
+    assert not list(tmp_path.glob("results/checkpoints/*/.*.shared"))
     for weights in tmp_path.glob("results/sft/*/*.safetensors"):
         assert all(tensor.numel() for tensor in load_file(weights).values())
 

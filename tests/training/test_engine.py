@@ -86,7 +86,7 @@ def stock_sft(corpus, folder, method="full"):
     return stock
 
 
-def sft(corpus, folder, method="full", cached=False, **changes):
+def sft(corpus, folder, method="full", cached=False, thought_weight=1.0, **changes):
     ours, _ = corpus.sft()
     return SharedPrefixSFTTrainer(
         model(corpus),
@@ -98,6 +98,8 @@ def sft(corpus, folder, method="full", cached=False, **changes):
         ),
         peft_config=lora(corpus) if method == "lora" else None,
         planned=in_order(len(ours), STEPS * ACCUMULATION),
+        validation=in_order(len(ours), 1),
+        thought_weight=thought_weight,
     )
 
 
@@ -177,6 +179,64 @@ def test_gradients_equal_stock(corpus, tmp_path, ours, stock):
     assert relative(gradients(ours(corpus, tmp_path)), gradients(stock(corpus, tmp_path / "stock"))) < 1e-5
 
 
+def plain_weighted_loss(corpus, trained, rows: list[dict], weight: float) -> torch.Tensor:
+    """By the formula, on stock's rows one by one: the mean over all tokens, those up to </think> by `weight`."""
+    collate = DataCollatorForVisionLanguageModeling(corpus.processor, completion_only_loss=True)
+    end = corpus.processor.tokenizer.convert_tokens_to_ids("</think>")
+    total = weights = 0.0
+    for row in rows:
+        batch = collate([deepcopy(row)])
+        (labels,) = batch.pop("labels")
+        batch["pixel_values"] = batch["pixel_values"].double()
+        (completion,) = torch.nonzero(labels != IGNORED, as_tuple=True)
+        wanted = labels[completion]
+        chances = trained(**batch).logits[0, completion - 1].log_softmax(-1)
+        thought = range(wanted.tolist().index(end) + 1) if end in wanted else ()
+        weight_of = torch.tensor([weight if place in thought else 1 for place in range(len(wanted))])
+        total -= (weight_of * chances[range(len(wanted)), wanted]).sum()
+        weights += weight_of.sum()
+    return total / weights
+
+
+def test_the_weighted_loss_is_that_of_a_plain_implementation(corpus, tmp_path):
+    """Of a step of several batches, whose weights differ, and of a validation; the reference in float64."""
+    mine = sft(corpus, tmp_path, thought_weight=0.2)
+    stock_rows = corpus.sft()[1]
+    plain = model(corpus).double()
+    plain.set_experts_implementation("eager")  # the others take no float64
+    expected = plain_weighted_loss(corpus, plain, stock_rows[: MICRO * ACCUMULATION], 0.2)
+    expected.backward()
+
+    mine.model.train()
+    batches, weights = mine.get_batch_samples(iter(mine.get_train_dataloader()), ACCUMULATION, "cpu")
+    parts = [
+        mine.compute_loss(mine.model, mine._prepare_inputs(batch), num_items_in_batch=weights)
+        for batch in batches
+    ]
+    sum(parts).backward()
+    assert sum(parts).item() == pytest.approx(expected.item(), rel=1e-6)
+    ours, theirs = (
+        torch.cat(
+            [
+                value.grad.double().flatten()
+                for _, value in sorted(trained.named_parameters())
+                if value.grad is not None
+            ]
+        )
+        for trained in (mine.model, plain)
+    )
+    assert relative(ours, theirs) < 1e-5
+
+    mine.model.eval()
+    loss, _, _ = mine.prediction_step(
+        mine.model, next(iter(mine.get_eval_dataloader())), prediction_loss_only=True
+    )
+    with torch.no_grad():
+        assert float(loss) == pytest.approx(
+            float(plain_weighted_loss(corpus, plain.eval(), stock_rows[:MICRO], 0.2)), rel=1e-6
+        )
+
+
 def test_a_wrong_mask_is_noticed(corpus, tmp_path, monkeypatch):
     """Were the questions to see each other, the comparison above would fail."""
     causal = forward.attention_mask
@@ -194,7 +254,12 @@ def test_a_batch_comes_to_what_its_rows_come_to_alone(corpus):
     question = corpus.dialogue.tokens("is there a nodule")
     image = corpus.processor.image_token_id
     rows = [
-        {"prompt_ids": [image] * len(shown) + question, "completion_ids": answer, "image_paths": shown}
+        {
+            "prompt_ids": [image] * len(shown) + question,
+            "completion_ids": answer,
+            "image_paths": shown,
+            "thought_tokens": 0,
+        }
         for shown in ([], [first], [first, first], [first, second], [second, first])
         for answer in ([question[-1]], question)
     ]

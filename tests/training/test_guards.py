@@ -16,7 +16,7 @@ from workflow_scripts import sft as command
 from workflow_scripts.base import cli, files
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.configuration import reading
-from workflow_scripts.configuration.settings import Sft
+from workflow_scripts.configuration.settings import LossWeights, Sft
 from workflow_scripts.stages import sft
 from workflow_scripts.training import checkpoints, memory, run
 from workflow_scripts.training.trainers.sft import SharedPrefixSFTTrainer, build
@@ -37,7 +37,7 @@ def train(work, trainer: type, **changes) -> dict:
 
     settings = reading.load([work.folder / "config.yaml"])
     task = sft.task(settings, work.layout, work.run, work.layout.model(VERSION, MODE))
-    objective = replace(task.objective, build=partial(build, trainer=trainer))
+    objective = replace(task.objective, build=partial(build, LossWeights(), trainer=trainer))
     return run.train(replace(task, objective=objective, data=work.data, validation_data=work.data))
 
 

@@ -37,6 +37,16 @@ def test_batches_of_different_size_count_their_own_rows(tmp_path, caplog, monkey
     assert progress.done(2).rows == 10 and progress.done(2, first=1).rows == 2
 
 
+def test_a_line_does_not_look_at_every_step(tmp_path, monkeypatch):
+    progress = Progress([Load(rows=step) for step in range(1000)], tmp_path)
+    added = []
+    monkeypatch.setattr(Load, "__add__", lambda *loads: added.append(loads))
+    assert progress.done(900).rows == sum(range(900)) and progress.done(1000, 900).rows == sum(
+        range(900, 1000)
+    )
+    assert not added
+
+
 def test_text_alone_has_no_image_to_share():
     assert Load(rows=3).image_reuse == 1.0
 

@@ -27,7 +27,7 @@ from workflow_scripts.training import checkpoints, launch
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 10  # at least
 TRAINING = {
-    "gpus": 0, "batch_size": 4, "micro_batch_size": 2, "epochs": 2, "learning_rate": 1e-3, "save_steps": 2,
+    "gpus": 0, "batch_size": 4, "images_per_step": 1, "micro_batch_size": 2, "epochs": 2, "learning_rate": 1e-3, "save_steps": 2,
     "log_steps": 1, "gradient_checkpointing": False, "lora": {"rank": 4, "dropout": 0.1},
 }  # fmt: skip
 SETTINGS = {

@@ -33,3 +33,12 @@ def test_a_row_that_is_too_long_is_refused_with_its_id(workplace):
     with pytest.raises(UserError, match=rf"^{records[3]['id']}: \d+ tokens are over data.max_tokens = 150"):
         sft(workplace.settings, workplace.layout, workplace.run, workplace.model)
     assert not list(workplace.layout.checkpoints("sft", workplace.run).glob("checkpoint-*"))
+
+
+def test_a_thought_goes_up_to_its_closing_tag(corpus):
+    ours, _ = corpus.sft()
+    decode = corpus.processor.tokenizer.decode
+    for row in ours:
+        thought = decode(row["completion_ids"][: row["thought_tokens"]])
+        assert "Think: " in thought and thought.endswith("</think>")
+    assert corpus.dialogue.thought_tokens(corpus.dialogue.tokens("left lung")) == 0

@@ -8,9 +8,10 @@ from peft import get_peft_model
 from trl import SFTConfig
 
 from workflow_scripts.base.errors import UserError
-from workflow_scripts.configuration.settings import Lora, Sft
+from workflow_scripts.configuration.settings import Lora, LossWeights, Sft
 from workflow_scripts.models import adapters, standins
 from workflow_scripts.models.catalogue import VERSIONS
+from workflow_scripts.stages.sft import stage as sft
 from workflow_scripts.training import model as trained_model
 from workflow_scripts.training.data.batching import Load
 from workflow_scripts.training.data.collators import SftCollator
@@ -157,7 +158,39 @@ def test_further_keys_reach_trl_and_peft(corpus, tmp_path):
         gpus=0, trainer={"max_grad_norm": 0.25}, lora=Lora(rank=4, dropout=0.0, peft={"use_rslora": True})
     )
     begun = trained_model.start(tmp_path / "model", settings)
-    schedule = Schedule(1, [[0]], 1, [[0]], [], [Load(1)], Load(1))
-    assert objective().arguments(settings, begun, tmp_path, 1, schedule).max_grad_norm == 0.25
+    schedule = Schedule(1, [[0]], 1, [[0]], [], [Load(1)], [1], Load(1))
+    assert (
+        objective(settings.loss_weights).arguments(settings, begun, tmp_path, 1, schedule).max_grad_norm
+        == 0.25
+    )
     _, lora = trained_model.load(begun, settings)
     assert lora is not None and lora.use_rslora
+
+
+@pytest.mark.parametrize(
+    ("strategy", "precision", "dtype"),
+    [
+        ("ddp", "bf16", torch.float32),
+        ("fsdp", "bf16", torch.float32),
+        ("zero1", "bf16", torch.bfloat16),
+        ("zero2", "bf16", torch.bfloat16),
+        ("zero2", "fp32", torch.float32),
+    ],
+)
+def test_deepspeed_is_given_no_second_copy_in_fp32(tmp_path, strategy, precision, dtype):
+    """It keeps one of its own, divided among the processes; the checkpoint's weights are in bf16 anyway."""
+    standins.save(VERSIONS["4.1v"], "base", tmp_path / "model")
+    settings = Sft(method="full", strategy=strategy, precision=precision, gpus=0)
+    model, _ = trained_model.load(trained_model.start(tmp_path / "model", settings), settings)
+    assert {parameter.dtype for parameter in model.parameters()} == {dtype}
+
+
+def test_loss_weights_reach_the_loss_and_only_their_ratio_counts(workplace):
+    def loss(**weights: float) -> float:
+        own = workplace.settings.sft.model_copy(
+            update={"loss_weights": LossWeights(**weights), "max_steps": 1}
+        )
+        settings = workplace.settings.model_copy(update={"sft": own})
+        return sft(settings, workplace.layout, workplace.run, workplace.model)["final_loss"]
+
+    assert loss(thought=0.2, answer=1) == loss(thought=1, answer=5) != loss(thought=1, answer=1)

@@ -14,13 +14,14 @@ SHORT = {
     },
     "sft": {
         "max_steps": 6,
+        "batch_size": 16,
         "learning_rate": 2e-3,
         "gradient_checkpointing": False,
         "lora": {"rank": 8},
         "save_steps": 3,
     },
     "preferences": {"max_questions": 8, "max_pairs": 24},
-    "dpo": {"max_steps": 3, "gradient_checkpointing": False},
+    "dpo": {"max_steps": 3, "batch_size": 16, "gradient_checkpointing": False},
     "evaluation": {"max_new_tokens": 24, "batch_size": 64, "max_validation_rows": 20},
     "tracking": [],
 }

@@ -215,20 +215,6 @@ class Lora(Section):
     )
 
 
-def micro_batches(batch_size: int, micro_batch_size: int, processes: int) -> tuple[int, int]:
-    """(rows per forward pass, passes per optimiser step) of each of `processes`.
-
-    Raises ValueError where batch_size is not their product over all processes.
-    """
-    rows = min(micro_batch_size, max(1, batch_size // processes))
-    passes = batch_size // (rows * processes)
-    if passes * rows * processes != batch_size:
-        raise ValueError(
-            f"batch_size {batch_size} is not micro_batch_size {rows} x {processes} GPU(s) x a whole number"
-        )
-    return rows, passes
-
-
 class Rate(NamedTuple):
     """A learning rate and why it is the default."""
 
@@ -259,11 +245,16 @@ class Training(Section):
     nodes: Count = Field(default=1, description="machines of one job")
     threads: Count = Field(default=8, description="CPU cores of each process, of which there is one per GPU")
     batch_size: Count = Field(
-        default=16, description="rows (dpo: pairs) per optimiser step, over all GPUs; sft: on average"
+        default=64,  # eight rows of each of eight images: what a pass holds at 768 px
+        description="rows (dpo: pairs) per optimiser step, over all GPUs; sft: on average",
     )
-    micro_batch_size: Count = Field(
-        default=16,
-        description="rows (dpo: pairs) per forward pass on one GPU, at most; those of one image share it",
+    images_per_step: Count = Field(
+        default=8,
+        description="distinct images per optimiser step, at least, where there are so many: diverse gradients",
+    )
+    micro_batch_size: Count | None = Field(
+        default=None,
+        description="rows (dpo: pairs) per forward pass on one GPU, at most; empty: what micro_batch_tokens holds",
     )
     micro_batch_tokens: Count = Field(
         default=16384,
@@ -275,7 +266,7 @@ class Training(Section):
     )
     rows_per_image: Count = Field(
         default=8,
-        description="rows of one image in a forward pass, at most: fewer are slower, and more diverse",
+        description="rows of one image in a forward pass, at most, and batch_size / images_per_step: fewer are slower",
     )
     vision_cache_gb: NotNegative = Field(
         default=50,
@@ -325,12 +316,23 @@ class Training(Section):
             return self.default_rates[self.method]
         return Rate(self.learning_rate, "configured")
 
-    @field_validator("micro_batch_size")
+    @field_validator("batch_size")
     @classmethod
-    def _fills_the_batch(cls, rows: int, info: ValidationInfo) -> int:
-        if {"batch_size", "gpus", "nodes"} <= info.data.keys():
-            micro_batches(info.data["batch_size"], rows, max(1, info.data["gpus"]) * info.data["nodes"])
+    def _is_divided_evenly(cls, rows: int, info: ValidationInfo) -> int:
+        if {"gpus", "nodes"} <= info.data.keys():
+            processes = max(1, info.data["gpus"]) * info.data["nodes"]
+            if rows % processes:
+                raise ValueError(f"not a multiple of {processes} GPU(s)")
         return rows
+
+
+class LossWeights(Section):
+    """What a token counts in the loss, which is the weighted mean over all tokens of an optimiser step."""
+
+    thought: Positive = Field(
+        default=1.0, description="of <think> to </think>; below the answer's, the thought drowns it less"
+    )
+    answer: Positive = Field(default=1.0, description="of all that follows, the stop token included")
 
 
 class Sft(Training):
@@ -341,6 +343,7 @@ class Sft(Training):
         "full": Rate(1e-5, "default for full training, as ms-swift's"),
     }
 
+    loss_weights: LossWeights = LossWeights()
     trainer: dict[TrainerKey, Any] = Field(
         default={}, description="further keys of TRL's SFTConfig, such as {max_grad_norm: 0.5}"
     )
@@ -377,6 +380,7 @@ class Dpo(Training):
     }
 
     epochs: Positive = 1
+    batch_size: Count = 32
     beta: Positive = Field(default=0.1, description="strength of the pull towards the reference")
     loss: dict[Loss, Positive] = Field(
         default={"sigmoid": 1.0}, min_length=1, description="TRL's loss types with their weights"

@@ -13,7 +13,7 @@ from workflow_scripts.base.errors import UserError
 from workflow_scripts.datasets.pictures.frames import FrameRule
 from workflow_scripts.datasets.records import IMAGE_PLACEHOLDER, SIDES, Message, Record
 from workflow_scripts.models.catalogue import VERSIONS
-from workflow_scripts.models.formats import escape
+from workflow_scripts.models.formats import END_OF_THOUGHT, escape
 from workflow_scripts.models.interfaces import Processor, frame_rule
 
 
@@ -103,6 +103,11 @@ class Dialogue:
     def tokens(self, text: str) -> list[int]:
         """Token ids of rendered text; each image is still one placeholder token."""
         return self.processor.tokenizer.encode(text, add_special_tokens=False)
+
+    def thought_tokens(self, completion_ids: list[int]) -> int:
+        """How many tokens of a completion are of its thought, up to and with `</think>`; 0 where it has none."""
+        end = self.processor.tokenizer.convert_tokens_to_ids(END_OF_THOUGHT)
+        return completion_ids.index(end) + 1 if end in completion_ids else 0
 
     @property
     def frames(self) -> FrameRule:

@@ -9,6 +9,7 @@ unclosed thought for one, holds no answer; one box holds the answer, several box
 import re
 from dataclasses import dataclass
 
+END_OF_THOUGHT = "</think>"  # a token of its own in every checkpoint
 _THOUGHT = re.compile(r"\s*<think>(?P<thought>.*?)</think>(?P<rest>.*)", re.DOTALL)
 _ANSWER = re.compile(r"\s*<answer>(?P<answer>.*?)</answer>", re.DOTALL)
 # What may end generation and is yet a part of the form: 4.1V's published checkpoints list `</answer>` as an eos.

@@ -16,7 +16,7 @@ def task(settings: Config, layout: Layout, run: Run, base_model: Path) -> Task[S
         settings,
         layout,
         run,
-        sft.objective(),
+        sft.objective(settings.sft.loss_weights),
         settings.sft,
         base_model,
         data=layout.split(run, "train"),

@@ -63,8 +63,8 @@ def load(start: Start, settings: Training) -> tuple[Any, LoraConfig | None]:
     """The model made ready for `settings.method`, and peft's configuration for a new adapter or None.
 
     LoRA continues an adapter that is there and starts one where there is none; full training merges one first.
-    A GPU trains LoRA on bf16 weights and full weights in fp32 under bf16 autocast. DeepSpeed and FSDP place the
-    weights themselves; the trainer's arguments must exist before.
+    A GPU trains LoRA on bf16 weights, and full weights in fp32 under bf16 autocast, of DeepSpeed in bf16. DeepSpeed and
+    FSDP place the weights themselves; the trainer's arguments must exist before.
     """
     if settings.method == "full":
         return _whole(start, settings.freeze_vision), None
@@ -86,7 +86,9 @@ def _whole(start: Start, freeze_vision: bool) -> Any:
             f"{start.path}: an adapter cannot be merged into weights that ZeRO-3 has divided; take strategy: zero2 or "
             "fsdp, or method: lora"
         )
-    model: Any = loading.merged(start.path, torch.float32, start.device, _placed(start))
+    # DeepSpeed trains in the precision asked for, and each process has fp32 copies of its share alone.
+    dtype = start.dtype if start.strategy.library == "deepspeed" else torch.float32
+    model: Any = loading.merged(start.path, dtype, start.device, _placed(start))
     for parameter in model.model.visual.parameters():
         parameter.requires_grad_(not freeze_vision)
     return model

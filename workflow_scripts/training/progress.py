@@ -1,5 +1,6 @@
 """What a person sees of a training, and the curve that is kept of it."""
 
+import itertools
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -25,7 +26,7 @@ class Progress(TrainerCallback):
     """
 
     def __init__(self, loads: Sequence[Load], folder: Path) -> None:
-        self.loads = loads
+        self.up_to = list(itertools.accumulate(loads, initial=Load()))  # each step
         self.bar: tqdm[Any] | None = None
         self.clock = folder / CLOCK
         self.earlier = 0.0
@@ -38,7 +39,7 @@ class Progress(TrainerCallback):
 
     def done(self, step: int, first: int = 0) -> Load:
         """What was run in the steps from `first` up to `step`, over all processes."""
-        return sum(self.loads[first:step], Load())
+        return self.up_to[min(step, len(self.up_to) - 1)] - self.up_to[first]
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -36,6 +36,7 @@ from workflow_scripts.training import (
 from workflow_scripts.training.data import features, held_out, rows, schedule
 from workflow_scripts.training.data.batching import Row
 from workflow_scripts.training.data.schedule import Schedule
+from workflow_scripts.training.data.shared import Shared
 from workflow_scripts.training.interruption import StopOnSignal
 from workflow_scripts.training.memory import Settings
 from workflow_scripts.training.model import Start
@@ -85,6 +86,11 @@ class Task(Generic[Settings]):
         if self.settings.validation_steps and self.validation_data:
             found["validation_data"] = files.sha256(self.validation_data)
         return found
+
+    @property
+    def shared(self) -> Path:
+        """The folder of what one of several processes makes for all."""
+        return self.unfinished.with_name(f".{self.unfinished.name}.shared")
 
 
 @dataclass(frozen=True)
@@ -171,9 +177,10 @@ def prepare(task: Task[Settings]) -> Prepared[Settings]:
     processor = processors.load(
         task.base_model, VERSIONS[task.model_version], task.max_image_side, task.frames
     )
-    dataset, costs, held = _rows(task, Dialogue(processor, task.model_version, task.mode))
+    shared = Shared(task.shared, dict(depends_on))
+    dataset, costs, held = _rows(task, Dialogue(processor, task.model_version, task.mode), shared)
     images = dict.fromkeys(path for paths in dataset["image_paths"] for path in paths)
-    digests = {image: files.sha256(Path(image)) for image in images}
+    digests = shared.digests(images)
     depends_on["images"] = files.fingerprint([digests[image] for image in sorted(digests)])
     # Another number of processes, strategy or precision comes to the same result, by other steps.
     process = processes()
@@ -201,13 +208,13 @@ def prepare(task: Task[Settings]) -> Prepared[Settings]:
     )
 
 
-def _rows(task: Task[Settings], dialogue: Dialogue) -> tuple[Dataset, list[Row], list[int]]:
+def _rows(task: Task[Settings], dialogue: Dialogue, shared: Shared) -> tuple[Dataset, list[Row], list[int]]:
     """All rows, what each costs, and which of them are validated on instead of trained on."""
     settings, read = task.settings, task.objective.read_rows
-    dataset = read(task.data, dialogue)
+    dataset = shared.rows(task.data, lambda: read(task.data, dialogue))
     held: list[int] = []
-    if settings.validation_steps and task.validation_data:
-        others = read(task.validation_data, dialogue)
+    if settings.validation_steps and (path := task.validation_data):
+        others = shared.rows(path, lambda: read(path, dialogue))
         dataset, held = held_out.add_rows(dataset, others, settings.validation_rows, task.seed)
     costs = rows.costs(dataset, dialogue, task.max_tokens)
     if settings.validation_steps and not task.validation_data:
@@ -248,7 +255,7 @@ def load(task: Task[Settings], prepared: Prepared[Settings]) -> Loaded:
     kept = None
     if settings.vision_cache_gb and not prepared.start.trains_vision:
         limit = int(settings.vision_cache_gb * 2**30)
-        kept = _vision_features(task.features, limit, prepared.arguments, loaded, pixels, prepared.digests)
+        kept = _vision_features(task.features, limit, device, loaded, pixels, prepared.digests)
         if prepared.start.strategy.divides_weights and not kept.holds(list(prepared.digests)):
             logger.info(
                 "vision features are computed each time: %s divides the tower, and some are missing",
@@ -261,18 +268,16 @@ def load(task: Task[Settings], prepared: Prepared[Settings]) -> Loaded:
 def _vision_features(
     folder: Path,
     limit: int,
-    arguments: TrainingArguments,
+    device: torch.device,
     loaded: torch.nn.Module,
     pixels: Pixels,
     digests: Mapping[str, str],
 ) -> features.FeatureStore:
     """The features of the images that `digests` names, made where they are missing, up to `limit` bytes."""
     backbone: Any = loading.backbone(loaded)
-    # All processes put the tower together, one of them uses it.
-    with strategies.whole(backbone.visual, arguments.device), arguments.main_process_first(local=False):
+    with strategies.whole(backbone.visual, device):
         store = features.FeatureStore(folder, features.store_key(backbone, pixels), digests)
-        if arguments.process_index == 0:
-            store.fill(backbone, pixels, list(digests), limit)
+        store.fill(backbone, pixels, list(digests), limit)
     return store
 
 
@@ -357,4 +362,5 @@ def save(
         temporary.rmdir()
         shutil.move(final, temporary)  # checkpoints may lie on another disk
     shutil.rmtree(task.unfinished)
+    shutil.rmtree(task.shared, ignore_errors=True)
     return metrics

@@ -86,16 +86,19 @@ def _batches(schedule: Schedule, settings: Training, processes: int) -> list[tup
     steps = len(schedule.loads)
     sizes = [load.rows for load in schedule.loads]
     run = sum(schedule.loads[1:], schedule.loads[0])
+    forwards = steps * schedule.accumulation * processes
     return [
         ("training", f"{schedule.rows:,} rows, {settings.epochs:g} epoch(s), {steps:,} steps"),
         (
             "batch",
-            f"{run.rows / steps:.1f} rows a step ({min(sizes)} to {max(sizes)}), "
+            f"{run.rows / steps:.1f} rows a step ({min(sizes)} to {max(sizes)}) "
+            f"of {sum(schedule.images) / steps:.1f} images, "
             f"in {schedule.accumulation} pass(es) of {processes} process(es)",
         ),
         (
             "tokens",
-            f"{run.tokens / steps:,.0f} a step, for {run.total_tokens / steps:,.0f} in its rows; "
+            f"{run.tokens / forwards:,.0f} a pass, {run.tokens / steps:,.0f} a step, "
+            f"for {run.total_tokens / steps:,.0f} in its rows; "
             f"an image serves {run.image_reuse:.1f} rows",
         ),
     ]

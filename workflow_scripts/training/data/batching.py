@@ -1,11 +1,12 @@
-"""Which rows make up each batch of a whole training: rows of one image lie together."""
+"""Which rows make up each optimiser step and forward pass of a whole training: rows of one image lie together."""
 
+import heapq
+import itertools
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
-from itertools import cycle, islice
 
-OPEN_BATCHES = 8  # how many unfinished batches a group may be placed in
+Group = list[int]  # rows of one image that are run together
 
 
 @dataclass(frozen=True)
@@ -23,12 +24,23 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Limits:
-    """Of one batch: `rows`, unique `tokens`, and `rows_per_image`, which keeps gradients diverse."""
+class StepSize:
+    """Of an optimiser step over all processes: its `rows`, of at least `images` where there are as many.
+
+    At most `rows_per_image` of one image are run together: fewer are slower, and more diverse.
+    """
 
     rows: int
-    tokens: int
+    images: int
     rows_per_image: int
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of one forward pass: unique `tokens`, and `rows` where these are limited too."""
+
+    tokens: int
+    rows: int | None = None
 
 
 @dataclass(frozen=True)
@@ -44,34 +56,68 @@ class Load:
     def __add__(self, other: "Load") -> "Load":
         return Load(*map(sum, zip(astuple(self), astuple(other), strict=True)))
 
+    def __sub__(self, other: "Load") -> "Load":
+        return Load(*(mine - theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
+
     @property
     def image_reuse(self) -> float:
         """Rows per forward pass of an image; 1 where no row has one."""
         return self.rows / self.images if self.images else 1.0
 
 
-def batches(
-    rows: Sequence[Row], limits: Limits, epochs: float, seed: int, ranks: int = 1, equal: bool = False
-) -> list[list[list[int]]]:
-    """The batches of each rank, for all `epochs` one after the other.
+def steps(
+    rows: Sequence[Row], size: StepSize, limits: Limits, epochs: float, seed: int, whole: bool = False
+) -> list[list[Group]]:
+    """The optimiser steps of all `epochs`, as groups that each fit one pass.
 
-    Every rank has as many, and those that run at the same time are of like cost. `equal` makes all batches of
-    `limits.rows` rows, where an image's rows may come to lie in two batches, and two parts of an image in one; of
-    one rank the last is shorter.
-    A function of its arguments alone: a resumed training goes on at the same place without looking at what came
-    before.
+    An epoch's rows are divided evenly, each once; with `whole` each step has `size.rows`, the last what is left. A
+    step shows an image once as long as there are others. A function of its arguments alone: a resumed training goes
+    on at the same place without looking at what came before.
     """
-    plan: list[list[list[int]]] = [[] for _ in range(ranks)]
-    whole, part = int(epochs), epochs - int(epochs)
-    for epoch in range(whole + bool(part)):
+    count = -(-len(rows) // size.rows) if whole else max(1, round(len(rows) / size.rows))
+    cuts = [
+        min(step * size.rows, len(rows)) if whole else step * len(rows) // count for step in range(count + 1)
+    ]
+    sizes = [end - start for start, end in itertools.pairwise(cuts)]
+    most = max(1, min(size.rows_per_image, (size.rows if whole else min(sizes)) // size.images))
+    full, part = int(epochs), epochs - int(epochs)
+    plan = []
+    for epoch in range(full + bool(part)):
         chance = random.Random(f"{seed}-{epoch}")
-        made = _equal(rows, limits, chance, ranks) if equal else _epoch(rows, limits, chance)
-        if epoch == whole:
-            made = made[: ranks * max(1, round(part * len(made) / ranks))]
-        for step in _balanced(rows, made, ranks, chance):
-            for rank, batch in enumerate(step):
-                plan[rank].append(batch)
+        made = _epoch(_groups(rows, most, limits, chance), sizes, chance)
+        plan += made if epoch < full else made[: max(1, round(part * count))]
     return plan
+
+
+def passes(
+    rows: Sequence[Row], steps: Sequence[Sequence[Group]], limits: Limits, ranks: int
+) -> list[list[list[list[int]]]]:
+    """For each step its forward passes, in turns of one batch for each rank: in as few turns as keep the limits.
+
+    All steps have as many. The batches of a turn are of like cost; a row above the token limit is one of its own.
+    """
+    for turns in itertools.count(1):
+        made = []
+        for step in steps:
+            batches = _divided(rows, step, turns * ranks)
+            if any(len(batch) > 1 and not _fits(rows, batch, limits) for batch in batches):
+                break
+            made.append([batches[start : start + ranks] for start in range(0, len(batches), ranks)])
+        else:
+            return made
+    raise AssertionError("a single row is within any limit")
+
+
+def equal_batches(steps: Sequence[Sequence[Group]], size: int, ranks: int) -> list[list[list[int]]]:
+    """The batches of each rank, of `size` rows: an image's rows may lie in two, and two parts of an image in one.
+
+    Several ranks fill the last turn with rows of the first; of one rank the last batch is shorter.
+    """
+    line = [row for step in steps for group in step for row in group]
+    if ranks > 1:
+        line += itertools.islice(itertools.cycle(line), -len(line) % (size * ranks))
+    made = [line[start : start + size] for start in range(0, len(line), size)]
+    return [made[rank::ranks] for rank in range(ranks)]
 
 
 def cost(rows: Sequence[Row], batch: Sequence[int]) -> int:
@@ -81,11 +127,12 @@ def cost(rows: Sequence[Row], batch: Sequence[int]) -> int:
 
 def load(rows: Sequence[Row], batch: Sequence[int]) -> Load:
     """What one batch is."""
+    image_tokens = _image_tokens(rows, batch)
     return Load(
         rows=len(batch),
         images=len({image for index in batch for image, _ in rows[index].images}),
-        image_tokens=_image_tokens(rows, batch),
-        tokens=cost(rows, batch),
+        image_tokens=image_tokens,
+        tokens=image_tokens + sum(rows[index].own_tokens for index in batch),
         total_tokens=sum(rows[index].total_tokens for index in batch),
     )
 
@@ -103,79 +150,75 @@ def largest(rows: Sequence[Row], batches: Iterable[Sequence[int]]) -> int:
     return max((cost(rows, batch) for batch in batches), default=0)
 
 
-def _epoch(rows: Sequence[Row], limits: Limits, chance: random.Random) -> list[list[int]]:
-    """Each row once, in batches within `limits`; a row above the token limit is a batch of its own."""
-    finished: list[list[int]] = []
-    unfinished: list[list[int]] = []
-    for group in _groups(rows, limits, chance):
-        image = rows[group[0]].image
-        target = next(
-            (
-                batch
-                for batch in unfinished
-                if image not in {rows[index].image for index in batch} and _fits(rows, batch + group, limits)
-            ),
-            None,
-        )
-        if target is None:
-            unfinished.append(target := [])
-        target += group
-        if len(target) == limits.rows:
-            unfinished.remove(target)
-            finished.append(target)
-        elif len(unfinished) > OPEN_BATCHES:
-            finished.append(unfinished.pop(0))
-    finished += unfinished
-    chance.shuffle(finished)
-    return finished
-
-
-def _equal(rows: Sequence[Row], limits: Limits, chance: random.Random, ranks: int) -> list[list[int]]:
-    """Each row once, in batches of `limits.rows`; several ranks fill the last step with rows of the first."""
-    line = [index for group in _groups(rows, limits, chance) for index in group]
-    if ranks > 1:
-        line += list(islice(cycle(line), -len(line) % (limits.rows * ranks)))
-    return [line[start : start + limits.rows] for start in range(0, len(line), limits.rows)]
-
-
-def _groups(rows: Sequence[Row], limits: Limits, chance: random.Random) -> list[list[int]]:
-    """The rows of each image in random order, in parts that fit one batch; the parts in random order."""
+def _groups(rows: Sequence[Row], most: int, limits: Limits, chance: random.Random) -> list[list[Group]]:
+    """The groups of each image: its rows in random order, in parts of like size up to `most` that fit one pass."""
     by_image: dict[str, list[int]] = {}
     for index, row in enumerate(rows):
         by_image.setdefault(row.image, []).append(index)
-    groups = []
+    made = []
     for members in by_image.values():
         chance.shuffle(members)
-        group: list[int] = []
-        for index in members:
-            if group and not (len(group) < limits.rows_per_image and _fits(rows, [*group, index], limits)):
-                groups.append(group)
-                group = []
-            group = [*group, index]
-        groups.append(group)
-    chance.shuffle(groups)
-    return groups
+        even = -(-len(members) // -(-len(members) // most))
+        parts = (members[start : start + even] for start in range(0, len(members), even))
+        made.append([group for part in parts for group in _fitting(rows, part, limits)])
+    return made
 
 
-def _fits(rows: Sequence[Row], batch: list[int], limits: Limits) -> bool:
-    return len(batch) <= limits.rows and cost(rows, batch) <= limits.tokens
+def _fitting(rows: Sequence[Row], part: Group, limits: Limits) -> list[Group]:
+    """`part`, halved until each piece fits one pass or is a single row."""
+    if len(part) == 1 or _fits(rows, part, limits):
+        return [part]
+    half = len(part) // 2
+    return [*_fitting(rows, part[:half], limits), *_fitting(rows, part[half:], limits)]
 
 
-def _balanced(
-    rows: Sequence[Row], made: list[list[int]], ranks: int, chance: random.Random
-) -> list[list[list[int]]]:
-    """The batches in steps of one per rank; the largest are halved until they come out even."""
-    if ranks == 1:
-        return [[batch] for batch in made]
-    made = sorted(made, key=lambda batch: cost(rows, batch))
-    while len(made) % ranks:
-        largest = max(made, key=len)
-        made.remove(largest)
-        if len(largest) == 1:  # every batch is a single row: some run twice
-            made += [largest, largest]
-        else:
-            made += [largest[: len(largest) // 2], largest[len(largest) // 2 :]]
-    made.sort(key=lambda batch: cost(rows, batch))
-    steps = [made[start : start + ranks] for start in range(0, len(made), ranks)]
-    chance.shuffle(steps)
-    return steps
+def _epoch(images: list[list[Group]], sizes: Sequence[int], chance: random.Random) -> list[list[Group]]:
+    """The groups of all images in steps of `sizes` rows, in random order; those of one image are spread evenly."""
+    # (when an image is due, as a share of the epoch; which)
+    waiting = [(chance.random() / len(groups), number) for number, groups in enumerate(images)]
+    every = [1 / len(groups) for groups in images]
+    heapq.heapify(waiting)
+    made = []
+    for size in sizes:
+        step: list[Group] = []
+        shown: list[tuple[float, int]] = []
+        while size:
+            if not waiting:  # the step shows all images that are left
+                waiting, shown = sorted(shown), []
+            due, number = heapq.heappop(waiting)
+            group = images[number].pop()
+            if len(group) > size:
+                images[number].append(group[size:])
+                group = group[:size]
+                shown.append((due, number))
+            elif images[number]:
+                shown.append((due + every[number], number))
+            step.append(group)
+            size -= len(group)
+        for image in shown:
+            heapq.heappush(waiting, image)
+        made.append(step)
+    return made
+
+
+def _divided(rows: Sequence[Row], step: Sequence[Group], count: int) -> list[list[int]]:
+    """The groups of a step in `count` batches of like cost, the largest first.
+
+    Where there are too few, the largest are halved; of single rows some run twice.
+    """
+    groups = list(step)
+    while len(groups) < count:
+        largest = max(groups, key=len)
+        groups.remove(largest)
+        half = len(largest) // 2
+        groups += [largest[half:], largest[:half] or largest]
+    costs = sorted(((cost(rows, group), group) for group in groups), reverse=True)
+    batches: list[tuple[int, int, list[int]]] = [(0, number, []) for number in range(count)]
+    for own, group in costs:
+        load, number, batch = batches[0]
+        heapq.heapreplace(batches, (load + own, number, batch + group))
+    return [batch for _, _, batch in sorted(batches, reverse=True)]
+
+
+def _fits(rows: Sequence[Row], batch: Sequence[int], limits: Limits) -> bool:
+    return cost(rows, batch) <= limits.tokens and (limits.rows is None or len(batch) <= limits.rows)

@@ -60,13 +60,19 @@ class Collator:
 
 
 class SftCollator(Collator):
-    """Batches for SFTTrainer: loss on the completion, which ends with the stop token."""
+    """Batches for SFTTrainer: loss on the completion, which ends with the stop token.
+
+    thought_mask [rows, longest tail] says which labels are of a thought.
+    """
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         inputs = self.batch([(row["prompt_ids"], row["completion_ids"], row["image_paths"]) for row in rows])
         labels = inputs["input_ids"].masked_fill(inputs["attention_mask"] == 0, IGNORED)
         labels[:, 0] = IGNORED
-        return {**inputs, "labels": labels}
+        lengths = torch.tensor([row["thought_tokens"] for row in rows])
+        places = torch.arange(labels.shape[1])  # the first is the prompt's last token
+        thought = (places > 0) & (places <= lengths[:, None])
+        return {**inputs, "labels": labels, "thought_mask": thought}
 
 
 class PreferenceCollator(Collator):

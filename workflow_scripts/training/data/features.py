@@ -3,12 +3,14 @@
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
 from safetensors import safe_open
 from safetensors.torch import save_file
 from tqdm import tqdm
@@ -20,6 +22,7 @@ from workflow_scripts.training.engine.forward import Backbone
 logger = logging.getLogger(__name__)
 
 SHARD_BYTES = 2**29
+FORWARD_PATCHES = 2**14  # of one pass of the tower: five images of 768 x 768 pixels
 
 
 class FeatureStore:
@@ -34,6 +37,10 @@ class FeatureStore:
         self._digests = dict(digests)
         self._shards: dict[str, str] = {}
         self._opened: dict[str, Any] = {}
+        self._look()
+
+    def _look(self) -> None:
+        """Note what lies in the folder."""
         for shard in self.folder.glob("*.safetensors"):  # what other runs are writing has another name
             with safe_open(shard, "pt") as opened:
                 self._note(shard.name, opened.keys())
@@ -63,30 +70,47 @@ class FeatureStore:
 
     @torch.no_grad()
     def fill(self, backbone: Backbone, pixels: Pixels, images: Sequence[str], limit: int) -> None:
-        """Compute and keep what is missing of `images`, until the features of all towers take `limit` bytes."""
-        missing = {self._digest(image): image for image in dict.fromkeys(images)}
-        missing = {digest: image for digest, image in missing.items() if digest not in self._shards}
+        """Compute and keep what is missing of `images`, until the features of all towers take `limit` bytes.
+
+        All processes of a training call it together: each computes its share, and all have the whole in the end.
+        """
+        state = PartialState()
         held = sum(file.stat().st_size for file in self.folder.parent.rglob("*.safetensors"))
+        missing = [image for digest, image in self._by_digest(images) if digest not in self._shards]
+        missing, held = broadcast_object_list([missing, held])  # another process may have begun to write
+        mine = missing[state.process_index :: state.num_processes]
+        self._compute(backbone, pixels, mine, (limit - held) // state.num_processes, limit)
+        state.wait_for_everyone()
+        self._look()
+
+    def _compute(self, backbone: Backbone, pixels: Pixels, images: list[str], room: int, limit: int) -> None:
+        """Compute and keep the features of `images` until they take `room` bytes."""
         shard: dict[str, torch.Tensor] = {}
-        size = 0
-        bar = tqdm(missing.items(), unit="image", desc="vision", disable=None, leave=False)
-        try:
-            for done, (digest, image) in enumerate(bar):
-                patches, grid = pixels(image)
-                device = backbone.visual.device
-                output = backbone.get_image_features(patches.to(device), grid[None].to(device))
-                features = output.pooler_output[0].cpu().contiguous()
-                if held + size + features.nbytes > limit:
-                    self._warn_full(len(missing) - done, limit)
-                    break
-                shard |= {digest: features, f"{digest}.grid": grid.clone()}
-                size += features.nbytes
-                if size >= SHARD_BYTES:
+        written = size = done = 0
+        with tqdm(total=len(images), unit="image", desc="vision", disable=None, leave=False) as bar:
+            try:
+                for batch in _batches(pixels, images):
+                    patches, grids = (torch.cat(values).to(backbone.visual.device) for values in batch)
+                    for features, grid in zip(
+                        backbone.get_image_features(patches, grids).pooler_output, grids, strict=True
+                    ):
+                        if written + size + features.nbytes > room:
+                            self._warn_full(len(images) - done, limit)
+                            return
+                        digest = self._digest(images[done])
+                        shard |= {digest: features.cpu().contiguous(), f"{digest}.grid": grid.cpu().clone()}
+                        size, done = size + features.nbytes, done + 1
+                    bar.update(len(grids))
+                    if size >= SHARD_BYTES:
+                        self._write(shard)
+                        written, size, shard = written + size, 0, {}
+            finally:  # what a signal interrupts is not lost
+                if shard:
                     self._write(shard)
-                    held, size, shard = held + size, 0, {}
-        finally:  # what a signal interrupts is not lost
-            if shard:
-                self._write(shard)
+
+    def _by_digest(self, images: Sequence[str]) -> Iterable[tuple[str, str]]:
+        """Each content once, with one of the images that have it."""
+        return {self._digest(image): image for image in images}.items()
 
     def _warn_full(self, left: int, limit: int) -> None:
         others = sorted(folder.name for folder in self.folder.parent.glob("*") if folder != self.folder)
@@ -107,6 +131,23 @@ class FeatureStore:
     def _note(self, shard: str, names: Iterable[str]) -> None:
         """Remember which images' features lie in `shard`, by the names of its tensors."""
         self._shards |= {name: shard for name in names if not name.endswith(".grid")}
+
+
+def _batches(
+    pixels: Pixels, images: Sequence[str]
+) -> Iterator[tuple[list[torch.Tensor], list[torch.Tensor]]]:
+    """Patches, each [patches, values], and grids, each [1, 3], of several images at a time, up to FORWARD_PATCHES."""
+    patches: list[torch.Tensor] = []
+    grids: list[torch.Tensor] = []
+    for image in images:
+        values, grid = pixels(image)
+        if patches and sum(map(len, patches)) + len(values) > FORWARD_PATCHES:
+            yield patches, grids
+            patches, grids = [], []
+        patches.append(values)
+        grids.append(grid[None])
+    if patches:
+        yield patches, grids
 
 
 def store_key(backbone: Backbone, pixels: Pixels) -> str:

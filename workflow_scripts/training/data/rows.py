@@ -14,18 +14,23 @@ from workflow_scripts.training.data.batching import Row
 
 
 def sft_rows(path: Path, dialogue: Dialogue) -> Dataset:
-    """One row for each assistant turn: id, image_paths, prompt_ids, completion_ids."""
+    """One row for each assistant turn: id, image_paths, prompt_ids, completion_ids, thought_tokens.
+
+    The first `thought_tokens` of a completion are of its thought.
+    """
     return _dataset(path, _sft_rows(path, dialogue))
 
 
 def _sft_rows(path: Path, dialogue: Dialogue) -> Iterator[dict[str, Any]]:
     for record in files.read_jsonl(path):
         for turn in dialogue.turns(record):
+            completion = dialogue.tokens(turn.completion)
             yield {
                 "id": record["id"],
                 "image_paths": image_paths(turn.images, path.parent),
                 "prompt_ids": dialogue.tokens(turn.prompt),
-                "completion_ids": dialogue.tokens(turn.completion),
+                "completion_ids": completion,
+                "thought_tokens": dialogue.thought_tokens(completion),
             }
 
 

@@ -1,15 +1,14 @@
 """The batches of a whole training, of a single pass and of a validation, as one process runs them."""
 
 import itertools
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.processes import Processes
-from workflow_scripts.configuration.settings import Training, micro_batches
+from workflow_scripts.configuration.settings import Training
 from workflow_scripts.training.data import batching
-from workflow_scripts.training.data.batching import Limits, Load, Row
+from workflow_scripts.training.data.batching import Limits, Load, Row, StepSize
 
 Batches = list[list[int]]  # the numbers of the rows of each
 
@@ -18,8 +17,8 @@ Batches = list[list[int]]  # the numbers of the rows of each
 class Schedule:
     """This process's batches: of the whole training on `rows` rows, of a single pass over all, of a validation.
 
-    `accumulation` batches make an optimiser step; `loads` are those of each step over all processes, and `peak` is
-    the batch with the most tokens.
+    `accumulation` batches make an optimiser step; `loads` are those of each step over all processes, `images` how many
+    distinct ones each shows, and `peak` is the batch with the most tokens. Only DPO needs the single pass.
     """
 
     rows: int
@@ -28,6 +27,7 @@ class Schedule:
     single_pass: Batches
     validation: Batches
     loads: list[Load]
+    images: list[int]
     peak: Load
 
     @property
@@ -36,7 +36,12 @@ class Schedule:
 
     def until(self, step: int) -> "Schedule":
         """The same, ending after `step`."""
-        return replace(self, mine=self.mine[: step * self.accumulation], loads=self.loads[:step])
+        return replace(
+            self,
+            mine=self.mine[: step * self.accumulation],
+            loads=self.loads[:step],
+            images=self.images[:step],
+        )
 
 
 def make(
@@ -47,27 +52,14 @@ def make(
     held: Sequence[int] = (),
     process: Processes = Processes(),  # noqa: B008 - immutable
 ) -> Schedule:
-    """Batches of up to `micro_batch_size` rows; `equal` ones for DPO, whose metrics want as many on each rank.
-
-    A step takes as many batches as hold `batch_size` rows, of unequal ones on average. The rows `held` are validated
-    on and not trained on.
+    """Steps of `batch_size` rows in as few passes as hold them; `equal` ones for DPO, whose metrics want as many rows on
+    each rank. The rows `held` are validated on and not trained on.
     """
-    sizes = _sizes(settings, process.count)
-
-    def batches(rows: Sequence[int], epochs: float, equal: bool) -> tuple[int, list[Batches]]:
-        """How many rows a batch has at most, and the batches of each rank."""
-        chosen = [costs[row] for row in rows]
-        for size in sizes:
-            limits = Limits(size, settings.micro_batch_tokens, settings.rows_per_image)
-            made = batching.batches(chosen, limits, epochs, seed, process.count, equal)
-            if not equal or batching.largest(chosen, itertools.chain(*made)) <= limits.tokens:
-                break
-        return size, [[[rows[place] for place in batch] for batch in mine] for mine in made]
-
+    if settings.batch_size % process.count:
+        raise UserError(f"batch_size {settings.batch_size} is not a multiple of {process.count} processes")
+    planner = _Planner(settings, costs, seed, process.count)
     trained = sorted(set(range(len(costs))) - set(held))
-    size, training = batches(trained, settings.epochs, equal)
-    on_average = size if equal else statistics.mean(map(len, itertools.chain(*training)))
-    accumulation = max(1, round(settings.batch_size / (on_average * process.count)))
+    accumulation, training = (planner.equal if equal else planner.filled)(trained, settings.epochs)
     if settings.max_steps:
         training = [mine[: settings.max_steps * accumulation] for mine in training]
     loads = [[batching.load(costs, batch) for batch in mine] for mine in training]
@@ -75,23 +67,70 @@ def make(
         len(trained),
         training[process.rank],
         accumulation,
-        batches(range(len(costs)), 1, equal)[1][process.rank],
-        batches(held, 1, equal=True)[1][process.rank],
+        planner.equal(range(len(costs)), 1)[1][process.rank] if equal else [],
+        planner.equal(held, 1)[1][process.rank],
         _steps(loads, accumulation),
+        _images(costs, training, accumulation),
         max(itertools.chain(*loads), key=lambda load: load.tokens),
     )
 
 
-def _sizes(settings: Training, processes: int) -> list[int]:
-    """How many rows a batch may have, the most first.
+@dataclass(frozen=True)
+class _Planner:
+    """Plans the batches of some of the rows for all `ranks`."""
 
-    Batches of equal size cannot be filled to the token limit one by one: all of them are made smaller.
-    """
-    try:
-        most, _ = micro_batches(settings.batch_size, settings.micro_batch_size, processes)
-    except ValueError as error:
-        raise UserError(str(error)) from None
-    return [size for size in range(most, 0, -1) if settings.batch_size % (size * processes) == 0]
+    settings: Training
+    costs: Sequence[Row]
+    seed: int
+    ranks: int
+
+    def filled(self, rows: Sequence[int], epochs: float) -> tuple[int, list[Batches]]:
+        """How many passes a step takes, and each rank's batches, which are filled to the limits."""
+        chosen = [self.costs[row] for row in rows]
+        limits = Limits(self.settings.micro_batch_tokens, self.settings.micro_batch_size)
+        steps = batching.steps(chosen, self._step, limits, epochs, self.seed)
+        made = batching.passes(chosen, steps, limits, self.ranks)
+        by_rank = zip(*itertools.chain(*made), strict=True)
+        return len(made[0]), [_named(rows, mine) for mine in by_rank]
+
+    def equal(self, rows: Sequence[int], epochs: float) -> tuple[int, list[Batches]]:
+        """The same in batches of as many rows, the most that divide a step and keep the limits."""
+        chosen = [self.costs[row] for row in rows]
+        share = self.settings.batch_size // self.ranks
+        for size in range(min(self.settings.micro_batch_size or share, share), 0, -1):
+            if share % size == 0:
+                limits = Limits(self.settings.micro_batch_tokens, size)
+                steps = batching.steps(chosen, self._step, limits, epochs, self.seed, whole=True)
+                made = batching.equal_batches(steps, size, self.ranks)
+                if batching.largest(chosen, itertools.chain(*made)) <= limits.tokens:
+                    break
+        return share // size, [_named(rows, mine) for mine in made]
+
+    @property
+    def _step(self) -> StepSize:
+        settings = self.settings
+        return StepSize(settings.batch_size, settings.images_per_step, settings.rows_per_image)
+
+
+def _named(rows: Sequence[int], batches: Sequence[Sequence[int]]) -> Batches:
+    """`batches` of places in `rows` as the rows there."""
+    return [[rows[place] for place in batch] for batch in batches]
+
+
+def _images(costs: Sequence[Row], training: Sequence[Batches], accumulation: int) -> list[int]:
+    """How many distinct images each optimiser step shows."""
+    starts = range(0, len(training[0]), accumulation)
+    return [
+        len(
+            {
+                costs[row].image
+                for mine in training
+                for batch in mine[start : start + accumulation]
+                for row in batch
+            }
+        )
+        for start in starts
+    ]
 
 
 def _steps(loads: list[list[Load]], accumulation: int) -> list[Load]:
