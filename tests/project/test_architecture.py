@@ -1,4 +1,4 @@
-"""docs/architecture.md is true: its drawing, its names, and its worked examples, which are done here.
+"""docs/architecture.md is true, its drawing and its names, and so are the worked examples of docs/extending.md.
 
 An example is the blocks of code below a heading. A line that begins with a path in backticks and ends with a colon
 names the file of the block below it: a `diff` changes it, anything else makes it. `sh` is run, and each line of `text`
@@ -21,6 +21,7 @@ from workflow_scripts.base.paths import STAGES
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "workflow_scripts"
 PAGES = {language: ROOT / "docs" / f"architecture{language}.md" for language in ("", ".zh")}
+EXTENDING = {language: ROOT / "docs" / f"extending{language}.md" for language in ("", ".zh")}
 
 
 class Block(NamedTuple):
@@ -39,8 +40,8 @@ BLOCK = re.compile(
 
 def examples(language: str) -> list[tuple[str, list[Block]]]:
     """(heading, blocks) of each worked example."""
-    text = PAGES[language].read_text(encoding="utf-8")
-    parts = re.split(r"^###? (.+)$", text, flags=re.MULTILINE)
+    text = EXTENDING[language].read_text(encoding="utf-8")
+    parts = re.split(r"^## (.+)$", text, flags=re.MULTILINE)
     found = [
         (
             heading,
@@ -69,13 +70,10 @@ def test_the_example_works(copy, heading, blocks):
             (copy / block.path).write_text(block.code, encoding="utf-8")
     assert printed is not None and blocks[-1].kind == "text", f"{heading} shows nothing"
     made = [block.path for block in blocks if block.path.endswith(".py")]
-    checked = subprocess.run(
-        [Path(sys.executable).with_name("ruff"), "check", "--quiet", *made],
-        cwd=copy,
-        capture_output=True,
-        text=True,
-    )
-    assert checked.returncode == 0, checked.stdout
+    for checker in (["ruff", "check", "--quiet", *made], ["lint-imports", "--no-cache", "--no-logo"]):
+        command = [Path(sys.executable).with_name(checker[0]), *checker[1:]]
+        checked = subprocess.run(command, cwd=copy, capture_output=True, text=True)
+        assert checked.returncode == 0, checked.stdout
 
 
 @pytest.fixture
