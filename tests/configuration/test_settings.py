@@ -292,14 +292,16 @@ def test_every_error_of_the_runs_is_listed_with_its_entry(tmp_path):
         "runs.0.dataset: 'slak' is unknown",
         "runs.0.model_version: '4.1w' is unknown (known: 4.1v, 4.5v); did you mean '4.1v'?",
         "runs.0.sft.metod: 'metod' is unknown",
-        "runs.1.dpo.micro_batch_size: 16: batch_size 16 is not micro_batch_size 5 x 3 GPU(s)",
+        "runs.1.dpo.batch_size: 32: not a multiple of 3 GPU(s)",
     ):
         assert expected in str(error.value), expected
 
 
 def test_settings_of_several_entries_must_fit_each_other():
     entries = [{"sft": {"batch_size": 12}}, {"model_version": "4.5v", "sft": {"gpus": 8}}]
-    with pytest.raises(UserError, match=r"1 error.*\n  runs\.1\.sft\.micro_batch_size: .* x 8 GPU"):
+    with pytest.raises(
+        UserError, match=r"1 error.*\n  runs\.1\.sft\.batch_size: 12: not a multiple of 8 GPU"
+    ):
         reading.validate({"runs": entries}, "here")
 
 

@@ -8,6 +8,7 @@ import jsonschema
 import pytest
 
 import workflow_scripts.evaluation
+from workflow_scripts.base import versions
 from workflow_scripts.evaluation.protocols import breakdown
 from workflow_scripts.evaluation.table import table
 
@@ -39,6 +40,7 @@ def evaluation():
     return {
         "run": "combined_4.1v_thinking",
         "final_stage": "dpo",
+        "versions": versions.RESULTS,
         "data_fingerprint": "0123456789abcdef",
         "model": {"version": "4.1v"},
         "stages": {
