@@ -79,10 +79,6 @@ def lora_config(model: "PreTrainedModel | PeftModel", settings: LoraSettings) ->
     config = LoraConfig(**common, lora_dropout=settings.dropout, target_modules=names)
     if model.config.model_type == "glm4v_moe":
         name_targets(config, names, experts=False)
-        if settings.dropout:
-            logger.info(
-                "LoRA dropout is 0 on an MoE: peft adapts its shared experts as parameters, which take none"
-            )
     return config
 
 
@@ -101,4 +97,8 @@ def name_targets(config: "LoraConfig", names: Collection[str], experts: bool) ->
             *(config.target_parameters or []),
             *(f"{name}.weight" for name in mistaken),
         ]
+        if config.lora_dropout and not config.inference_mode:
+            logger.info(
+                "LoRA dropout is 0 on an MoE: peft adapts its shared experts as parameters, which take none"
+            )
         config.lora_dropout = 0.0

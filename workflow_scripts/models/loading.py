@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import MODEL_TYPE_TO_PEFT_MODEL_MAPPING, PeftConfig, PeftModel
+from peft import MODEL_TYPE_TO_PEFT_MODEL_MAPPING, LoraConfig, PeftConfig, PeftModel
 from peft.tuners.tuners_utils import check_target_module_exists
 from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText, Glm4vModel, Glm4vMoeModel
@@ -182,7 +182,7 @@ def _adapted(model: "PreTrainedModel", base: Path, path: Path, trainable: bool) 
         for field in ("target_modules", "target_parameters"):
             if isinstance(names := getattr(config, field, None), list | set):
                 setattr(config, field, type(names)(map(_renamed, names)))
-        if model.config.model_type == "glm4v_moe":
+        if isinstance(config, LoraConfig) and model.config.model_type == "glm4v_moe":
             linear = (name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear))
             targets = [name for name in linear if check_target_module_exists(config, name)]
             adapters.name_targets(config, targets, adapters.adapts_experts(path))
