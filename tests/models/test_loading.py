@@ -18,7 +18,7 @@ from workflow_scripts.models.catalogue import VERSIONS
 
 REPOSITORY = "zai-org/GLM-4.1V-9B-Thinking"
 TEXT = "model.language_model."
-OLD_TEXTS = ["model.", "language_model.model.", "language_model.", "model.language_model.model."]
+OLD_TEXTS = ["model.", "language_model.model.", "language_model."]
 TEXT_ONLY = (
     "[gMASK]<sop>{% for message in messages %}{{ '<|' ~ message['role'] ~ '|>\n' ~ message['content'] }}"
     "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"

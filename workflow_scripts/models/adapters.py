@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -56,8 +56,17 @@ def targets(names: list[str], vision: bool) -> list[str]:
 
 def adapts_vision(path: Path) -> bool:
     """Whether the adapter in the folder `path` is on the vision tower too."""
+    return any(".visual." in name for name in _keys(path))
+
+
+def adapts_experts(path: Path) -> bool:
+    """Whether the adapter in the folder `path` is on the routed experts of an MoE too."""
+    return any(".mlp.experts." in name for name in _keys(path))
+
+
+def _keys(path: Path) -> list[str]:
     with safe_open(path / "adapter_model.safetensors", "pt") as adapter:
-        return any(".visual." in name for name in adapter.keys())  # noqa: SIM118 - no dict
+        return list(adapter.keys())
 
 
 def lora_config(model: "PreTrainedModel | PeftModel", settings: LoraSettings) -> "LoraConfig":
@@ -67,14 +76,29 @@ def lora_config(model: "PreTrainedModel | PeftModel", settings: LoraSettings) ->
     names = targets([name for name, _ in model.named_modules()], settings.vision)
     common: dict[str, Any] = {"r": settings.rank, "lora_alpha": settings.alpha, "task_type": "CAUSAL_LM"}
     common |= settings.peft
-    if model.config.model_type != "glm4v_moe":
-        return LoraConfig(**common, lora_dropout=settings.dropout, target_modules=names)
-    # peft 0.21 takes any module named gate_proj, up_proj or down_proj on an MoE for the routed experts, so the dense
-    # and shared ones are named as parameters, which take no dropout. Can go with the release that has peft#3715.
-    if settings.dropout:
-        logger.info(
-            "LoRA dropout is 0 on an MoE: peft adapts its shared experts as parameters, which take none"
-        )
-    attention = [name for name in names if re.fullmatch(ATTENTION, name)]
-    others = [f"{name}.weight" for name in names if name not in set(attention)]
-    return LoraConfig(**common, lora_dropout=0.0, target_modules=attention, target_parameters=others)
+    config = LoraConfig(**common, lora_dropout=settings.dropout, target_modules=names)
+    if model.config.model_type == "glm4v_moe":
+        name_targets(config, names, experts=False)
+    return config
+
+
+def name_targets(config: "LoraConfig", names: Collection[str], experts: bool) -> None:
+    """Let `config`, of an adapter on an MoE, adapt the modules `names`, and the routed `experts` or not.
+
+    peft 0.21 takes any module named gate_proj, up_proj or down_proj on an MoE for the routed experts, so the dense and
+    shared ones are named as parameters, which take no dropout. Can go with the release that has peft#3715.
+    """
+    mistaken = [name for name in names if name.endswith(("gate_proj", "up_proj", "down_proj"))]
+    if mistaken:
+        config.target_modules = [name for name in names if name not in mistaken]
+        if experts:
+            config.target_modules += sorted({name.rpartition(".")[2] for name in mistaken})
+        config.target_parameters = [
+            *(config.target_parameters or []),
+            *(f"{name}.weight" for name in mistaken),
+        ]
+        if config.lora_dropout and not config.inference_mode:
+            logger.info(
+                "LoRA dropout is 0 on an MoE: peft adapts its shared experts as parameters, which take none"
+            )
+        config.lora_dropout = 0.0

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import MODEL_TYPE_TO_PEFT_MODEL_MAPPING, PeftConfig, PeftModel
+from peft import MODEL_TYPE_TO_PEFT_MODEL_MAPPING, LoraConfig, PeftConfig, PeftModel
+from peft.tuners.tuners_utils import check_target_module_exists
 from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText, Glm4vModel, Glm4vMoeModel
 from transformers.utils import logging as transformers_logging
 
 from workflow_scripts.base import files
 from workflow_scripts.base.errors import UserError
-from workflow_scripts.models import bases
+from workflow_scripts.models import adapters, bases
 from workflow_scripts.models.catalogue import VERSIONS, Version
 
 if TYPE_CHECKING:
@@ -34,13 +35,18 @@ if not sys.stderr.isatty():
 # Above this, training or generating on a CPU is a mistake rather than a wish.
 LARGEST_CPU_MODEL = 1_000_000_000
 
-# What weights are called where the text model had no `language_model`, or held it the other way round, as pattern and
-# today's name: transformers before 4.52, and what trainers write of such models. LLaMA-Factory and ms-swift save
-# through transformers and peft, in the layout of the version they run on.
+# What weights are called elsewhere, as pattern and today's name. Transformers has saved Glm4v by today's names since it
+# knows it (4.53; its `_checkpoint_conversion_mapping` is empty or None), and so do LLaMA-Factory and ms-swift, which
+# save through transformers and peft (tests/models/foreign/). Others are
+# - `visual.`, `language_model.model.` and `language_model.lm_head.`: vLLM's (`hf_to_vllm_mapper` of its
+#   Glm4vForConditionalGeneration), and for texts transformers' own of LLaVA before 4.52;
+# - `visual.` and `language_model.`: Glm4vModel by itself, without a head (AutoModel), and adapters upon it;
+# - `visual.` and `model.`: transformers 4's of Qwen2-VL, whose mapping is `^visual` and `^model(?!\.(…))`; adapters of a
+#   text model by itself (Glm4ForCausalLM).
 KNOWN_LAYOUTS = {
     r"^visual\.": "model.visual.",
-    r"^(?:model|(?:model\.)?language_model(?:\.model)?)\.(embed_tokens|layers|norm)\.": r"model.language_model.\1.",
-    r"^(?:model\.)?language_model\.lm_head\.": "lm_head.",
+    r"^(?:model|language_model(?:\.model)?)\.(embed_tokens|layers|norm)\.": r"model.language_model.\1.",
+    r"^language_model\.lm_head\.": "lm_head.",
 }
 NAMED = 3  # keys of each kind in an error
 _BASE = "base_model_name_or_path"  # peft's key
@@ -177,6 +183,10 @@ def _adapted(model: "PreTrainedModel", base: Path, path: Path, trainable: bool) 
         for field in ("target_modules", "target_parameters"):
             if isinstance(names := getattr(config, field, None), list | set):
                 setattr(config, field, type(names)(map(_renamed, names)))
+        if isinstance(config, LoraConfig) and model.config.model_type == "glm4v_moe":
+            linear = (name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear))
+            targets = [name for name in linear if check_target_module_exists(config, name)]
+            adapters.name_targets(config, targets, adapters.adapts_experts(path))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of other sizes: these are missing then
             adapted: PeftModel = MODEL_TYPE_TO_PEFT_MODEL_MAPPING.get(config.task_type, PeftModel)(

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from transformers import AutoProcessor
+from transformers.utils import IMAGE_PROCESSOR_NAME, PROCESSOR_NAME
 from transformers.utils import logging as transformers_logging
 
 from workflow_scripts.base.errors import UserError
@@ -13,6 +14,8 @@ from workflow_scripts.models.catalogue import Version
 from workflow_scripts.models.interfaces import Processor
 
 logger = logging.getLogger(__name__)
+
+_CONFIGURATIONS = (PROCESSOR_NAME, IMAGE_PROCESSOR_NAME)  # of today, and of transformers 4
 
 if not sys.stderr.isatty():
     transformers_logging.disable_progress_bar()
@@ -23,7 +26,8 @@ def load(path: Path, version: Version, max_image_side: int, frames: FrameRule = 
 
     `frames` chooses the one that stands for a file of several, which `Pixels` follows.
 
-    The checkpoint's chat template is used where it has one that shows images, ours otherwise.
+    The checkpoint's chat template is used where it has one that shows images, ours otherwise. An adapter that was
+    saved without a processor has that of its base.
     """
     from workflow_scripts.models import loading
 
@@ -31,6 +35,8 @@ def load(path: Path, version: Version, max_image_side: int, frames: FrameRule = 
         raise UserError(f"{path}: no such folder; download or train the model first")
     if loading.is_adapter(path) or (Path(path) / "config.json").is_file():  # a processor may stand alone
         loading.check_version(path, version)
+    if loading.is_adapter(path) and not any((Path(path) / name).is_file() for name in _CONFIGURATIONS):
+        path = loading.base_of(path)
     try:
         loaded: Processor = AutoProcessor.from_pretrained(path)
     except (OSError, ValueError) as error:
