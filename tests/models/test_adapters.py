@@ -51,3 +51,10 @@ def test_which_modules_get_an_adapter(version, vision):
 def test_an_unknown_architecture_is_refused():
     with pytest.raises(UserError, match="no text projection"):
         targets(["transformer.h.0.attn.c_attn"], vision=False)
+
+
+def test_an_moe_is_adapted_without_dropout_and_it_is_said(caplog):
+    with caplog.at_level("INFO"):
+        config = lora_config(standins.untrained_model(VERSIONS["4.5v"]), Lora(rank=2, dropout=0.1))
+    assert config.lora_dropout == 0
+    assert len([line for line in caplog.messages if "LoRA dropout is 0 on an MoE" in line]) == 1
