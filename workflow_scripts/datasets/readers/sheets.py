@@ -2,8 +2,8 @@
 
 import warnings
 import zipfile
-from collections.abc import Iterable, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -43,16 +43,13 @@ def xml(path: Path) -> list["Element"]:
 
 def xlsx(path: Path) -> list[Row]:
     """The rows of the first sheet by the names in its first row, numbers as the sheet shows them: 0.05 may be "5%"."""
-    import openpyxl
-
     try:
         with zipfile.ZipFile(path) as archive:
             if sum(member.file_size for member in archive.infolist()) > MAX_BYTES:
                 raise UserError(f"{path}: would unpack to more than {MAX_BYTES >> 20} MiB; refused")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of drop-down lists and the like
-            book = openpyxl.load_workbook(path, read_only=True, data_only=True, keep_links=False)
-            with closing(book):
+            with _opened(path) as book:
                 rows = book.worksheets[0].iter_rows()
                 names = [cell.value for cell in next(rows, ())]
                 found = [_row(names, row) for row in rows if any(cell.value is not None for cell in row)]
@@ -69,13 +66,20 @@ def xlsx(path: Path) -> list[Row]:
         raise UserError(f"{path}: not a readable Excel file ({reason}); fetch it again") from None
 
 
-def _uncalculated(path: Path) -> list[str]:
-    """The cells of the first sheet that are formulas whose value no program has stored; an empty text is a value."""
+@contextmanager
+def _opened(path: Path, formulas: bool = False) -> Iterator[Any]:
+    """The workbook, with the values of its cells or their formulas; openpyxl leaves a damaged file open."""
     import openpyxl
 
-    book = openpyxl.load_workbook(path, read_only=True, data_only=False, keep_links=False)
-    values = openpyxl.load_workbook(path, read_only=True, data_only=True, keep_links=False)
-    with closing(book), closing(values):
+    with open(path, "rb") as file:
+        book = openpyxl.load_workbook(file, read_only=True, data_only=not formulas, keep_links=False)
+        with closing(book):
+            yield book
+
+
+def _uncalculated(path: Path) -> list[str]:
+    """The cells of the first sheet that are formulas whose value no program has stored; an empty text is a value."""
+    with _opened(path, formulas=True) as book, _opened(path) as values:
         pairs = zip(book.worksheets[0].iter_rows(), values.worksheets[0].iter_rows(), strict=True)
         return [
             cell.coordinate
