@@ -150,6 +150,8 @@ def train(task: Task[Settings], callbacks: Sequence[TrainerCallback] = ()) -> di
 def _try_once(task: Task[Settings], callbacks: Sequence[TrainerCallback]) -> dict[str, Any]:
     prepared = prepare(task)
     if prepared.metrics:
+        if processes().rank == 0:  # all have read it
+            shutil.rmtree(task.shared, ignore_errors=True)
         return prepared.metrics
     name, settings = task.objective.name, prepared.settings
     with memory.explained(name, settings, prepared.costs, task.max_image_side):
