@@ -248,3 +248,8 @@ def test_a_property_that_reads_an_undeclared_key_names_that_key():
         UndeclaredKey, match=r"^evaluate reads sft\.learning_rate|^evaluate reads sft\.method"
     ):
         shown_to("evaluate", Config(), Run("slake", "4.1v", "base")).sft.rate  # noqa: B018
+
+
+def test_a_stage_that_is_not_in_the_list_of_stages_is_an_error():
+    with pytest.raises(ValueError, match="convrt is none of"):
+        stage_settings(Config(), "convrt")

@@ -61,6 +61,18 @@ def test_mlflow_has_a_parent_per_run_and_a_child_per_stage(layout):
     assert table == {"columns": ["id", "answer"], "data": [["1", "是"]]}
 
 
+def test_more_parameters_than_mlflow_takes_at_once_are_all_there(layout):
+    from mlflow import MlflowClient
+
+    settings, parameters = Config(), {f"key{number}": number for number in range(250)}
+    with tracking.stage(settings, layout, RUN, "sft", parameters):
+        pass
+    client = MlflowClient(tracking.tracking_uri(settings, layout))
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    most = max(len(run.data.params) for run in client.search_runs([experiment.experiment_id]))
+    assert most == 250 + 1  # and the version
+
+
 def test_a_deleted_experiment_is_restored_with_its_runs(layout, caplog):
     from mlflow import MlflowClient
 

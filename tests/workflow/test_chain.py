@@ -51,6 +51,11 @@ def test_mlflow_has_every_stage_and_the_predictions(lora):
     assert set(stages) == {"convert", "validate", "sft", "preferences", "dpo", "evaluate"}
     assert "stages.sft.overall.accuracy" in stages["evaluate"].data.metrics
     assert client.get_metric_history(stages["sft"].info.run_id, "loss")
+    # The rate that was used, where the configuration leaves it to the method too.
+    assert [stages[name].data.params[f"{name}.learning_rate"] for name in ("sft", "dpo")] == [
+        "0.002",
+        "1e-05",
+    ]
     assert "predictions.json" in {
         entry.path for entry in client.list_artifacts(stages["evaluate"].info.run_id)
     }

@@ -71,6 +71,8 @@ def stage_settings(settings: Config, stage: str) -> dict[str, Any]:
     Snakemake reruns a stage when they change, and MLflow shows them.
     What changes how a stage runs but not what comes out is left out.
     """
+    if stage not in STAGES:
+        raise ValueError(f"{stage} is none of configuration/dependencies.STAGES")
     values: dict[str, Any] = {"seed": settings.seed}
     for section, keys in READ_BY.items():
         if read := {key for key, stages in keys.items() if stage in stages}:

@@ -50,11 +50,9 @@ def task(
 
 def train(settings: Config, layout: Layout, run: Run, task: Task[Settings]) -> dict[str, Any]:
     """Train, recorded by the trackers; returns the metrics."""
-    name = task.objective.name
-    parameters = dependencies.stage_settings(settings, name)
     with (
         locks.one_writer(task.trained, settings.output_in_use),
-        tracking.stage(settings, layout, run, name, parameters) as record,
+        tracking.stage(settings, layout, run, task.objective.name, task.recipe) as record,
     ):
         metrics = training.train(task, record.callbacks())
         record.metrics({key: value for key, value in metrics.items() if key != "curve"})

@@ -34,7 +34,8 @@ class MlflowTracker:
         child = self.client.create_run(experiment, run_name=f"{run} {name}", tags=tags)
         self.run_id, self.parent = child.info.run_id, parent
         params = [Param(key, str(value)[:6000]) for key, value in flatten(parameters).items()]
-        self.client.log_batch(self.run_id, params=params[:100])
+        for start in range(0, len(params), 100):  # as many as MLflow takes at once
+            self.client.log_batch(self.run_id, params=params[start : start + 100])
         manifests = [layout.raw(source) / "manifest.json" for source in settings.sources(run.dataset)]
         manifests.append(layout.model(run.model_version, run.mode) / "manifest.json")
         for manifest in manifests:
