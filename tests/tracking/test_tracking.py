@@ -146,6 +146,7 @@ def test_a_failing_stage_fails_and_is_recorded_as_failed(layout):
     assert {run.info.status for run in client.search_runs([experiment.experiment_id])} == {"FAILED"}
 
 
+@pytest.mark.slow
 def test_several_processes_may_start_one_store(layout):
     code = (
         "import sys; from pathlib import Path; from workflow_scripts import tracking;"

@@ -90,6 +90,7 @@ def greetings(folder: Path) -> dict[str, str]:
     return {path.name: path.read_text() for path in folder.glob("rank.*")}
 
 
+@pytest.mark.slow
 def test_one_gpu_is_one_process_under_torchrun_where_gpus_share_the_work(tmp_path):
     """DeepSpeed wants to be told its rank, and a second visible GPU must not be used."""
     parent = start(tmp_path, GREETER, {"gpus": 1, "strategy": "zero3_offload"})
@@ -98,6 +99,7 @@ def test_one_gpu_is_one_process_under_torchrun_where_gpus_share_the_work(tmp_pat
     assert greetings(tmp_path) == {"rank.0": "1--flag"}
 
 
+@pytest.mark.slow
 def test_nodes_without_slurm_meet_at_the_master(tmp_path):
     """Two nodes of one process each, on this machine."""
     with socket.socket() as free:
@@ -196,6 +198,7 @@ def test_gpus_that_are_not_there_are_an_error(monkeypatch, settings, error):
         launch.launch_or_run("none", [], Sft(**settings), Path("kept"), dict)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("limit", "status", "budgets"), [(60, 0, ["50", "50"]), (40, 1, [])])
 def test_processes_that_ran_out_of_memory_start_again(tmp_path, limit, status, budgets):
     """Once, as configured: that is enough below the first limit and not below the second."""
@@ -206,6 +209,7 @@ def test_processes_that_ran_out_of_memory_start_again(tmp_path, limit, status, b
     assert list(greetings(tmp_path).values()) == budgets
 
 
+@pytest.mark.slow
 def test_a_failure_is_not_taken_for_memory(tmp_path):
     """Where a budget of before has gone, because a parameter changed."""
     memory.halve(Sft(oom_retries=1), tmp_path / "kept")
@@ -215,6 +219,7 @@ def test_a_failure_is_not_taken_for_memory(tmp_path):
     assert parent.returncode == 1 and "starting all processes again" not in errors
 
 
+@pytest.mark.slow
 def test_sigterm_reaches_the_processes_of_all_gpus(tmp_path):
     parent = start(tmp_path, WORKER, {"gpus": 2})
     deadline = time.monotonic() + 120

@@ -7,6 +7,7 @@ from transformers import AutoModelForImageTextToText
 
 from workflow_scripts.base import files
 
+pytestmark = pytest.mark.slow
 FULL = "combined_4.5v_base"
 
 

@@ -80,6 +80,7 @@ def test_a_mistake_in_the_configuration_is_said(start, tmp_path):
     assert status == 1 and "did you mean 'epochs'?" in said
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_it_and_it_goes_on_later(start):
     started = start(SECONDS_OF=json.dumps({"convert": 60}))
     assert any("convert" in line for line in iter(started.stderr.readline, ""))
