@@ -18,13 +18,9 @@ settings.load_profile("steady")
 
 # Begun first, so that at the end no worker is left alone with one of them.
 LONG = (
-    "test_chain.py",
-    "test_chain_of_whole_models.py",
-    "test_engine.py",
-    "test_guards.py",
-    "test_validation.py",
-    "test_resume.py",
-)
+    "test_chain.py", "test_engine.py", "test_guards.py", "test_validation.py", "test_resume.py", "test_tracking.py",
+    "test_rules.py", "test_results.py", "test_demo.py", "test_commands.py", "test_fuzz.py", "test_architecture.py",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
