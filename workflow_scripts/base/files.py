@@ -112,6 +112,11 @@ def read_object(path: Path, *keys: str) -> dict[str, Any]:
     return value
 
 
+def read_value(path: Path, key: str) -> Any:
+    """Read the value of `key` from a JSON file that holds an object; errors as of `read_object`."""
+    return read_object(path, key)[key]
+
+
 def parse_json(text: str) -> Any:
     """The value of a JSON text; what cannot be read, or be written as UTF-8 again, is a ValueError."""
     try:

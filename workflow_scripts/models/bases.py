@@ -19,7 +19,7 @@ def of_repository(name: str) -> Path | None:
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         return None
     for manifest in sorted(DOWNLOADED.glob("*/manifest.json")):
-        if files.read_object(manifest, "origin")["origin"].get("repository") == name:
+        if files.read_value(manifest, "origin").get("repository") == name:
             return manifest.parent
     cached = try_to_load_from_cache(name, "config.json")
     if isinstance(cached, str):

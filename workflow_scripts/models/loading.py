@@ -60,7 +60,7 @@ def is_adapter(path: Path) -> bool:
 
 def model_type(path: Path) -> str:
     """The architecture of the model at `path`, or of the base below an adapter: glm4v, glm4v_moe."""
-    name: str = files.read_object(base_of(path) / "config.json", "model_type")["model_type"]
+    name: str = files.read_value(base_of(path) / "config.json", "model_type")
     return name
 
 
@@ -78,9 +78,9 @@ def base_of(path: Path) -> Path:
 
 def _named_base(path: Path) -> tuple[Path, str]:
     """The folder of the base of the adapter at `path` on this machine, and what others know it by."""
-    named = str(files.read_object(path / "adapter_config.json", _BASE)[_BASE])
+    named = str(files.read_value(path / "adapter_config.json", _BASE))
     local = path / LOCAL_BASE
-    return Path(files.read_object(local, "path")["path"] if local.is_file() else named), named
+    return Path(files.read_value(local, "path") if local.is_file() else named), named
 
 
 def check_version(path: Path, version: Version) -> None:
@@ -103,7 +103,7 @@ def name_base(path: Path, base: Path) -> None:
     """
     config = files.read_object(path / "adapter_config.json") | {_BASE: str(base)}
     manifest = base / "manifest.json"
-    origin = files.read_object(manifest, "origin")["origin"] if manifest.is_file() else {}
+    origin = files.read_value(manifest, "origin") if manifest.is_file() else {}
     if "repository" in origin:
         config |= {_BASE: origin["repository"], "revision": origin["commit"]}
     files.write_json(path / "adapter_config.json", config)
@@ -271,7 +271,7 @@ def fingerprint(path: Path) -> str:
     """What identifies the model at `path`: the manifest of a download, the metrics of a training, else its files."""
     for name in ("manifest.json", "metrics.json"):
         if (Path(path) / name).is_file():
-            stated: str = files.read_object(Path(path) / name, "fingerprint")["fingerprint"]
+            stated: str = files.read_value(Path(path) / name, "fingerprint")
             return stated
     weights = sorted(Path(path).glob("*.safetensors"))
     if not weights:

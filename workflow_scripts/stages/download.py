@@ -168,7 +168,7 @@ def _write_manifest(folder: Path, origin: dict[str, Any], digests: dict[str, str
 
 def _verify(folder: Path) -> None:
     """Compare each file that the manifest of `folder` lists with its size and SHA-256 there."""
-    listed: dict[str, Entry] = files.read_object(folder / MANIFEST, "files")["files"]
+    listed: dict[str, Entry] = files.read_value(folder / MANIFEST, "files")
     wrong = [name for name, entry in listed.items() if not _is_as_listed(folder / name, entry)]
     if wrong:
         raise UserError(

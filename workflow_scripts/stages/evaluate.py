@@ -77,11 +77,11 @@ def evaluate(settings: Config, layout: Layout, run: Run) -> Evaluation:
         "run": str(run),
         "final_stage": final_stage,
         "versions": _versions(settings, layout, run),
-        "data_fingerprint": files.read_object(folder / "summary.json", "fingerprint")["fingerprint"],
+        "data_fingerprint": files.read_value(folder / "summary.json", "fingerprint"),
         "model": {
             "version": run.model_version,
             "mode": run.mode,
-            **files.read_object(models["untrained"] / "manifest.json", "origin")["origin"],
+            **files.read_value(models["untrained"] / "manifest.json", "origin"),
             **{
                 stage: {key: found[key] for key in ("method", "fingerprint")}
                 for stage, found in trained.items()

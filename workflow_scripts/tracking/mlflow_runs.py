@@ -41,7 +41,7 @@ class MlflowTracker:
         for manifest in manifests:
             if manifest.is_file():
                 self.client.log_artifact(self.run_id, str(manifest), f"manifests/{manifest.parent.name}")
-                fingerprint = files.read_object(manifest, "fingerprint")["fingerprint"]
+                fingerprint = files.read_value(manifest, "fingerprint")
                 self.client.set_tag(self.run_id, f"manifest.{manifest.parent.name}", fingerprint)
         self.client.log_text(self.run_id, text.to_yaml(settings), "config.yaml")
         self.client.log_batch(parent, tags=[RunTag("git_commit", commit)])

@@ -79,15 +79,13 @@ def within_budget(settings: Settings, folder: Path, depends_on: dict[str, Any]) 
     kept = folder / BUDGET
     if not kept.is_file() or not checkpoints.belong(folder, depends_on):
         return settings
-    return settings.model_copy(
-        update={"micro_batch_tokens": files.read_object(kept, "micro_batch_tokens")["micro_batch_tokens"]}
-    )
+    return settings.model_copy(update={"micro_batch_tokens": files.read_value(kept, "micro_batch_tokens")})
 
 
 def retries(folder: Path) -> int:
     """How often a smaller budget for the next try was left in `folder`."""
     kept = folder / BUDGET
-    return int(files.read_object(kept, "retries")["retries"]) if kept.is_file() else 0
+    return int(files.read_value(kept, "retries")) if kept.is_file() else 0
 
 
 def halve(settings: Training, folder: Path) -> int | None:

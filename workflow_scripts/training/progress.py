@@ -46,7 +46,7 @@ class Progress(TrainerCallback):
     ) -> None:
         self.started, self.first_step = time.monotonic(), state.global_step
         if self.first_step and self.clock.is_file():
-            self.earlier = files.read_object(self.clock, "seconds")["seconds"]
+            self.earlier = files.read_value(self.clock, "seconds")
         if state.is_world_process_zero:
             # disable=None: only in a terminal
             self.bar = tqdm(
