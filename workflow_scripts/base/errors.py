@@ -30,6 +30,11 @@ def shown(value: object) -> str:
     return _SHORT.repr(value)
 
 
+def brief(error: Exception) -> str:
+    """What a library says went wrong, in one line, and not the whole of a long one."""
+    return " ".join(str(error).split())[:200]
+
+
 def unknown(name: object, known: Collection[object]) -> str:
     """Say that `name` is not among `known`, list these, and suggest the nearest."""
     near = difflib.get_close_matches(str(name), map(str, known), n=1)

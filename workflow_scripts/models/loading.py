@@ -17,7 +17,7 @@ from transformers import AutoModelForImageTextToText, Glm4vModel, Glm4vMoeModel
 from transformers.utils import logging as transformers_logging
 
 from workflow_scripts.base import files
-from workflow_scripts.base.errors import UserError
+from workflow_scripts.base.errors import UserError, brief
 from workflow_scripts.models import adapters, bases
 from workflow_scripts.models.catalogue import VERSIONS, Version
 
@@ -160,7 +160,7 @@ def _whole(base: Path, **options: Any) -> "PreTrainedModel":
             **options,
         )
     except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(f"{base}: cannot be loaded as a model ({_short(error)})") from error
+        raise UserError(f"{base}: cannot be loaded as a model ({brief(error)})") from error
     _refuse_incomplete(
         base,
         [*info["missing_keys"], *(f"{name} (of another size)" for name, *_ in info["mismatched_keys"])],
@@ -200,7 +200,7 @@ def _adapted(model: "PreTrainedModel", base: Path, path: Path, trainable: bool) 
                 ignore_mismatched_sizes=True,
             )
     except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise UserError(f"{path}: cannot be loaded as an adapter of {base} ({_short(error)})") from error
+        raise UserError(f"{path}: cannot be loaded as an adapter of {base} ({brief(error)})") from error
     _refuse_incomplete(
         path,
         found.missing_keys,
@@ -214,10 +214,6 @@ def _renamed(name: str) -> str:
     for pattern, today in KNOWN_LAYOUTS.items():
         name = re.sub(pattern, today, name)
     return name
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
 
 
 def _refuse_incomplete(path: Path, missing: Iterable[str], unexpected: Iterable[str], advice: str) -> None:

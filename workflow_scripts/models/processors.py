@@ -8,7 +8,7 @@ from transformers import AutoProcessor
 from transformers.utils import IMAGE_PROCESSOR_NAME, PROCESSOR_NAME
 from transformers.utils import logging as transformers_logging
 
-from workflow_scripts.base.errors import UserError
+from workflow_scripts.base.errors import UserError, brief
 from workflow_scripts.datasets.pictures.frames import FRAMES, FrameRule
 from workflow_scripts.models.catalogue import Version
 from workflow_scripts.models.interfaces import Processor
@@ -40,7 +40,7 @@ def load(path: Path, version: Version, max_image_side: int, frames: FrameRule = 
     try:
         loaded: Processor = AutoProcessor.from_pretrained(path)
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: has no processor ({' '.join(str(error).split())[:200]})") from error
+        raise UserError(f"{path}: has no processor ({brief(error)})") from error
     if loaded.chat_template and not _shows_images(loaded):
         logger.warning("%s: its chat template cannot show an image; ours is taken", path)
         loaded.chat_template = None

@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import ExifTags, Image, ImageOps, TiffImagePlugin
 
 from workflow_scripts.base import files
-from workflow_scripts.base.errors import UserError
+from workflow_scripts.base.errors import UserError, brief
 from workflow_scripts.datasets.pictures import dicom
 from workflow_scripts.datasets.pictures.frames import FRAMES, FrameRule, chosen
 
@@ -141,7 +141,7 @@ def _errors_named(path: Path) -> Iterator[None]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise UserError(f"{path}: over the limit of {MAX_PIXELS} pixels; make the image smaller") from None
     except Exception as error:  # a damaged file may raise anything
-        reason = "the file is empty" if _is_empty(path) else " ".join(str(error).split())[:200]
+        reason = "the file is empty" if _is_empty(path) else brief(error)
         raise UserError(f"{path}: not a readable image ({reason}); replace it or remove its rows") from None
 
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
-from workflow_scripts.base.errors import UserError, shown
+from workflow_scripts.base.errors import UserError, brief, shown
 from workflow_scripts.datasets.readers import parquet
 from workflow_scripts.datasets.readers.fields import Row, dialogue, objects, optional, text, verbatim
 from workflow_scripts.datasets.readers.refusals import Refusals
@@ -96,5 +96,4 @@ def load_plain_pickle(path: Path) -> object:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; fetch the set again") from None
     except Exception as error:  # a damaged pickle may raise anything
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path}: not a readable pickle ({reason}); fetch it again") from None
+        raise UserError(f"{path}: not a readable pickle ({brief(error)}); fetch it again") from None

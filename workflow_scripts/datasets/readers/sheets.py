@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from workflow_scripts.base.errors import UserError
+from workflow_scripts.base.errors import UserError, brief
 from workflow_scripts.datasets.readers.fields import Row
 
 if TYPE_CHECKING:
@@ -62,8 +62,7 @@ def xlsx(path: Path) -> list[Row]:
     except UserError:
         raise
     except Exception as error:  # a damaged file may raise anything
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path}: not a readable Excel file ({reason}); fetch it again") from None
+        raise UserError(f"{path}: not a readable Excel file ({brief(error)}); fetch it again") from None
 
 
 @contextmanager
