@@ -2,7 +2,9 @@
 
 import codecs
 import io
+import os
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import TextIO
 
@@ -31,22 +33,29 @@ def opened(path: Path, newline: str | None = None) -> TextIO:
 
 
 def _encoding(path: Path) -> str:
-    """The encoding in which the whole of the file is text.
-
-    Almost any bytes are GB 18030, so what is read as that must look Chinese: Latin-1, Big5 or Shift JIS do not.
-    """
+    """The encoding in which the whole of the file is text."""
     try:
-        with open(path, "rb") as file:
-            head = file.read(4)
-        marked = next((name for mark, name in _MARKS if head.startswith(mark)), None)
-        for name in (marked,) if marked else ("utf-8", "gb18030"):
-            foreign = _foreign(path, name)
-            if foreign is not None and (name != "gb18030" or is_chinese(foreign)):
-                return name
+        state = os.stat(path)
+        return _encoding_of(path, state.st_size, state.st_mtime_ns)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
+
+
+@lru_cache  # a file is opened several times, and read in whole to tell
+def _encoding_of(path: Path, size: int, written: int) -> str:
+    """The same of a file that has `size` and was `written` then, which tell it from a later one of its name.
+
+    Almost any bytes are GB 18030, so what is read as that must look Chinese: Latin-1, Big5 or Shift JIS do not.
+    """
+    with open(path, "rb") as file:
+        head = file.read(4)
+    marked = next((name for mark, name in _MARKS if head.startswith(mark)), None)
+    for name in (marked,) if marked else ("utf-8", "gb18030"):
+        foreign = _foreign(path, name)
+        if foreign is not None and (name != "gb18030" or is_chinese(foreign)):
+            return name
     raise UserError(
         f"{path}: neither UTF-8 nor, by its first bytes, UTF-16, nor Chinese in GB 18030 (GBK); save it as UTF-8"
     )
