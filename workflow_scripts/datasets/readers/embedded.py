@@ -5,6 +5,9 @@ import binascii
 import hashlib
 import io
 import re
+from pathlib import Path
+
+from workflow_scripts.base.files import replacing
 
 _DATA_URL = re.compile(r"data:[^,]*;base64,", re.IGNORECASE)
 # As base64 begins of a JPEG, PNG, GIF, WebP, TIFF or BMP; no path is so long a row of its characters.
@@ -26,6 +29,13 @@ def image_bytes(image: object) -> bytes | None:
     if image[:5].lower() == "data:":
         raise ValueError("a data: URL that is not in base64")
     return _decoded(image) if _BASE64.fullmatch(image) else None
+
+
+def keep(data: bytes, path: Path) -> None:
+    """Write the bytes of an image as they are; a file that is there already stays, for its name tells its content."""
+    if not path.exists():
+        with replacing(path) as temporary:
+            temporary.write_bytes(data)
 
 
 def _decoded(text: str) -> bytes:

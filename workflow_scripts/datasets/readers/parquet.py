@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from workflow_scripts.base.errors import UserError
-from workflow_scripts.base.files import replacing
 from workflow_scripts.datasets.readers import embedded
 from workflow_scripts.datasets.readers.fields import Row, closed_if_yes_or_no, dialogue, verbatim
 from workflow_scripts.datasets.records import SPLITS, Example
@@ -27,10 +26,7 @@ def unpack_images(parquet: Path, folder: Path) -> None:
     """Write each distinct image to `folder`, its bytes as they are; those there already stay."""
     for number, row in read_rows(parquet, ["image"]):
         data, name = _image(row, f"{parquet}: row {number}")
-        target = folder / name
-        if not target.exists():
-            with replacing(target) as temporary:
-                temporary.write_bytes(data)
+        embedded.keep(data, folder / name)
 
 
 def rows(parquet: Path) -> Iterator[tuple[str, str, str, str]]:

@@ -5,7 +5,6 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 
 from workflow_scripts.base.errors import UserError, shown
-from workflow_scripts.base.files import replacing
 from workflow_scripts.datasets.readers import embedded
 from workflow_scripts.datasets.readers.fields import verbatim
 from workflow_scripts.datasets.readers.file_names import Folder
@@ -52,10 +51,8 @@ class Images:
 
     def _kept(self, data: bytes) -> str:
         name = embedded.name(data)
-        target = self._root / IMAGES / name
-        if self._unpack and not target.exists():
-            with replacing(target) as temporary:
-                temporary.write_bytes(data)
+        if self._unpack:
+            embedded.keep(data, self._root / IMAGES / name)
         return name
 
     def _place(self, folder: str, path: str) -> str:
