@@ -17,7 +17,7 @@ from typing import Any
 
 from workflow_scripts.base import files
 from workflow_scripts.base.paths import Layout, Run
-from workflow_scripts.configuration import reading
+from workflow_scripts.configuration import overlay, reading
 from workflow_scripts.datasets import terminology
 from workflow_scripts.stages import convert, download, evaluate, sft
 
@@ -72,7 +72,7 @@ def run_cell(
     """
     raw: dict[str, Any] = {"seed": seed, "datasets": {dataset: dict(source)}}
     for part in (SETTINGS, sizes, arm.settings):
-        raw = reading.merge(raw, dict(part))
+        raw = overlay.merge(raw, dict(part))
     kept = folder / f"{files.fingerprint([raw, arm.mode])}.json"
     if kept.is_file():
         return Cell(**files.read_json(kept))

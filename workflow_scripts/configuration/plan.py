@@ -23,13 +23,10 @@ _RESOURCES = {
 }
 
 MACHINE = 100  # `models` of a machine, as profiles/default states
-
+GPU_RESOURCES = ("gpu", "nodes", "gres", "cpus_per_gpu")
 ROOT = Path(__file__).parents[2]  # of the package
 # Files of a set that hold rows: an edited one is noticed by its time.
 TABLES = {".csv", ".tsv", ".parquet", ".json", ".jsonl", ".xlsx", ".xml", ".pkl", ".txt"}
-
-
-GPU_RESOURCES = ("gpu", "nodes", "gres", "cpus_per_gpu")
 Value = TypeVar("Value")
 
 
@@ -49,7 +46,6 @@ class Plan:
         self.config = reading.validate(raw, where=", ".join(map(str, where)))
         self._prefix = prefix
         self.layout = Layout(self.config.results)
-        self.gpus = len(gpus.visible())
         self.terms = self._outside(self.config.terms)
         self.sources = [
             name for name, entry in self.config.datasets.items() if not isinstance(entry, Combination)
@@ -80,15 +76,9 @@ class Plan:
         """
         if _RESOURCES.get(rule, "data") == "data":
             return {}
-        share = self._by_run(rule, lambda section: self._share(section.gpus))
-        return {"models": share} | {
+        return {"models": self._by_run(rule, _share)} | {
             name: self._by_run(rule, partial(_gpu_resource, name)) for name in GPU_RESOURCES
         }
-
-    def _share(self, asked: int) -> int:
-        """Hundredths of this machine, for a job that asks for so many GPUs; all without one: models fill its memory."""
-        share = MACHINE * max(1, asked) // self.gpus if self.gpus else MACHINE
-        return max(1, min(MACHINE, share))
 
     def _by_run(self, rule: str, value: Callable[[Any], Value]) -> Callable[[Wildcards], Value]:
         """`value` of the section that has the resources of `rule`, for the run of a job."""
@@ -133,6 +123,13 @@ class Plan:
 
 def _run(wildcards: Wildcards) -> Run:
     return Run(wildcards.dataset, wildcards.model_version, wildcards.mode)
+
+
+def _share(section: Training | Evaluation) -> int:
+    """Hundredths of this machine, for a job that asks for so many GPUs; all without one: models fill its memory."""
+    here = len(gpus.visible())
+    share = MACHINE * max(1, section.gpus) // here if here else MACHINE
+    return max(1, min(MACHINE, share))
 
 
 def _gpu_resource(name: str, section: Training | Evaluation) -> int | str | None:
