@@ -508,6 +508,33 @@ def test_image_disjoint_keeps_patients_and_copies_of_a_file_in_one_split(tmp_pat
     }
 
 
+@pytest.mark.parametrize("seed", range(4))  # of which some move the patient of the copy to validation
+def test_a_copy_of_a_test_image_does_not_move_to_validation_with_its_patient(tmp_path, seed):
+    stated = [
+        ("tested.png", "test", "P1"),
+        ("copy.png", "train", "P2"),
+        ("of-its-patient.png", "train", "P2"),
+    ]
+    stated += [("other.png", "train", "P3")]
+    for number, (image, _, _) in enumerate(stated):
+        Image.new("L", (8, 8), 20 * number).save(tmp_path / image)
+    shutil.copy(tmp_path / "tested.png", tmp_path / "copy.png")
+    rows = [
+        {"image": image, "question": "Is it?", "answer": "Yes", "split": split, "patient": patient}
+        for image, split, patient in stated
+    ]
+    files.write_jsonl(tmp_path / "own.jsonl", rows)
+    own = {"reader": "custom", "path": str(tmp_path / "own.jsonl")}
+    data = {"splits": "image_disjoint", "validation_share": 0.5}
+    settings = validate({"datasets": {"own": own}, "data": data, "seed": seed}, "test")
+    layout, run = Layout(tmp_path / "results"), Run("own", "4.1v", "base")
+    download.download_source(settings, layout, "own")
+    convert.convert(settings, layout, run)
+    kept = {split: images(files.read_jsonl(layout.split(run, split))) for split in SPLITS}
+    assert kept["test"] == {"tested"}
+    assert kept["train"] | kept["validation"] == {"of-its-patient", "other"}
+
+
 def test_a_patient_is_kept_together_and_its_images_are_apart(tmp_path):
     rows = []
     for number in range(60):

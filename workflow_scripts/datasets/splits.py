@@ -3,7 +3,7 @@
 import os
 import random
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -83,14 +83,17 @@ def validation_groups(train: Collection[str], tested: Collection[str], share: fl
     return set(random.Random(seed).sample(groups, max(1, round(share * len(groups)))))
 
 
-def same_images(candidates: Collection[Path], held: Collection[Path]) -> set[Path]:
-    """The `candidates` that hold what an image of `held` holds.
+def content(image: Path) -> str:
+    """What an image is known by: the content of its file, so that a second name hides nothing; else its path."""
+    return files.sha256(image) if os.path.isfile(image) else str(image)
 
-    Images are compared by the content of their files: a second name hides nothing. One whose file is absent is known
-    by its path.
-    """
-    contents = {_content(image) for image in held}
-    return {image for image in candidates if _content(image) in contents}
+
+def same_images(
+    candidates: Collection[Path], held: Collection[Path], content: Callable[[Path], str] = content
+) -> set[Path]:
+    """The `candidates` whose `content` an image of `held` has."""
+    contents = {content(image) for image in held}
+    return {image for image in candidates if content(image) in contents}
 
 
 def similar_images(
@@ -100,7 +103,3 @@ def similar_images(
     here = [image for image in held if os.path.isfile(image)]
     hashes = (near_duplicates.hashes(side, frames) for side in (list(candidates), here))
     return {image for _, image, _ in near_duplicates.pairs(*hashes)}
-
-
-def _content(image: Path) -> str:
-    return files.sha256(image) if os.path.isfile(image) else str(image)

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -176,16 +176,18 @@ def _survey(name: str, source: Source, raw: Path, limit: float) -> Survey:
 def _divide(surveys: dict[str, Survey], settings: Config, layout: Layout) -> None:
     """Decide which images are removed and which train images become validation."""
     data = settings.data
-    disjoint = data.splits == "image_disjoint"
+    disjoint, chosen_from = data.splits == "image_disjoint", ("train", "validation")
+    same = partial(splits.same_images, content=cache(splits.content))  # each file is read once
     if disjoint:
         tested = {layout.raw(name) / image for name, survey in surveys.items() for image in survey.tested}
-        similar = partial(splits.similar_images, frames=data.frames)
-        for split in ("train", "validation"):
-            _remove_images(surveys, layout, split, splits.same_images, tested, splits.IN_A_TEST_SET)
-            for survey in surveys.values():
+        # From both, since train images may become validation.
+        _remove_images(surveys, layout, chosen_from, same, tested, splits.IN_A_TEST_SET)
+        for survey in surveys.values():
+            for split in chosen_from:
                 survey.remove_groups(split, survey.tested_groups, splits.OF_A_TESTED_PATIENT)
-            if data.near_duplicates == "remove":
-                _remove_images(surveys, layout, split, similar, tested, splits.LIKE_A_TEST_IMAGE)
+        if data.near_duplicates == "remove":
+            similar = partial(splits.similar_images, frames=data.frames)
+            _remove_images(surveys, layout, chosen_from, similar, tested, splits.LIKE_A_TEST_IMAGE)
     for name, survey in surveys.items():
         if not survey.groups("validation"):
             seed = f"{settings.seed}-{name}"
@@ -194,7 +196,7 @@ def _divide(surveys: dict[str, Survey], settings: Config, layout: Layout) -> Non
             )
     if disjoint:  # the model is chosen by images that it has not seen
         validated = set(_images(surveys, layout, "validation"))
-        _remove_images(surveys, layout, "train", splits.same_images, validated, splits.IN_A_VALIDATION_SET)
+        _remove_images(surveys, layout, ("train",), same, validated, splits.IN_A_VALIDATION_SET)
         for survey in surveys.values():
             survey.remove_groups("train", survey.groups("validation"), splits.OF_A_VALIDATED_PATIENT)
 
@@ -211,16 +213,17 @@ def _images(surveys: dict[str, Survey], layout: Layout, split: str) -> dict[Path
 def _remove_images(
     surveys: dict[str, Survey],
     layout: Layout,
-    split: str,
+    removed_from: tuple[str, ...],
     alike: Callable[[Collection[Path], Collection[Path]], set[Path]],
     held: set[Path],
     reason: str,
 ) -> None:
-    """Remove from a split the images that are `alike` to those that another split has `held`."""
-    own = _images(surveys, layout, split)
+    """Remove from splits the images that are `alike` to those that another split has `held`."""
+    own = {path: place for split in removed_from for path, place in _images(surveys, layout, split).items()}
     for path in alike(own, held):
         name, image = own[path]
-        surveys[name].removed[split][image] = reason
+        for split in removed_from:
+            surveys[name].removed[split][image] = reason
 
 
 def _mix(surveys: dict[str, Survey], settings: Config, run: Run) -> None:
