@@ -13,7 +13,7 @@ as for every set that has none.
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -70,11 +70,12 @@ def read(root: Path, columns: Mapping[FieldName, str] = {}) -> Iterator[Example]
     and what else there is "". Images that a row has together, and those of one patient, get one `group`.
     All bad tables and rows make one UserError, a line for each.
     """
-    shared = [(groups.keys(row), row.split) for row in _rows(root, columns)]
+    own = _Set(root, columns)
+    shared = [(groups.keys(row), row.split) for row in own.rows()]
     group_of = groups.connected(keys for keys, _ in shared)
     tested = groups.for_test((group_of[keys[0]], split) for keys, split in shared)
     del shared
-    for row in _rows(root, columns):
+    for row in own.rows():
         group = group_of[groups.keys(row)[0]]
         split = "test" if group in tested and row.split in ("", "train") else row.split or "train"
         yield replace(row, split=split, group=group[1])
@@ -82,12 +83,12 @@ def read(root: Path, columns: Mapping[FieldName, str] = {}) -> Iterator[Example]
 
 def images(root: Path, columns: Mapping[FieldName, str]) -> set[str]:
     """The paths of all images that the rows name, as they stand in `Example.images`."""
-    return {image for row in _rows(root, columns) for image in row.images}
+    return {image for row in _Set(root, columns).rows() for image in row.images}
 
 
 def unpack(root: Path, columns: Mapping[FieldName, str]) -> None:
     """Write each image that stands inside a row to images/, its bytes as they are."""
-    for _ in _rows(root, columns, unpack=True):
+    for _ in _Set(root, columns, unpack=True).rows():
         pass
 
 
@@ -98,7 +99,7 @@ def render(root: Path, columns: Mapping[FieldName, str], frames: FrameRule = FRA
     that names file and row: validation lists all bad images of the set at once.
     """
     first_rows: dict[str, str] = {}
-    for row in _rows(root, columns):
+    for row in _Set(root, columns).rows():
         for image in row.images:
             first_rows.setdefault(image, row.id)
     for image, row_id in sorted(first_rows.items()):
@@ -111,31 +112,46 @@ def render(root: Path, columns: Mapping[FieldName, str], frames: FrameRule = FRA
             logger.warning("%s: %s", row_id, error)
 
 
-def _rows(root: Path, columns: Mapping[FieldName, str], unpack: bool = False) -> Iterator[Example]:
-    """The rows as their tables state them; the split may be ""."""
-    refusals, places = Refusals(), Images(root, unpack)
-    splits: dict[Path, str] = {}
-    for path in _tables(root):
-        with refusals.collecting():
-            splits[path] = stated_splits.of_table(path, root)
-    found = [
-        _Table(root, path, split, any(splits.values()), columns, places) for path, split in splits.items()
-    ]
-    common = _common_folder(found)
-    for table in found:
-        table.common = common
-        with refusals.collecting():
-            yield from table.examples(refusals)
-    refusals.end()
+@dataclass
+class _Set:
+    """The tables of the set under `root`; with `unpack`, images inside rows are written out as they are met."""
 
+    root: Path
+    columns: Mapping[FieldName, str]
+    unpack: bool = False
 
-def _common_folder(found: Iterable["_Table"]) -> str:
-    """The folder, with a slash, below which all images lie that the tables name by absolute paths; "" for none.
+    def rows(self) -> Iterator[Example]:
+        """The rows as their tables state them; the split may be "". It may be asked for several times."""
+        refusals = Refusals()
+        for table in self._tables(refusals):
+            with refusals.collecting():
+                yield from replace(table, common=self._common).examples(refusals)
+        refusals.end()
 
-    Where it lies tells nothing of the images, and must decide nothing.
-    """
-    folders = {os.path.dirname(image) for table in found for image in table.absolute_images()}
-    return os.path.join(os.path.commonpath(folders), "") if folders else ""
+    def _tables(self, refusals: Refusals) -> list["_Table"]:
+        splits: dict[Path, str] = {}
+        for path in _tables(self.root):
+            with refusals.collecting():
+                splits[path] = stated_splits.of_table(path, self.root)
+        named = any(splits.values())
+        return [
+            _Table(self.root, path, split, named, self.columns, self._images)
+            for path, split in splits.items()
+        ]
+
+    @cached_property
+    def _images(self) -> Images:
+        return Images(self.root, self.unpack)
+
+    @cached_property
+    def _common(self) -> str:
+        """The folder, with a slash, below which all images lie that the tables name by absolute paths; "" for none.
+
+        Where it lies tells nothing of the images, and must decide nothing.
+        """
+        named = (image for table in self._tables(Refusals()) for image in table.absolute_images())
+        folders = {os.path.dirname(image) for image in named}
+        return os.path.join(os.path.commonpath(folders), "") if folders else ""
 
 
 @dataclass
