@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.processes import Processes
@@ -11,6 +12,7 @@ from workflow_scripts.training.data import batching
 from workflow_scripts.training.data.batching import Limits, Load, Row, StepSize
 
 Batches = list[list[int]]  # the numbers of the rows of each
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -64,14 +66,17 @@ def make(
         training = [mine[: settings.max_steps * accumulation] for mine in training]
     loads = [[batching.load(costs, batch) for batch in mine] for mine in training]
     return Schedule(
-        len(trained),
-        training[process.rank],
-        accumulation,
-        planner.equal(range(len(costs)), 1)[1][process.rank] if equal else [],
-        planner.equal(held, 1)[1][process.rank],
-        _steps(loads, accumulation),
-        _images(costs, training, accumulation),
-        max(itertools.chain(*loads), key=lambda load: load.tokens),
+        rows=len(trained),
+        mine=training[process.rank],
+        accumulation=accumulation,
+        single_pass=planner.equal(range(len(costs)), 1)[1][process.rank] if equal else [],
+        validation=planner.equal(held, 1)[1][process.rank],
+        loads=[sum(step, Load()) for step in _by_step(loads, accumulation)],
+        images=[
+            len({costs[row].image for batch in step for row in batch})
+            for step in _by_step(training, accumulation)
+        ],
+        peak=max(itertools.chain(*loads), key=lambda load: load.tokens),
     )
 
 
@@ -117,26 +122,7 @@ def _named(rows: Sequence[int], batches: Sequence[Sequence[int]]) -> Batches:
     return [[rows[place] for place in batch] for batch in batches]
 
 
-def _images(costs: Sequence[Row], training: Sequence[Batches], accumulation: int) -> list[int]:
-    """How many distinct images each optimiser step shows."""
-    starts = range(0, len(training[0]), accumulation)
-    return [
-        len(
-            {
-                costs[row].image
-                for mine in training
-                for batch in mine[start : start + accumulation]
-                for row in batch
-            }
-        )
-        for start in starts
-    ]
-
-
-def _steps(loads: list[list[Load]], accumulation: int) -> list[Load]:
-    """The loads of each rank's batches as those of the optimiser steps."""
-    starts = range(0, len(loads[0]), accumulation)
-    return [
-        sum((load for mine in loads for load in mine[start : start + accumulation]), Load())
-        for start in starts
-    ]
+def _by_step(of_ranks: Sequence[Sequence[Item]], accumulation: int) -> list[list[Item]]:
+    """What the ranks have for each of their batches, of all batches of an optimiser step together."""
+    starts = range(0, len(of_ranks[0]), accumulation)
+    return [[item for mine in of_ranks for item in mine[start : start + accumulation]] for start in starts]
