@@ -10,16 +10,9 @@ def main(arguments: list[str]) -> int:
     options = flags.training_options("dpo", __doc__, arguments)
     base_model = options.base_model or options.layout.trained("sft", options.run)
     with flags.training_place(options, "dpo"):
-        from workflow_scripts.stages import dpo
-        from workflow_scripts.training import launch
+        from workflow_scripts.stages import dpo, recorded_training
 
-        return launch.launch_or_run(
-            "workflow_scripts.dpo",
-            arguments,
-            options.settings.dpo,
-            options.layout.checkpoints("dpo", options.run),
-            lambda: dpo.stage(options.settings, options.layout, options.run, base_model),
-        )
+        return recorded_training.command("dpo", dpo.stage, options, base_model, arguments)
 
 
 if __name__ == "__main__":

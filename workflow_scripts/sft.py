@@ -10,16 +10,9 @@ def main(arguments: list[str]) -> int:
     options = flags.training_options("sft", __doc__, arguments)
     base_model = options.base_model or options.layout.model(options.run.model_version, options.run.mode)
     with flags.training_place(options, "sft"):
-        from workflow_scripts.stages import sft
-        from workflow_scripts.training import launch
+        from workflow_scripts.stages import recorded_training, sft
 
-        return launch.launch_or_run(
-            "workflow_scripts.sft",
-            arguments,
-            options.settings.sft,
-            options.layout.checkpoints("sft", options.run),
-            lambda: sft.stage(options.settings, options.layout, options.run, base_model),
-        )
+        return recorded_training.command("sft", sft.stage, options, base_model, arguments)
 
 
 if __name__ == "__main__":

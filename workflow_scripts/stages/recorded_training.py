@@ -1,5 +1,7 @@
-"""What sft and dpo have in common: from the configuration to a training task, and its record."""
+"""What sft and dpo have in common: from the command and the configuration to a training task, and its record."""
 
+import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ from workflow_scripts.base import locks
 from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.configuration import dependencies
 from workflow_scripts.configuration.settings import Config
+from workflow_scripts.training import launch
 from workflow_scripts.training import run as training
 from workflow_scripts.training.memory import Settings
 from workflow_scripts.training.run import Task
@@ -45,6 +48,27 @@ def task(
         trained=layout.trained(name, run),
         unfinished=layout.checkpoints(name, run),
         features=layout.features(),
+    )
+
+
+def command(
+    name: str,
+    stage: Callable[[Config, Layout, Run, Path], dict[str, Any]],
+    options: argparse.Namespace,
+    base_model: Path,
+    arguments: list[str],
+) -> int:
+    """Run the `stage` of the command `name` by its `options`, of `flags.training_options`; returns the exit status.
+
+    In this process, or in one per GPU, which are given the same `arguments`.
+    """
+    settings, layout, run = options.settings, options.layout, options.run
+    return launch.launch_or_run(
+        f"workflow_scripts.{name}",
+        arguments,
+        getattr(settings, name),
+        layout.checkpoints(name, run),
+        lambda: stage(settings, layout, run, base_model),
     )
 
 
