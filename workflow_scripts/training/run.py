@@ -241,9 +241,8 @@ def _done_before(
                 shutil.rmtree(task.unfinished)
             found = [metrics, None]
         else:
-            shutil.rmtree(
-                task.unfinished / FINAL, ignore_errors=True
-            )  # of one that was killed as it wrote it
+            # Of one that was killed as it wrote it.
+            shutil.rmtree(task.unfinished / FINAL, ignore_errors=True)
             found = [None, checkpoints.prepare(task.unfinished, of_checkpoints)]
     metrics, resume_from = broadcast_object_list(found)
     return metrics, resume_from
