@@ -133,6 +133,7 @@ def _append(
             if stopped.is_set():
                 raise CancelledError
             out.write(chunk)
+            out.flush()  # a small one would wait for more to come, and be lost with a process that is killed
             advance(len(chunk))
             if out.tell() > file.size:
                 return
