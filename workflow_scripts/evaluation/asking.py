@@ -23,6 +23,7 @@ from workflow_scripts.evaluation.examiner import Examiner
 from workflow_scripts.evaluation.kept_answers import KeptAnswer
 from workflow_scripts.evaluation.questions import Variant, question_of
 from workflow_scripts.models.dialogue import Dialogue, image_paths
+from workflow_scripts.models.interfaces import Processor
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +65,8 @@ def ask(
     Those that `kept` has, to the same prompt and images, are taken from there. The others are asked for, each question
     once; one command at a time asks the same model in the same way, others wait for it.
     """
-    dialogue = Dialogue(examiner.processor(model), examiner.model_version, examiner.mode)
+    processor = examiner.processor(model)
+    dialogue = Dialogue(processor, examiner.model_version, examiner.mode)
     digest = cache(files.sha256)
     keys = [_key(record, dialogue, folder, digest) for record in records]
     way = examiner.way(model)
@@ -78,7 +80,11 @@ def ask(
             devices = _devices(examiner, model)
             spread = examiner.asking.gpus > 1 and not devices
             blank = variant == "blank"
-            _ask_on(devices, Share(examiner, model, way, missing, folder, blank, spread, place / "0.jsonl"))
+            share = Share(examiner, model, way, missing, folder, blank, spread, place / "0.jsonl")
+            if devices:
+                _ask_on(devices, share)
+            else:
+                _ask_share(share, processor)
             known = kept_answers.read(place)
     settings = files.read_value(place.parent / WAY, "generation_config") if records else {}
     return Answers([known[key] for key in keys], len(missing), settings)
@@ -99,10 +105,7 @@ def _devices(examiner: Examiner, model: Path) -> list[str]:
 
 
 def _ask_on(devices: Sequence[str], share: Share) -> None:
-    """Ask in a process of its own on each of `devices`, or in this one where there are none."""
-    if not devices:
-        _ask_share(share)
-        return
+    """Ask in a process of its own on each of `devices`."""
     logger.info("%d processes ask a part of the questions each", len(devices))
     context = multiprocessing.get_context("spawn")
     processes = [
@@ -159,11 +162,11 @@ def _end_with(parent: BaseProcess) -> None:
     os._exit(1)
 
 
-def _ask_share(share: Share) -> None:
+def _ask_share(share: Share, processor: Processor | None = None) -> None:
     keys, records = list(share.records), list(share.records.values())
     progress = Progress(len(records))
     with (
-        share.examiner.model(share.model, spread=share.spread) as model,
+        share.examiner.model(share.model, processor, share.spread) as model,
         kept_answers.appending(share.kept) as append,
     ):
         settings = {**share.way, "generation_config": model.checkpoint_settings}

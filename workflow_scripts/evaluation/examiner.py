@@ -66,10 +66,13 @@ class Examiner:
         }
 
     @contextmanager
-    def model(self, path: Path, spread: bool | None = None) -> Iterator["Generator"]:
+    def model(
+        self, path: Path, processor: "Processor | None" = None, spread: bool | None = None
+    ) -> Iterator["Generator"]:
         """The model or adapter at `path`, ready to be asked; its memory is free again afterwards.
 
-        `spread` over all GPUs that are visible, by default where it may use several.
+        By its `processor`, where that is loaded already. `spread` over all GPUs that are visible, by default where it
+        may use several.
         """
         from workflow_scripts.evaluation.generation import Generator
         from workflow_scripts.models import loading
@@ -77,7 +80,7 @@ class Examiner:
 
         device, dtype = loading.device_and_dtype(self.asking.gpus)
         spread = self.asking.gpus > 1 if spread is None else spread
-        processor = self.processor(path)
+        processor = processor or self.processor(path)
         generator = Generator(
             loading.model(path, dtype, device, device_map="auto" if spread else None),
             processor,
