@@ -1,5 +1,6 @@
 """Two models on the same questions: the difference, its interval, its p value, and in words whether it is noise."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NotRequired, TypedDict
 
@@ -10,8 +11,9 @@ from workflow_scripts.base.errors import UserError
 from workflow_scripts.evaluation.statistics.clusters import Floats, Labels, totals
 from workflow_scripts.evaluation.statistics.intervals import (
     FEW,
-    LEVEL,
+    SIGNIFICANCE,
     Estimate,
+    Interval,
     described,
     resampled,
     standard_error,
@@ -50,21 +52,26 @@ class Comparison(TypedDict):
 
 def paired(first: Sequence[Identified], second: Sequence[Identified]) -> Labels:
     """Where the question of each row of `first` stands in `second` [n]; other questions there are a UserError."""
-    places = [
-        {(row["source"], row["id"]): place for place, row in enumerate(rows)} for rows in (first, second)
-    ]
-    problems = [
-        f"{len(rows) - len(known)} rows of the {name} repeat a question"
-        for name, rows, known in zip(("first", "second"), (first, second), places, strict=True)
-        if len(rows) > len(known)
-    ]
-    for name, one, other in (("first", *places), ("second", *reversed(places))):
-        if alone := sorted(one.keys() - other.keys()):
-            named = ", ".join(id for _, id in alone[:SHOWN]) + (", …" if len(alone) > SHOWN else "")
-            problems.append(f"{len(alone)} questions are in the {name} only ({named})")
+    ours, theirs = ([(row["source"], row["id"]) for row in rows] for rows in (first, second))
+    kinds = {
+        "are asked of the first model only": set(ours) - set(theirs),
+        "are asked of the second model only": set(theirs) - set(ours),
+        "are asked twice": _repeated(ours) | _repeated(theirs),
+    }
+    problems = [f"{len(found)} {what} ({_named(found)})" for what, found in kinds.items() if found]
     if problems:
-        raise UserError(f"answers to other questions cannot be compared: {'; '.join(problems)}")
-    return np.array([places[1][row["source"], row["id"]] for row in first], dtype=np.intp)
+        raise UserError(f"the questions of two models that are to be compared differ: {'; '.join(problems)}")
+    places = {question: place for place, question in enumerate(theirs)}
+    return np.array([places[question] for question in ours], dtype=np.intp)
+
+
+def _repeated(questions: list[tuple[str, str]]) -> set[tuple[str, str]]:
+    return {question for question, count in Counter(questions).items() if count > 1}
+
+
+def _named(questions: set[tuple[str, str]]) -> str:
+    more = ", …" if len(questions) > SHOWN else ""
+    return ", ".join(f"{source}: {id}" for source, id in sorted(questions)[:SHOWN]) + more
 
 
 def compare(first: ArrayLike, second: ArrayLike, clusters: NDArray[Any], seed: int = 0) -> Comparison:
@@ -72,7 +79,7 @@ def compare(first: ArrayLike, second: ArrayLike, clusters: NDArray[Any], seed: i
 
     The interval and p are of the cluster bootstrap of the differences, which is the paired bootstrap: each sample
     has the same questions for both. p = 2 · min(P(d* ≤ 0), P(d* ≥ 0)), with one sample added to each count (Davison
-    & Hinkley 1997, section 4.2.1), so that it is below 0.05 where the interval leaves out 0. Below `FEW` clusters
+    & Hinkley 1997, chapter 4), so that it is below 0.05 where the interval leaves out 0. Below `FEW` clusters
     both are of the t distribution.
     """
     first, second = np.asarray(first, float), np.asarray(second, float)
@@ -141,13 +148,12 @@ def corrected(table: Mapping[str, Comparison]) -> dict[str, Comparison]:
 
 def beyond_noise(comparison: Comparison) -> bool:
     """Whether the clustered interval leaves out 0 and, in a table of several, Holm's p is below 0.05 too."""
-    interval = comparison["difference"]["interval"]
     p = comparison.get("p_holm")
-    return (
-        interval is not None
-        and (interval[0] > 0 or interval[1] < 0)
-        and (p is None or p < round(1 - LEVEL, 9))
-    )
+    return _leaves_out_zero(comparison["difference"]["interval"]) and (p is None or p < SIGNIFICANCE)
+
+
+def _leaves_out_zero(interval: Interval | None) -> bool:
+    return interval is not None and (interval[0] > 0 or interval[1] < 0)
 
 
 def verdict(comparison: Comparison, name: str = "") -> str:
@@ -156,21 +162,20 @@ def verdict(comparison: Comparison, name: str = "") -> str:
     "SFT +3.1 points [0.4, 5.9], p = 0.02", or "no difference beyond noise: +0.8 [-1.9, 3.4]"; `name` is whose gain it is.
     """
     difference = comparison["difference"]
-    if difference["value"] is None:
+    value, interval = difference["value"], difference["interval"]
+    if value is None:
         return f"no difference: {difference['note']}"
-    gain, lead = f"{100 * difference['value']:+.1f}", f"{name} " if name else ""
-    if difference["interval"] is None:
-        if not difference["value"]:
-            return f"no difference: all {difference['n']} questions score the same"
+    gain, lead = f"{100 * value:+.1f}", f"{name} " if name else ""
+    if interval is None:
+        if comparison["p"] == 1:
+            return f"no difference: both score the same on all {difference['n']} questions"
         return f"{lead}{gain} points, no interval: {difference['note']}"
-    low, high = (f"{100 * end:.1f}" for end in difference["interval"])
+    ends = f"[{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]"
+    p = p_text(comparison.get("p_holm", comparison["p"]))
     if beyond_noise(comparison):
-        p = comparison.get("p_holm", comparison["p"])
-        return f"{lead}{gain} points [{low}, {high}], {p_text(p)}"
-    if difference["interval"][0] > 0 or difference["interval"][1] < 0:
-        many = f"{p_text(comparison['p_holm'])} among all comparisons of its table"
-        return f"no difference beyond noise: {gain} [{low}, {high}], {many}"
-    return f"no difference beyond noise: {gain} [{low}, {high}]"
+        return f"{lead}{gain} points {ends}, {p}"
+    many = f", {p} in a table of many" if _leaves_out_zero(interval) else ""
+    return f"no difference beyond noise: {gain} {ends}{many}"
 
 
 def p_text(p: float | None) -> str:

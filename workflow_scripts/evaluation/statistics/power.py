@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from workflow_scripts.evaluation.statistics.clusters import totals
-from workflow_scripts.evaluation.statistics.intervals import standard_error
+from workflow_scripts.evaluation.statistics.intervals import SIGNIFICANCE, standard_error
 
-SIZE, POWER = 0.05, 0.80
+POWER = 0.80
 
 
 class Resolution(TypedDict):
@@ -57,10 +57,10 @@ def smallest_difference(error: float, clusters: int) -> float:
 
         δ = (t(1-α/2, G-1) + t(1-β, G-1)) · error
 
-    Bloom 1995 (Evaluation Review 19:547), with G-1 degrees of freedom for G clusters (Cameron & Miller 2015, section
-    VI.D). For paired models `error` is that of their differences, in which what both find hard cancels (Miller 2024,
-    arXiv 2411.00640, section 5); for others √2 times that of one, by taking both for equally varied.
+    Bloom 1995 (Evaluation Review 19:547), with G-1 degrees of freedom for G clusters (Cameron & Miller
+    2015). For paired models `error` is that of their differences, in which what both find hard cancels (Miller 2024,
+    arXiv 2411.00640); for others √2 times that of one, by taking both for equally varied.
     """
     from scipy.stats import t
 
-    return float((t.ppf(1 - SIZE / 2, clusters - 1) + t.ppf(POWER, clusters - 1)) * error)
+    return float((t.ppf(1 - SIGNIFICANCE / 2, clusters - 1) + t.ppf(POWER, clusters - 1)) * error)
