@@ -156,5 +156,5 @@ def _is_empty(row: DescribedRow) -> bool:
 
 def ends_in_repetition(text: str) -> bool:
     """Whether a text ends in the same two or more characters, `REPEATS` times over."""
-    tail = text.rstrip()[-TAIL:]
+    tail = " " + text.strip()[-TAIL:]  # the first of "la la la la" has no space before it
     return any(tail.endswith(tail[-size:] * REPEATS) for size in range(2, len(tail) // REPEATS + 1))

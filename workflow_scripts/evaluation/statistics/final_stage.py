@@ -7,6 +7,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from workflow_scripts.evaluation.statistics.comparisons import Comparison, beyond_noise, compare, verdict
 
+ROUNDING = 1e-12  # what a sum of equal scores may differ by
+
 
 class Step(TypedDict):
     """Whether a further stage was gone on to, for its `gain` over the stage kept so far."""
@@ -38,7 +40,7 @@ def final_stage(scores: Mapping[str, ArrayLike], clusters: NDArray[Any], seed: i
     steps: list[Step] = []
     for stage, found in further:
         gain = compare(best, found, clusters, seed)
-        taken = (gain["difference"]["value"] or 0) > 0
+        taken = (gain["difference"]["value"] or 0) > ROUNDING
         steps.append(
             {
                 "stage": stage,

@@ -47,7 +47,7 @@ def described(scores: Floats, clusters: NDArray[Any], means: Floats | None) -> E
         "interval": None,
         "bootstrap": None,
         "t": None,
-        "note": _why_none(sums, sizes),
+        "note": why_none(sums, sizes),
     }
     if means is None:
         return found
@@ -63,7 +63,7 @@ def described(scores: Floats, clusters: NDArray[Any], means: Floats | None) -> E
 def resampled(scores: ArrayLike, clusters: NDArray[Any], seed: int = 0) -> Floats | None:
     """Means of `RESAMPLES` samples of whole clusters; None where these do not differ."""
     sums, sizes = totals(scores, clusters)
-    return None if _why_none(sums, sizes) else resampled_means(sums, sizes, seed=seed)
+    return None if why_none(sums, sizes) else resampled_means(sums, sizes, seed=seed)
 
 
 def resampled_means(sums: Floats, sizes: Floats, resamples: int = RESAMPLES, seed: int = 0) -> Floats:
@@ -125,8 +125,8 @@ def t_interval(sums: Floats, sizes: Floats) -> Interval:
     return mean - half, mean + half
 
 
-def _why_none(sums: Floats, sizes: Floats) -> str:
-    """Why no interval can be told, or ""."""
+def why_none(sums: Floats, sizes: Floats) -> str:
+    """Why these clusters, [clusters] each, tell no interval of their mean, or ""."""
     if not len(sums):
         return "no rows"
     if len(sums) == 1:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from workflow_scripts.evaluation.statistics.clusters import totals
-from workflow_scripts.evaluation.statistics.intervals import SIGNIFICANCE, standard_error
+from workflow_scripts.evaluation.statistics.intervals import SIGNIFICANCE, standard_error, why_none
 
 POWER = 0.80
 
@@ -39,16 +39,16 @@ def resolution(scores: ArrayLike, clusters: NDArray[Any], other: ArrayLike | Non
         "unpaired": None,
         "paired": None,
     }
-    if len(sums) < 2:
-        return found
-    if variance := float(scores.var(ddof=1)) / len(scores):
+    if not why_none(sums, sizes):
         error = float(standard_error(sums, sizes))
-        found["design_effect"] = error**2 / variance
-        found["effective_n"] = len(scores) * variance / error**2 if error else None
+        independent = float(scores.var(ddof=1)) / len(scores)
+        found["design_effect"] = error**2 / independent
+        found["effective_n"] = len(scores) * independent / error**2
         found["unpaired"] = smallest_difference(np.sqrt(2) * error, len(sums))
     if other is not None:
-        error = float(standard_error(*totals(np.asarray(other, float) - scores, clusters)))
-        found["paired"] = smallest_difference(error, len(sums)) if error else None
+        gains = totals(np.asarray(other, float) - scores, clusters)
+        if not why_none(*gains):
+            found["paired"] = smallest_difference(float(standard_error(*gains)), len(sums))
     return found
 
 
@@ -64,3 +64,18 @@ def smallest_difference(error: float, clusters: int) -> float:
     from scipy.stats import t
 
     return float((t.ppf(1 - SIGNIFICANCE / 2, clusters - 1) + t.ppf(POWER, clusters - 1)) * error)
+
+
+def resolution_text(resolution: Resolution) -> str:
+    """What a set of shares can show, in a line; "" where that cannot be told."""
+    found = [
+        f"{100 * difference:.1f} points {against}"
+        for difference, against in (
+            (resolution["paired"], "between two models on these questions"),
+            (resolution["unpaired"], "from a number of others"),
+        )
+        if difference is not None
+    ]
+    if not found:
+        return ""
+    return f"{resolution['n']:,} questions of {resolution['clusters']:,} images show differences of {', of '.join(found)}"
