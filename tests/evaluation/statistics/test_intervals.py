@@ -1,6 +1,9 @@
 """Intervals: coverage by simulation, properties, agreement with statsmodels, and what has none."""
 
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from workflow_scripts.evaluation import statistics
 from workflow_scripts.evaluation.statistics.clusters import totals
 from workflow_scripts.evaluation.statistics.intervals import (
     FEW,
@@ -148,3 +152,13 @@ def same(one, other):
         assert (one[key] is None) == (other[key] is None)
         assert one[key] is None or one[key] == pytest.approx(other[key])
     return True
+
+
+def test_scipy_is_not_imported_before_something_is_computed():
+    room = Path(statistics.__file__).parent
+    modules = [f"{statistics.__name__}.{path.stem}" for path in room.glob("*.py") if path.stem != "__init__"]
+    code = (
+        f"import sys, {', '.join(modules)}; sys.exit(bool({{'scipy', 'torch', 'pandas'}} & set(sys.modules)))"
+    )
+    assert len(modules) == 7
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
