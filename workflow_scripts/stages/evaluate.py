@@ -165,12 +165,15 @@ def question_only(train: list[Record], test: list[Record], terms: Terminology) -
     guesses = floor.question_only(train, test)
     rows: list[ScoredRow] = [
         {
+            "question": record["question"],
             "gold": record["answer"],
+            "text": guess,
             "answer": guess,
             "answer_type": record["answer_type"],
             "truncated": False,
             "source": record["source"],
             "language": record["language"],
+            "image_id": record["image_id"],
         }
         for record, guess in zip(test, guesses, strict=True)
     ]
