@@ -33,6 +33,7 @@ READ_BY: dict[str, dict[str, tuple[str, ...]]] = {
         "max_new_tokens": ("preferences", "evaluate"),
         "max_validation_rows": ("evaluate",),
         "blank_image": ("evaluate",),
+        "judge": ("evaluate",),
         "gpus": (),
         "threads": (),
     },
