@@ -106,16 +106,24 @@ def predictions(
     return [
         {
             "id": record["id"],
+            "stage": stage,
             "source": record["source"],
             "image_id": record["image_id"],
+            "linked_id": record["linked_id"],
             "language": record["language"],
             "answer_type": record["answer_type"],
+            "question_type": record["question_type"],
+            "organ": record["organ"],
+            "modality": record["modality"],
             "question": record["question"],
             "gold": record["answer"],
-            "stage": stage,
             "text": answer["text"],
             "answer": read_answer(answer["text"]),
             "truncated": answer["truncated"],
+            "forced": answer["forced"],
+            "repeated": answer["repeated"],
+            "tokens": answer["tokens"],
+            "seconds": answer["seconds"],
             "image": record["images"][-1] if record["images"] else "",
         }
         for record, answer in zip(records, found, strict=True)

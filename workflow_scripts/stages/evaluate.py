@@ -113,6 +113,7 @@ def question_only(train: list[Record], test: list[Record], terms: Terminology) -
     guesses = floor.question_only(train, test)
     rows: list[ScoredRow] = [
         {
+            "question": record["question"],
             "gold": record["answer"],
             "text": guess,
             "answer": guess,
@@ -121,6 +122,7 @@ def question_only(train: list[Record], test: list[Record], terms: Terminology) -
             "source": record["source"],
             "image_id": record["image_id"],
             "language": record["language"],
+            "image_id": record["image_id"],
         }
         for record, guess in zip(test, guesses, strict=True)
     ]
