@@ -5,6 +5,7 @@ from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from typing_extensions import ReadOnly
 
 from workflow_scripts.datasets.polarity import is_yes_or_no
 from workflow_scripts.datasets.tokens import tokens
@@ -32,9 +33,9 @@ class DescribedRow(Pictured):
     question_type: str
     organ: str
     modality: str
-    repeated: NotRequired[bool]
-    tokens: NotRequired[int]
-    seconds: NotRequired[float]
+    repeated: NotRequired[ReadOnly[bool]]
+    tokens: NotRequired[ReadOnly[int]]
+    seconds: NotRequired[ReadOnly[float]]
 
 
 class Lengths(TypedDict):

@@ -5,6 +5,7 @@ from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from typing_extensions import ReadOnly
 
 Labels = NDArray[np.intp]
 Floats = NDArray[np.float64]
@@ -15,7 +16,7 @@ class Pictured(TypedDict):
 
     source: str
     image_id: str
-    linked_id: NotRequired[str]
+    linked_id: NotRequired[ReadOnly[str]]
 
 
 def clusters(rows: Sequence[Pictured]) -> Labels:
