@@ -66,7 +66,7 @@ LARGE_VISION = {"hidden_size": 1536, "depth": 24, "num_heads": 12, "intermediate
 
 @dataclass
 class Case:
-    """Dialogues on `IMAGES` images of one size, and what trains on them."""
+    """Dialogues on images of one size, and what trains on them."""
 
     folder: Path
     questions: int
@@ -94,14 +94,15 @@ class Case:
         return self.folder / name
 
 
-def case(folder: Path, questions: int, side: int) -> Case:
+def case(folder: Path, questions: int, side: int, images: int = IMAGES) -> Case:
     """The same every time: smooth pictures, questions of four to ten words, answers of one to three."""
     chance = random.Random(f"{questions} {side}")
     write = VERSIONS[VERSION].answer_format(MODE).write
     records = []
-    for number in range(IMAGES):
+    for number in range(images):
         name = f"{number}.jpg"
-        picture = Image.effect_noise((24, 24), 60 + number).resize((side, side), Image.Resampling.BICUBIC)
+        noise = bytes(min(max(round(chance.gauss(128, 60 + number)), 0), 255) for _ in range(24 * 24))
+        picture = Image.frombytes("L", (24, 24), noise).resize((side, side), Image.Resampling.BICUBIC)
         picture.convert("RGB").save(folder / name, quality=95)
         for question in range(questions):
             asked = " ".join(chance.choices(WORDS, k=chance.randint(4, 10)))
@@ -122,8 +123,8 @@ def case(folder: Path, questions: int, side: int) -> Case:
     return Case(folder, questions, side, processor, records)
 
 
-def model():
-    """A model with random weights, the same every time; the vision tower is frozen.
+def model_config() -> Any:
+    """Glm4v's, for the model of the benchmarks.
 
     On a GPU it has the shapes of GLM-4.1V-9B, with as many text layers as a quarter of the free memory holds in bf16.
     """
@@ -138,10 +139,15 @@ def model():
     half = text.head_dim // 4  # of the rotated dimensions, which are half of a head's
     text.rope_parameters["mrope_section"] = [half - 2 * (half * 3 // 8), half * 3 // 8, half * 3 // 8]
     vision.out_hidden_size, vision.image_size = text.hidden_size, 336
+    return config
+
+
+def model(config: Any = None) -> Any:
+    """A model of `config` (`model_config`) with random weights, the same every time; the vision tower is frozen."""
     set_seed(0)
     device, dtype = loading.device_and_dtype(1)
     with torch.device(device):
-        made = AutoModelForImageTextToText.from_config(config, dtype=dtype)
+        made = AutoModelForImageTextToText.from_config(config or model_config(), dtype=dtype)
     for parameter in made.model.visual.parameters():
         parameter.requires_grad_(False)
     return made
@@ -193,6 +199,7 @@ def arguments(case: Case, folder: Path, epochs: int = 1) -> dict:
         "report_to": "none",
         "save_strategy": "no",
         "disable_tqdm": True,
+        "dataloader_num_workers": 2 if on_gpu else 0,
     }
 
 
