@@ -1,6 +1,7 @@
 """What both trainings are measured on: the model, the dialogues and the order of the rows."""
 
 import random
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -59,9 +60,17 @@ LARGE_TEXT = {
     "num_attention_heads": 32,
     "num_key_value_heads": 2,
     "vocab_size": 151552,
+    "initializer_range": 0.02,
 }
 LARGE_LAYER_BYTES = 2 * (2 * 4096 * 4096 + 2 * 4096 * 256 + 3 * 4096 * 13696)
-LARGE_VISION = {"hidden_size": 1536, "depth": 24, "num_heads": 12, "intermediate_size": 13696}
+LARGE_VISION = {
+    "hidden_size": 1536,
+    "depth": 24,
+    "num_heads": 12,
+    "intermediate_size": 13696,
+    "initializer_range": 0.02,
+}
+SHARED_MEMORY = 2**32  # bytes, that workers hand batches of pixels through
 
 
 @dataclass
@@ -199,8 +208,15 @@ def arguments(case: Case, folder: Path, epochs: int = 1) -> dict:
         "report_to": "none",
         "save_strategy": "no",
         "disable_tqdm": True,
-        "dataloader_num_workers": 2 if on_gpu else 0,
+        "dataloader_num_workers": 2 if on_gpu and _shared_memory() >= SHARED_MEMORY else 0,
     }
+
+
+def _shared_memory() -> int:
+    try:
+        return shutil.disk_usage("/dev/shm").free
+    except OSError:
+        return 0
 
 
 def in_order(case: Case) -> list[list[int]]:

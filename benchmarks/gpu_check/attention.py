@@ -2,6 +2,7 @@
 
 import contextlib
 import random
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -94,17 +95,22 @@ def attended(ends: torch.Tensor, implementation: str, dtype: torch.dtype) -> lis
     As a text layer of the benchmarks' model calls it, under autocast as in training. On a CPU flex attention has no
     backward: the output alone.
     """
-    text = common.model_config().text_config if on_gpu() else SimpleNamespace(**common.SMALL_TEXT)
+    text = _text()
     size = text.hidden_size // text.num_attention_heads
     generator = torch.Generator(ends.device).manual_seed(0)
     trains = on_gpu() or implementation == "sdpa"
     states = [
-        torch.randn(1, heads, ends.shape[1], size, generator=generator, device=ends.device)
+        torch.randn(shape, generator=generator, device=ends.device)
         .to(torch.bfloat16)  # the same values in any type
         .to(dtype)
-        .requires_grad_(trains)
-        for heads in (text.num_attention_heads, text.num_key_value_heads, text.num_key_value_heads)
+        for shape in (
+            (1, text.num_attention_heads, ends.shape[1], size),
+            (1, text.num_key_value_heads, ends.shape[1], size),
+            (1, ends.shape[1], text.num_key_value_heads, size),
+        )
     ]
+    states[2] = states[2].transpose(1, 2)  # what is not rotated lies as the projection has left it
+    states = [state.requires_grad_(trains) for state in states]
     layer = SimpleNamespace(
         training=True,
         is_causal=True,
@@ -120,6 +126,11 @@ def attended(ends: torch.Tensor, implementation: str, dtype: torch.dtype) -> lis
     weights = torch.randn(output.shape, generator=generator, device=ends.device)
     gradients = torch.autograd.grad((output.float() * weights).sum(), states)
     return [output.detach(), *gradients]
+
+
+@cache
+def _text() -> Any:
+    return common.model_config().text_config
 
 
 def error(found: torch.Tensor, true: torch.Tensor) -> float:

@@ -23,6 +23,7 @@ SMALLEST = {True: 2e-3, False: 1e-5}
 
 def check(shape: Shape, findings: Findings) -> None:
     """One step of SFT and one of DPO by three trainers, from the same weights and the same adapter."""
+    torch.backends.cudnn.allow_tf32 = False  # PyTorch's default, for the tower's convolution
     for name, objective in OBJECTIVES.items():
         loss, gradients = _step(shape, objective, engine=False, dtype=torch.float32)
         dtype = torch.bfloat16 if on_gpu() else torch.float32
@@ -70,6 +71,9 @@ def _step(
             trainer = objective.engine(case, dataset, model, lora, features, planned, **changes)
         else:
             trainer = objective.stock(case, model, lora, **changes)
+        for parameter in trainer.model.parameters():
+            if parameter.requires_grad:  # peft rounds those on a model in bf16, and none on one in fp32
+                parameter.data = parameter.data.bfloat16().float()
         seen = _First()
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(seen)

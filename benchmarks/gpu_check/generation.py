@@ -8,7 +8,7 @@ import torch
 
 from benchmarks import common
 from benchmarks.gpu_check.runner import Findings
-from benchmarks.gpu_check.shapes import Moment, Shape, forget_peak, on_gpu, peak_gib
+from benchmarks.gpu_check.shapes import Moment, Shape, forget_peak, peak_gib
 from benchmarks.gpu_check.training import Bench
 from workflow_scripts.evaluation.generation import Generator
 from workflow_scripts.models.pixels import batch
@@ -24,9 +24,10 @@ def check(bench: Bench, findings: Findings) -> None:
         images = min(IMAGES, shape.images)
         case = common.case(Path(folder), shape.questions[0], max(shape.sides), images)
         generator = Generator(model, case.processor, case.dialogue, len(case.records), shape.new_tokens)
-        generator.stops = []  # weights are random: every answer is as long as any
+        # Weights are random, and every answer is as long as any: the last token of the vocabulary is hardly written.
+        generator.stops = [model.config.text_config.vocab_size - 1]
         ways = {
-            "stock": lambda: stock(model, case, shape.new_tokens),
+            "stock": lambda: stock(model, case, shape.new_tokens, generator.stops),
             "ours": lambda: [
                 [found.text for found in row] for row in generator.answer(case.records, case.folder)
             ],
@@ -53,7 +54,7 @@ def check(bench: Bench, findings: Findings) -> None:
 
 
 @torch.inference_mode()
-def stock(model: Any, case: common.Case, new_tokens: int) -> list[list[str]]:
+def stock(model: Any, case: common.Case, new_tokens: int, stops: list[int]) -> list[list[str]]:
     """transformers' own `generate`, every row with its image."""
     dialogue = case.dialogue
     rows = [
@@ -68,7 +69,7 @@ def stock(model: Any, case: common.Case, new_tokens: int) -> list[list[str]]:
         **{name: tensor.to(model.device) for name, tensor in inputs.items()},
         do_sample=False,
         max_new_tokens=new_tokens,
-        min_new_tokens=new_tokens,
+        eos_token_id=stops,
         pad_token_id=case.processor.tokenizer.pad_token_id,
     )
     length = inputs["input_ids"].shape[1]

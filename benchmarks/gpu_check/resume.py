@@ -11,7 +11,6 @@ from benchmarks.gpu_check.runner import Findings
 from benchmarks.gpu_check.shapes import device, on_gpu
 from workflow_scripts.models import standins
 from workflow_scripts.models.catalogue import VERSIONS
-from workflow_scripts.training import checkpoints
 from workflow_scripts.training.data.collators import SftCollator
 
 STEPS, STOPPED = 6, 3

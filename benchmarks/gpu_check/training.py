@@ -11,7 +11,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import torch
 from transformers import PrinterCallback, TrainerCallback
 
 from benchmarks import common, dpo, sft, timing
