@@ -9,7 +9,16 @@ from pathlib import Path
 
 from transformers.utils import logging as transformers_logging
 
-from benchmarks.gpu_check import attention, environment, exactness, extras, generation, resume, runner
+from benchmarks.gpu_check import (
+    attention,
+    environment,
+    exactness,
+    extras,
+    generation,
+    resume,
+    runner,
+    variants,
+)
 from benchmarks.gpu_check.runner import Check
 from benchmarks.gpu_check.shapes import FULL, SMALL, Base, Shape
 from benchmarks.gpu_check.training import Bench
@@ -25,11 +34,12 @@ def checks(shape: Shape) -> list[Check]:
         Check("attention", 90, partial(attention.check, shape)),
         Check("exactness", 60, partial(exactness.check, shape)),
         Check("training", 240, bench.check),
-        Check("profile", 40, partial(extras.profile, bench)),
+        Check("profile", 60, partial(variants.profile, bench)),
         Check("generation", 50, partial(generation.check, bench)),
         Check("resumption", 25, resume.check),
         Check("QLoRA", 45, partial(extras.qlora, bench)),
         Check("Liger", 60, partial(extras.liger, bench)),
+        Check("variants", 120, partial(variants.check, bench)),
     ]
 
 

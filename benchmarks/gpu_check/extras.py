@@ -1,4 +1,4 @@
-"""What needs a package beside the others: QLoRA (bitsandbytes) and Liger's kernels; and where a step's time goes."""
+"""What needs a package beside the others: QLoRA (bitsandbytes) and Liger's kernels."""
 
 import tempfile
 from pathlib import Path
@@ -15,7 +15,6 @@ from workflow_scripts.configuration.settings import Sft
 from workflow_scripts.training import optional
 
 QLORA_GIB = 24
-PROFILED = 20  # kernels
 
 
 def qlora(bench: Bench, findings: Findings) -> None:
@@ -87,25 +86,6 @@ def liger(bench: Bench, findings: Findings) -> None:
             {"rows/s": rows / pace.seconds, "peak, GiB": pace.peak_gib, "losses": pace.losses},
         )
     bench.base.drop()
-
-
-def profile(bench: Bench, findings: Findings) -> None:
-    """The kernels that take most of a step of SFT with many questions on the largest images."""
-    if not on_gpu():
-        raise Skipped("there is no GPU")
-    with tempfile.TemporaryDirectory() as folder:
-        case = common.case(Path(folder), bench.shape.questions[0], max(bench.shape.sides), bench.shape.images)
-        with bench.ours(sft, case, [list(range(len(case.records)))] * 2) as (trainer, _):
-            activities = [torch.profiler.ProfilerActivity.CUDA]
-            with torch.profiler.profile(activities=activities) as profiled:
-                trainer.train()
-    found = sorted(profiled.key_averages(), key=lambda entry: -entry.self_device_time_total)
-    whole = sum(entry.self_device_time_total for entry in found)
-    for number, entry in enumerate(found[:PROFILED], start=1):
-        findings.figure(
-            f"kernel {number}",
-            f"{entry.self_device_time_total / whole:.1%}, {entry.count} calls, {entry.key[:120]}",
-        )
 
 
 def _needs(package: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from peft import PeftModel
+from peft.helpers import disable_input_dtype_casting
 from torch.utils.data import DataLoader
 from transformers import Trainer
 from transformers.trainer_utils import rotate_checkpoints
@@ -82,6 +83,15 @@ class PlannedBatches(Trainer):
         super().__init__(*args, **kwargs)
         if isinstance(self.model, PeftModel) and not self.is_deepspeed_enabled:
             keep_in_fp32(self.model)
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train under autocast without peft's casts of each input to the adapters' fp32.
+
+        Autocast rounds to bf16 what an adapter is given: from bf16 to fp32 and back no bit changes.
+        """
+        casts_itself = self.args.bf16 and not self.is_deepspeed_enabled
+        with disable_input_dtype_casting(self.model, active=casts_itself):
+            return super().train(*args, **kwargs)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """The planned batches in their order; skipping some on resumption decodes nothing."""
