@@ -13,7 +13,7 @@ from workflow_scripts import evaluation, run_experiments
 from workflow_scripts.base import files
 from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.configuration.reading import load
-from workflow_scripts.evaluation.generation import Generator
+from workflow_scripts.evaluation.generation.generator import Generator
 from workflow_scripts.evaluation.table import table
 from workflow_scripts.models import loading
 from workflow_scripts.stages import convert, download, evaluate
@@ -23,7 +23,7 @@ RUN = Run("rad", "4.1v", "base")
 SETTINGS = """
 datasets: {rad: {reader: rad, embedded: 10}}
 models: {4.1v: {base: {embedded: true}}}
-evaluation: {max_new_tokens: 8, batch_size: 64, max_validation_rows: 4, gpus: 0}
+evaluation: {max_new_tokens: 8, max_validation_rows: 4, gpus: 0}
 tracking: []
 """
 

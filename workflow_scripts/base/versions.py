@@ -11,7 +11,7 @@ RESULTS = {
     "convert": 2,  # 2: image_disjoint keeps train and validation apart too
     "validate": 1,
     "sft": 1,
-    "preferences": 1,
+    "preferences": 2,  # 2: each answer has random numbers of its own
     "dpo": 1,
     "evaluate": 1,
 }

@@ -29,8 +29,9 @@ READ_BY: dict[str, dict[str, tuple[str, ...]]] = {
     "preferences": dict.fromkeys(Preferences.model_fields, ("preferences",)),
     "dpo": {key: _HOW.get(key, ("dpo",)) for key in Dpo.model_fields},
     "evaluation": {
-        "batch_size": ("preferences", "evaluate"),  # in bf16, other neighbours may tip an answer
+        "tokens_per_batch": ("preferences", "evaluate"),  # in bf16, other neighbours may tip an answer
         "max_new_tokens": ("preferences", "evaluate"),
+        "thought_budget": ("preferences", "evaluate"),
         "max_validation_rows": ("evaluate",),
         "blank_image": ("evaluate",),
         "gpus": (),

@@ -14,7 +14,7 @@ from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.models.formats import AnswerFormat
 
 if TYPE_CHECKING:
-    from workflow_scripts.evaluation.generation import Generator
+    from workflow_scripts.evaluation.generation.generator import Generator
 
 
 # What an untrained model is told after the question, by language: (any question, a question whose answer is yes or
@@ -55,14 +55,16 @@ def instructed(record: Record) -> Record:
 
 
 class Asking(Protocol):
-    """How a model is asked: on how many GPUs, how many rows at once, for how many tokens at most."""
+    """How a model is asked: on how many GPUs, how many tokens at once, for how many tokens at most."""
 
     @property
     def gpus(self) -> int: ...
     @property
-    def batch_size(self) -> int: ...
+    def tokens_per_batch(self) -> int: ...
     @property
     def max_new_tokens(self) -> int: ...
+    @property
+    def thought_budget(self) -> int | None: ...
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class Examiner:
     @contextmanager
     def model(self, path: Path) -> Iterator["Generator"]:
         """The model or adapter at `path`, ready to be asked; its memory is free again afterwards."""
-        from workflow_scripts.evaluation.generation import Generator
+        from workflow_scripts.evaluation.generation.generator import Generator
         from workflow_scripts.models import loading, processors
         from workflow_scripts.models.dialogue import Dialogue
 
@@ -93,8 +95,9 @@ class Examiner:
             loading.model(path, dtype, device, device_map="auto" if self.asking.gpus > 1 else None),
             processor,
             Dialogue(processor, self.model_version, self.mode),
-            self.asking.batch_size,
+            self.asking.tokens_per_batch,
             self.asking.max_new_tokens,
+            self.asking.thought_budget,
         )
         try:
             yield generator
