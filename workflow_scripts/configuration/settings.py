@@ -426,8 +426,16 @@ class Judge(Section):
 class Evaluation(Section):
     """Generation and scoring."""
 
-    batch_size: Count = 16
+    tokens_per_batch: Count = Field(
+        default=131_072,
+        description="tokens that are kept at once, prompts and all that may be written: 40 kB each for 4.1v in bf16, "
+        "190 kB for 4.5v",
+    )
     max_new_tokens: Count = Field(default=1024, description="answers cut off here are counted as truncated")
+    thought_budget: Count | None = Field(
+        default=None,
+        description="tokens of a thought, which is closed there for the answer to follow; empty: no limit",
+    )
     max_validation_rows: Count = Field(
         default=500,
         description="validation rows that decide between the SFT and the DPO model, never seen in training",
