@@ -433,15 +433,32 @@ class Evaluation(Section):
         description="validation rows that decide between the SFT and the DPO model, never seen in training",
     )
     blank_image: bool = Field(
-        default=True, description="score the better of the SFT and the DPO model on blank images as well"
+        default=True, description="ask the better of the SFT and the DPO model about blank images as well"
+    )
+    shuffled_image: bool = Field(
+        default=True,
+        description="and about other images: of the same set and, where there are some, modality",
+    )
+    gpus: Natural = Field(
+        default=1,
+        description="GPUs of one job, each for a part of the questions, or all for a model that does not fit one; 0: CPU",
     )
     judge: Judge | None = Field(
         default=None,
         description="a language model's verdicts beside the other protocols, such as {url: http://127.0.0.1:8000/v1, "
         "model: Qwen3-32B}; empty: none, and nothing is sent anywhere",
     )
-    gpus: Natural = Field(default=1, description="GPUs of one job; 0 runs on the CPU")
     threads: Count = Field(default=8, description="CPU cores of one job")
+
+    @property
+    def asked(self) -> dict[str, tuple[str, str]]:
+        """By line of an evaluation, which model of the run is asked about which variant of the pictures."""
+        found = {stage: (stage, "original") for stage in ("untrained", "sft", "dpo")}
+        if self.blank_image:
+            found["blank_image"] = ("final", "blank")
+        if self.shuffled_image:
+            found["shuffled_image"] = ("final", "shuffled")
+        return found
 
 
 # One name, or several.

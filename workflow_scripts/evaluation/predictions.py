@@ -17,8 +17,8 @@ class ScoredRow(TypedDict):
     answer_type: str
     truncated: bool
     source: str
-    language: str
     image_id: str
+    language: str
 
 
 class Prediction(ScoredRow):
