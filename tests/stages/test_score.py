@@ -74,7 +74,7 @@ def test_rows_and_questions_that_are_left_over_are_counted_and_named(layout, tmp
     assert group["unmatched"] == ["row 3: 'elsewhere-7': no such question"]
     assert group["unanswered"] == ["slake-en-3", "slake-en-4"]
     said = printed(found)
-    assert "2 of 4 test questions of slake answered (LLaVA-Med file; 2 by id)" in said
+    assert "2 of 4 test questions of slake answered (file of LLaVA-Med; 2 by id)" in said
     assert "1 match no question: row 3: 'elsewhere-7'" in said
     assert "2 have no answer: slake-en-3; slake-en-4" in said
 
@@ -224,3 +224,4 @@ def test_an_interval_is_wider_where_rows_of_an_image_agree():
     # The t interval of eight values by hand: sd 0.5345, t(7) 2.3646.
     assert alone == pytest.approx((0.5 - 2.3646 * 0.5345 / 8**0.5, 0.5 + 2.3646 * 0.5345 / 8**0.5), abs=1e-3)
     assert cluster_interval([1.0, 0.0], ["a", "a"]) is None and cluster_interval([], []) is None
+    assert cluster_interval([0.0, 0.0], ["a", "b"]) is None

@@ -162,5 +162,5 @@ _LAYOUTS: dict[str, tuple[tuple[str, ...], Callable[[Row, str], GivenAnswer]]] =
     "MedEvalKit": (("question", "answer", "response"), _medevalkit),
     "lmms-eval": (("doc_id", "target", "filtered_resps"), _lmms_eval),
     "LLaVA-Med": (("question_id", "text"), _llava_med),
-    "ours": (("id", "text"), _ours),
+    "this project": (("id", "text"), _ours),
 }

@@ -104,7 +104,7 @@ def _number(scores: list[float], images: list[str]) -> Number:
 
 
 def cluster_interval(scores: Sequence[float], clusters: Sequence[str]) -> tuple[float, float] | None:
-    """The 95 % interval of a mean whose rows of one cluster stand or fall together; None for fewer than two clusters.
+    """The 95 % interval of a mean whose rows of one cluster stand or fall together; None for one cluster, or equal scores.
 
     The t interval with clusters - 1 degrees of freedom, of the ratio of the clusters' sums to their sizes.
     """
@@ -114,7 +114,7 @@ def cluster_interval(scores: Sequence[float], clusters: Sequence[str]) -> tuple[
     _, labels = np.unique(clusters, return_inverse=True)
     sums, sizes = np.bincount(labels, scores), np.bincount(labels)
     count = len(sums)
-    if count < 2:
+    if count < 2 or len(set(scores)) == 1:
         return None
     mean = sums.sum() / sizes.sum()
     spread = np.sqrt(count / (count - 1) * np.sum((sums - mean * sizes) ** 2)) / sizes.sum()
@@ -134,7 +134,7 @@ def _printed(scores: Scores, group: str) -> str:
     name = f"{scores['answers']}{f', {group}' if group else ''}"
     lines = [
         f"{name}: {answered:,} of {found['questions']:,} test questions of {scores['dataset']} answered "
-        f"({scores['layout']} file; {ways or 'none found'})"
+        f"(file of {scores['layout']}; {ways or 'none found'})"
     ]
     for what, rows in (("match no question", found["unmatched"]), ("have no answer", found["unanswered"])):
         if rows:
