@@ -11,7 +11,7 @@ from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.configuration.settings import Config, Judge
 from workflow_scripts.evaluation import published
 from workflow_scripts.evaluation.protocols import PROTOCOLS
-from workflow_scripts.evaluation.score_table import cluster_interval, printed
+from workflow_scripts.evaluation.score_table import printed
 from workflow_scripts.stages.score import score
 
 RUN = Run("slake", "4.1v", "thinking")
@@ -58,7 +58,7 @@ def test_a_file_is_scored_by_every_protocol_with_intervals(layout, tmp_path):
     strict, closed = group["protocols"]["strict"], group["protocols"]["closed_only"]
     assert strict["numbers"]["accuracy"]["value"] == 0.5 and strict["numbers"]["accuracy"]["n"] == 4
     low, high = strict["numbers"]["accuracy"]["interval"]
-    assert 0 <= low < 0.5 < high <= 1
+    assert low < 0.5 < high and "0.0 – 100.0" in printed(found)
     assert strict["test_sets"]["slake"] == strict["languages"]["en"] == strict["numbers"]
     assert group["protocols"]["llava_med"]["numbers"]["open_recall"]["value"] == pytest.approx(2 / 3)
     assert (closed["numbers"]["accuracy"]["n"], closed["without_score"]) == (1, {"excluded": 3})
@@ -216,12 +216,14 @@ def test_wrong_flags_are_one_line(tmp_path, monkeypatch, arguments, error):
         command.main(["--answers", "a.jsonl", *arguments])
 
 
-def test_an_interval_is_wider_where_rows_of_an_image_agree():
-    scores = [1.0, 1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0]
-    alone = cluster_interval(scores, list("abcdefgh"))
-    together = cluster_interval(scores, list("aabbccdd"))
-    assert together[0] < alone[0] < 0.5 < alone[1] < together[1]
-    # The t interval of eight values by hand: sd 0.5345, t(7) 2.3646.
-    assert alone == pytest.approx((0.5 - 2.3646 * 0.5345 / 8**0.5, 0.5 + 2.3646 * 0.5345 / 8**0.5), abs=1e-3)
-    assert cluster_interval([1.0, 0.0], ["a", "a"]) is None and cluster_interval([], []) is None
-    assert cluster_interval([0.0, 0.0], ["a", "b"]) is None
+def test_rows_of_linked_images_stand_or_fall_together(layout, tmp_path):
+    """As VQA-RAD's rephrased questions: four images of which two pairs are linked are two clusters."""
+    rows = [{**record(n, n, f"Question {n}?", "Lung", "open"), "linked_id": str(n % 2)} for n in range(1, 5)]
+    path = write(tmp_path / "a.jsonl", "lung", "CT", "lung", "CT")
+    alone = score(Config(), layout, path, "slake")["groups"][""]["protocols"]["strict"]["numbers"]["accuracy"]
+    files.write_jsonl(layout.split(RUN, "test"), rows)
+    linked = score(Config(), layout, path, "slake")["groups"][""]["protocols"]["strict"]["numbers"][
+        "accuracy"
+    ]
+    assert (alone["clusters"], linked["clusters"]) == (3, 2)
+    assert (linked["value"], linked["n"]) == (0.5, 4)

@@ -13,9 +13,10 @@ BY = ("id", "question and image", "question and gold", "question alone")
 
 
 class Question(Asked):
-    """What is known of a question of a test set."""
+    """What is known of a question of a test set; `linked_id` is what its rephrasings share, "" for none."""
 
     answer: str
+    linked_id: str
 
 
 class Matched(NamedTuple):

@@ -17,16 +17,28 @@ class ScoredRow(TypedDict):
     answer_type: str
     truncated: bool
     source: str
-    image_id: str
     language: str
+    image_id: str
 
 
 class Prediction(ScoredRow):
-    """What a model answered at a stage to a question; `image` is relative to where the row is kept, or ""."""
+    """What a model answered at a stage to a question, as a line of an evaluation has it.
+
+    `image` is relative to where the row is kept, or "". `tokens` were written, in `seconds`; `repeated` and `forced`
+    are the generator's word.
+    """
 
     id: str
     stage: str
     image: str
+    linked_id: str
+    question_type: str
+    organ: str
+    modality: str
+    forced: bool
+    repeated: bool
+    tokens: int
+    seconds: float
 
 
 class Metrics(TypedDict):

@@ -1,33 +1,27 @@
 """The scores of an answer file by all protocols: each number with its interval, beside what print has."""
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import TypedDict
+from collections.abc import Iterable, Sequence
+from typing import Literal, TypedDict
 
 from workflow_scripts.evaluation.predictions import ScoredRow
 from workflow_scripts.evaluation.protocols import ScoringProtocol
 from workflow_scripts.evaluation.published import Published
+from workflow_scripts.evaluation.statistics.clusters import Labels
+from workflow_scripts.evaluation.statistics.intervals import Estimate, Interval, estimate
 from workflow_scripts.evaluation.table import percent
 from workflow_scripts.evaluation.verdicts import Note, Verdict
 
 NAMED = 5  # rows and questions that are named on the screen; the JSON names all
 
 
-class Number(TypedDict):
-    """A mean of 0..1 over `n` questions, None where there is none, and its 95 % interval, clustered by image."""
-
-    value: float | None
-    n: int
-    interval: tuple[float, float] | None
-
-
 class ProtocolScores(TypedDict):
-    """The numbers of one protocol, how many rows have no score, and why, and what print has."""
+    """The numbers of one protocol with their intervals, how many rows have no score, and why, and what print has."""
 
     definition: str
     denominator: str
-    numbers: dict[str, Number]
-    test_sets: dict[str, dict[str, Number]]
-    languages: dict[str, dict[str, Number]]
+    numbers: dict[str, Estimate]
+    test_sets: dict[str, dict[str, Estimate]]
+    languages: dict[str, dict[str, Estimate]]
     without_score: dict[Note, int]
     published: list[Published]
 
@@ -57,74 +51,55 @@ def protocol_scores(
     protocol: ScoringProtocol,
     rows: Sequence[ScoredRow],
     verdicts: Sequence[Verdict],
+    clusters: Labels,
     in_print: Sequence[Published],
 ) -> ProtocolScores:
-    """The numbers of `verdicts` on `rows`, over all, by source and by language."""
+    """The numbers of `verdicts` on `rows` in `clusters` [n], over all, by source and by language."""
 
-    def by(key: Callable[[ScoredRow], str]) -> dict[str, dict[str, Number]]:
-        names = sorted(set(map(key, rows)))
+    def by(key: Literal["source", "language"]) -> dict[str, dict[str, Estimate]]:
+        names = sorted({row[key] for row in rows})
+        if len(names) == 1:
+            return {names[0]: overall}
         return {
             name: numbers(
-                protocol, [pair for pair in zip(rows, verdicts, strict=True) if key(pair[0]) == name]
+                protocol, verdicts, clusters, [place for place, row in enumerate(rows) if row[key] == name]
             )
             for name in names
         }
 
+    overall = numbers(protocol, verdicts, clusters, range(len(rows)))
     notes = [verdict.note for verdict in verdicts if verdict.note]
     return {
         "definition": protocol.DEFINITION,
         "denominator": protocol.DENOMINATOR,
-        "numbers": numbers(protocol, zip(rows, verdicts, strict=True)),
-        "test_sets": by(lambda row: row["source"]),
-        "languages": by(lambda row: row["language"]),
+        "numbers": overall,
+        "test_sets": by("source"),
+        "languages": by("language"),
         "without_score": {note: notes.count(note) for note in dict.fromkeys(notes)},
         "published": list(in_print),
     }
 
 
-def numbers(protocol: ScoringProtocol, judged: Iterable[tuple[ScoredRow, Verdict]]) -> dict[str, Number]:
-    """`accuracy` and the protocol's own numbers over rows with their verdicts."""
-    found: dict[str, tuple[list[float], list[str]]] = {
-        name: ([], []) for name in ("accuracy", *protocol.NUMBERS)
-    }
-    for row, verdict in judged:
-        own = dict(verdict.scores) if verdict.score is None else {"accuracy": verdict.score, **verdict.scores}
-        for name, value in own.items():
-            found[name][0].append(value)
-            found[name][1].append(f"{row['source']}/{row['image_id']}")
-    return {name: _number(scores, images) for name, (scores, images) in found.items()}
-
-
-def _number(scores: list[float], images: list[str]) -> Number:
-    return {
-        "value": sum(scores) / len(scores) if scores else None,
-        "n": len(scores),
-        "interval": cluster_interval(scores, images),
-    }
-
-
-def cluster_interval(scores: Sequence[float], clusters: Sequence[str]) -> tuple[float, float] | None:
-    """The 95 % interval of a mean whose rows of one cluster stand or fall together; None for one cluster, or equal scores.
-
-    The t interval with clusters - 1 degrees of freedom, of the ratio of the clusters' sums to their sizes.
-    """
-    import numpy as np
-    from scipy import stats
-
-    _, labels = np.unique(clusters, return_inverse=True)
-    sums, sizes = np.bincount(labels, scores), np.bincount(labels)
-    count = len(sums)
-    if count < 2 or len(set(scores)) == 1:
-        return None
-    mean = sums.sum() / sizes.sum()
-    spread = np.sqrt(count / (count - 1) * np.sum((sums - mean * sizes) ** 2)) / sizes.sum()
-    half = stats.t.ppf(0.975, count - 1) * spread
-    return max(0.0, float(mean - half)), min(1.0, float(mean + half))
+def numbers(
+    protocol: ScoringProtocol, verdicts: Sequence[Verdict], clusters: Labels, places: Iterable[int]
+) -> dict[str, Estimate]:
+    """`accuracy` and the protocol's own numbers over the rows at `places`, each with its 95 % interval."""
+    found: dict[str, dict[int, float]] = {name: {} for name in ("accuracy", *protocol.NUMBERS)}
+    for place in places:
+        score, own = verdicts[place].score, verdicts[place].scores
+        for name, value in {**({} if score is None else {"accuracy": score}), **own}.items():
+            found[name][place] = value
+    return {name: estimate(list(scores.values()), clusters[list(scores)]) for name, scores in found.items()}
 
 
 def printed(scores: Scores) -> str:
     """The scores as text: for each group its counts, a line a number, and what print has below its protocol."""
     return "\n\n".join(_printed(scores, group) for group in scores["groups"])
+
+
+def _shown(interval: Interval | None) -> str:
+    """An interval of a share, in per cent; that of few images may reach beyond what a share can be."""
+    return " – ".join(percent(min(1, max(0, end))) for end in interval) if interval else "–"
 
 
 def _printed(scores: Scores, group: str) -> str:
@@ -144,8 +119,7 @@ def _printed(scores: Scores, group: str) -> str:
     prints: dict[int, list[str]] = {}
     for protocol, own in found["protocols"].items():
         for number, value in own["numbers"].items():
-            interval = value["interval"]
-            told = f"{percent(interval[0])} – {percent(interval[1])}" if interval else "–"
+            told = _shown(value["interval"])
             title = protocol if number == "accuracy" else ""
             cells.append([title, number, f"{value['n']:,}", percent(value["value"]), told])
         without = [f"{count:,} {note}" for note, count in own["without_score"].items()]

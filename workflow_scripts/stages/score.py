@@ -18,6 +18,7 @@ from workflow_scripts.evaluation.protocols import ScoringProtocol
 from workflow_scripts.evaluation.protocols.judge import Judge
 from workflow_scripts.evaluation.published import Published
 from workflow_scripts.evaluation.score_table import GroupScores, Scores, printed, protocol_scores
+from workflow_scripts.evaluation.statistics.clusters import clusters
 from workflow_scripts.models.catalogue import VERSIONS
 
 logger = logging.getLogger(__name__)
@@ -56,11 +57,13 @@ def score(
     for group in dict.fromkeys(answer.group for answer in tested):
         found = match(tests.questions, [answer for answer in tested if answer.group == group])
         rows = [_row(question, answer, read) for question, answer in found.pairs]
+        labels = clusters([question for question, _ in found.pairs])
         scores = {
             protocol.NAME: protocol_scores(
                 protocol,
                 rows,
                 protocol.verdicts(rows, terms),
+                labels,
                 list(_in_print(protocol.NAME, tests, found, judge)),
             )
             for protocol in chosen
@@ -116,6 +119,7 @@ def _raw(layout: Layout, name: str, source: Source, dataset: str) -> Iterator[Qu
                 "language": row.language,
                 "answer_type": row.answer_type,
                 "answer": row.answer,
+                "linked_id": row.linked_id,
             }
 
 

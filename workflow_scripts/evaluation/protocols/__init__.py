@@ -3,7 +3,7 @@
 To add one: a module with what `strict` has in capital letters, `verdicts` and `metrics`, and its place in MODULES.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Literal, Protocol
 
 from workflow_scripts.datasets.terminology import Terminology
@@ -58,16 +58,22 @@ def breakdown(
 ) -> Breakdown:
     """The metrics of `protocol` over all rows ("overall"), by source ("test_sets") and by language ("languages")."""
     rows = list(rows)
-    verdicts = protocol.verdicts(rows, terms)
+    return breakdown_of(rows, protocol.verdicts(rows, terms), protocol.NUMBERS)
+
+
+def breakdown_of(
+    rows: Sequence[ScoredRow], verdicts: Sequence[Verdict], numbers: Collection[str]
+) -> Breakdown:
+    """The same from the verdicts on each of `rows`, with the means of the protocol's own `numbers`."""
 
     def by(key: Literal["source", "language"]) -> dict[str, Metrics]:
         groups: dict[str, list[Verdict]] = {name: [] for name in sorted({row[key] for row in rows})}
         for row, verdict in zip(rows, verdicts, strict=True):
             groups[row[key]].append(verdict)
-        return {name: summary(group, protocol.NUMBERS) for name, group in groups.items()}
+        return {name: summary(group, numbers) for name, group in groups.items()}
 
     return {
-        "overall": summary(verdicts, protocol.NUMBERS),
+        "overall": summary(verdicts, numbers),
         "test_sets": by("source"),
         "languages": by("language"),
     }

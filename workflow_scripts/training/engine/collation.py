@@ -100,7 +100,8 @@ def _lay_out(
     bins = tree.pack(lengths, sum(lengths) if words.one_sequence else max(lengths))
     longest = max(sum(lengths[index] for index in group) for group in bins)
     if words.one_sequence:
-        longest = -(-longest // FLEX_BLOCK) * FLEX_BLOCK
+        # Two blocks at least: for a single one flex attention would be compiled once more.
+        longest = max(2, -(-longest // FLEX_BLOCK)) * FLEX_BLOCK
     ids = np.full((len(bins), longest), words.pad_token)
     keys = ids.copy()
     positions = np.zeros((3, len(bins), longest), int)
