@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-STAGES = ("download", "convert", "validate", "sft", "preferences", "dpo", "evaluate", "report")
+STAGES = ("download", "convert", "validate", "sft", "preferences", "dpo", "ask", "evaluate", "report")
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,14 @@ class Layout:
     def pairs_page(self, run: Run) -> Path:
         """Pairs of each origin for a person to read."""
         return self.root / "preferences" / f"{run}.html"
+
+    def answers(self, run: Run, model: str, variant: str) -> Path:
+        """What a model of a run answered, with a summary beside it that says how it was asked."""
+        return self.root / "answers" / str(run) / f"{model}.{variant}.jsonl"
+
+    def kept_answers(self) -> Path:
+        """Every answer that was ever generated, for all runs."""
+        return self.root / "answers" / "kept"
 
     def evaluation(self, run: Run) -> Path:
         """The scores of all stages of a run."""

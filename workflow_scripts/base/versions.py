@@ -13,7 +13,8 @@ RESULTS = {
     "sft": 1,
     "preferences": 2,  # 2: each answer has random numbers of its own
     "dpo": 1,
-    "evaluate": 1,
+    "ask": 1,
+    "evaluate": 2,  # 2: of kept answers; a tie of SFT and DPO keeps SFT
 }
 Recorded = Mapping[str, int | None]  # by stage; None: from before numbers were recorded
 UNKNOWN: Recorded = dict.fromkeys(RESULTS)

@@ -418,10 +418,34 @@ class Evaluation(Section):
         description="validation rows that decide between the SFT and the DPO model, never seen in training",
     )
     blank_image: bool = Field(
-        default=True, description="score the better of the SFT and the DPO model on blank images as well"
+        default=True, description="ask the better of the SFT and the DPO model about blank images as well"
     )
-    gpus: Natural = Field(default=1, description="GPUs of one job; 0 runs on the CPU")
+    shuffled_image: bool = Field(
+        default=True,
+        description="and about other images: of the same set and, where there are some, modality",
+    )
+    gpus: Natural = Field(
+        default=1,
+        description="GPUs of one job, each for a part of the questions, or all for a model that does not fit one; 0: CPU",
+    )
     threads: Count = Field(default=8, description="CPU cores of one job")
+
+    @field_validator("thought_budget")
+    @classmethod
+    def _leaves_an_answer(cls, budget: int | None, info: ValidationInfo) -> int | None:
+        if budget is not None and budget >= info.data.get("max_new_tokens", budget + 1):
+            raise ValueError("no answer can follow such a thought within max_new_tokens")
+        return budget
+
+    @property
+    def asked(self) -> dict[str, tuple[str, str]]:
+        """By line of an evaluation, which model of the run is asked about which variant of the pictures."""
+        found = {stage: (stage, "original") for stage in ("untrained", "sft", "dpo")}
+        if self.blank_image:
+            found["blank_image"] = ("final", "blank")
+        if self.shuffled_image:
+            found["shuffled_image"] = ("final", "shuffled")
+        return found
 
 
 # One name, or several.

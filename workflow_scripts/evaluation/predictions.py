@@ -4,13 +4,17 @@ from typing import NotRequired, TypedDict
 
 
 class ScoredRow(TypedDict):
-    """What scoring needs of a prediction; `answer` is None when unreadable, `answer_type` open or closed."""
+    """What scoring needs of a prediction; `answer` is what was read of `text`, None when unreadable, `answer_type` open
+    or closed.
+    """
 
     gold: str
+    text: str
     answer: str | None
     answer_type: str
     truncated: bool
     source: str
+    image_id: str
     language: str
 
 
@@ -18,10 +22,8 @@ class Prediction(ScoredRow):
     """What a model answered at a stage to a question; `image` is relative to where the row is kept, or ""."""
 
     id: str
-    image_id: str
     question: str
     stage: str
-    text: str
     image: str
 
 

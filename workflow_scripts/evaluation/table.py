@@ -1,4 +1,4 @@
-"""One evaluation as the lines that a person compares: the floor, each stage, and blank images."""
+"""One evaluation as the lines that a person compares: the floor, each stage, and blank and other images."""
 
 from typing import Any, NotRequired, TypedDict
 
@@ -33,8 +33,9 @@ def lines(evaluation: Evaluation) -> list[tuple[str, str, Breakdown]]:
     for stage, label in STAGES.items():
         suffix = ", instructed" if told and stage == "untrained" else ""
         found.append((stage, label + suffix, evaluation["stages"].get(stage)))
-    label = f"{_MODELS[evaluation['final_stage']]} model on blank images"
-    found.append(("blank_image", label, evaluation.get("ablation", {}).get("blank_image")))
+    for variant, pictures in (("blank_image", "blank images"), ("shuffled_image", "other images")):
+        label = f"{_MODELS[evaluation['final_stage']]} model on {pictures}"
+        found.append((variant, label, evaluation.get("ablation", {}).get(variant)))
     return [(key, label, group) for key, label, group in found if group]
 
 

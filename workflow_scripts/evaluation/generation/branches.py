@@ -108,5 +108,9 @@ def _unrolled(trunk: Batch, lines: list[list[Branch]], logits: torch.Tensor, cop
         (back < length + each(before)).long(),
         trunk.positions[row[:, 0]] + length[:, 0],
         logits.repeat_interleave(copies, dim=0),
-        [columns - length - prefix for length, prefix in zip(lengths, before, strict=True) for _ in range(copies)],
+        [
+            columns - length - prefix
+            for length, prefix in zip(lengths, before, strict=True)
+            for _ in range(copies)
+        ],
     )

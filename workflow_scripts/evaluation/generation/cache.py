@@ -91,7 +91,10 @@ class Batch:
         here = chosen.to(self.mask.device)
         return Batch(
             cache_of(
-                ([states[chosen.to(states.device), :, first:] for states in layer.whole] for layer in self.layers),
+                (
+                    [states[chosen.to(states.device), :, first:] for states in layer.whole]
+                    for layer in self.layers
+                ),
                 self.columns - first,
             ),
             self.mask[here, first:],
