@@ -24,7 +24,7 @@ class GrowingLayer(DynamicLayer):
     """
 
     def __init__(self, keys: torch.Tensor, values: torch.Tensor, held: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.lazy_initialization(keys, values)
         self.whole = (keys, values)
         self._show(held)
@@ -40,11 +40,12 @@ class GrowingLayer(DynamicLayer):
             self.whole = (keys, values)
         for columns, states in zip(self.whole, (key_states, value_states), strict=True):
             columns[:, :, held : held + new] = states
-        return self._show(held + new)
+        self._show(held + new)
+        return self.shown
 
-    def _show(self, held: int) -> tuple[torch.Tensor, torch.Tensor]:
-        self.keys, self.values = (states[:, :, :held] for states in self.whole)
-        return self.keys, self.values
+    def _show(self, held: int) -> None:
+        keys, values = (states[:, :, :held] for states in self.whole)
+        self.shown = self.keys, self.values = keys, values
 
 
 @dataclass
@@ -142,21 +143,21 @@ def prefill(model: "Model", inputs: dict[str, torch.Tensor]) -> Batch:
     """Run prompts, as `models.pixels.batch` gives them, with their images."""
     mask = inputs["attention_mask"]
     # `lag` [rows, 1]: how much less than their number the positions of the tokens take up.
-    positions, lag = backbone(model).get_rope_index(
+    text: Any = backbone(model)  # its annotations name classes of tensors that no function makes
+    positions, lag = text.get_rope_index(
         inputs["input_ids"], inputs["mm_token_type_ids"], inputs.get("image_grid_thw"), attention_mask=mask
     )
-    cache = DynamicCache()
     asked: Any = model
     output = asked(
         **{name: tensor.to(model.device) for name, tensor in inputs.items()},
         position_ids=positions.to(model.device),
-        past_key_values=cache,
+        past_key_values=DynamicCache(),
         use_cache=True,
         logits_to_keep=1,
     )
     lengths = mask.sum(-1)
     return Batch(
-        cache_of(((layer.keys, layer.values) for layer in cache.layers), mask.shape[1]),
+        cache_of(((layer.keys, layer.values) for layer in output.past_key_values.layers), mask.shape[1]),
         mask.to(model.device),
         (lengths + lag[:, 0]).to(model.device),
         output.logits[:, -1],
@@ -177,7 +178,7 @@ def joined(left: Batch, right: Batch) -> Batch:
     return Batch(
         cache_of(
             (
-                (stacked(one.keys, other.keys), stacked(one.values, other.values))
+                [stacked(*pair) for pair in zip(one.shown, other.shown, strict=True)]
                 for one, other in zip(left.layers, right.layers, strict=True)
             ),
             columns,
