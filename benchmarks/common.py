@@ -66,7 +66,7 @@ LARGE_VISION = {"hidden_size": 1536, "depth": 24, "num_heads": 12, "intermediate
 
 @dataclass
 class Case:
-    """Dialogues on `IMAGES` images of one size, and what trains on them."""
+    """Dialogues on some images of one size, and what trains on them."""
 
     folder: Path
     questions: int
@@ -94,12 +94,12 @@ class Case:
         return self.folder / name
 
 
-def case(folder: Path, questions: int, side: int) -> Case:
+def case(folder: Path, questions: int, side: int, images: int = IMAGES) -> Case:
     """The same every time: smooth pictures, questions of four to ten words, answers of one to three."""
     chance = random.Random(f"{questions} {side}")
     write = VERSIONS[VERSION].answer_format(MODE).write
     records = []
-    for number in range(IMAGES):
+    for number in range(images):
         name = f"{number}.jpg"
         picture = Image.effect_noise((24, 24), 60 + number).resize((side, side), Image.Resampling.BICUBIC)
         picture.convert("RGB").save(folder / name, quality=95)

@@ -45,7 +45,7 @@ class Asked:
         written = self.model.generate(
             **inputs, do_sample=False, max_new_tokens=TOKENS, eos_token_id=sorted(generator.limits.stops)
         )[0, inputs["input_ids"].shape[1] :].tolist()
-        kept = written[:-1] if written[-1] in generator.limits.stops - generator._kept_stops else written
+        kept = written[:-1] if written[-1] in generator.limits.stops - generator.kept_stops else written
         return processor.tokenizer.decode(kept), len(written)
 
 
