@@ -98,11 +98,16 @@ def stock(generator: Generator, case: common.Case, samples: int, temperature: fl
     pixels, model = case.pixels(), generator.model
     model.generation_config = GenerationConfig()
     rows = [
-        (case.dialogue.tokens(case.dialogue.prompt(record["messages"][:-1])), [str(case.folder / record["images"][0])])
+        (
+            case.dialogue.tokens(case.dialogue.prompt(record["messages"][:-1])),
+            [str(case.folder / record["images"][0])],
+        )
         for record in case.records
     ]
     order = sorted(range(len(rows)), key=lambda index: (rows[index][1], len(rows[index][0])))
-    sampling = {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
+    sampling = (
+        {"do_sample": True, "temperature": temperature, "top_k": 0} if temperature else {"do_sample": False}
+    )
     texts: dict[int, list[str]] = {}
     for start in range(0, len(order), STOCK_BATCH):
         chosen = order[start : start + STOCK_BATCH]
@@ -140,7 +145,9 @@ def main() -> int:
     parser.add_argument("--questions", type=int, nargs="+", default=QUESTIONS, help="per image")
     parser.add_argument("--sides", type=int, nargs="+", default=SIDES, help="of the square images, in pixels")
     parser.add_argument("--samples", type=int, nargs="+", default=SAMPLES, help="per question; one is greedy")
-    parser.add_argument("--repeats", type=int, default=3, help="turns that are timed, after one that warms up")
+    parser.add_argument(
+        "--repeats", type=int, default=3, help="turns that are timed, after one that warms up"
+    )
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     transformers_logging.set_verbosity_error()
