@@ -52,8 +52,8 @@ class GrowingLayer(DynamicLayer):
 class Batch:
     """Rows of tokens that the model has run, all ending in the last column.
 
-    `cache` holds keys and values [rows, heads, columns, head size] in GrowingLayers; `mask` [rows, columns] is 1 where a
-    token stands and 0 in padding; `positions` [rows] is the rotary position of each row's next token, which an image
+    `cache` holds keys and values [rows, heads, columns, head size] in GrowingLayers; `mask` [rows, columns] is true where a
+    token stands and false in padding; `positions` [rows] is the rotary position of each row's next token, which an image
     makes smaller than its column; `logits` [rows, vocabulary] are that token's; `empty` counts for each row the
     columns before its first token.
     """
@@ -80,8 +80,10 @@ class Batch:
     def write(self, model: "Model", tokens: Sequence[int]) -> None:
         """Run one more token of each row."""
         ids = torch.tensor(tokens, device=self.mask.device)[:, None]
-        self.mask = torch.cat([self.mask, torch.ones_like(ids)], dim=1)
-        self.logits = run(model, self.cache, ids, self.mask, self.positions[:, None])[:, -1]
+        self.mask = pad(self.mask, (0, 1), value=True)
+        # Two axes more, or transformers would look whether any is false, and wait for a GPU to tell.
+        mask = self.mask[:, None, None]
+        self.logits = run(model, self.cache, ids, mask, self.positions[:, None])[:, -1]
         self.positions = self.positions + 1
 
     @torch.inference_mode()
@@ -122,8 +124,8 @@ def run(
 ) -> torch.Tensor:
     """The logits of text after what `cache` holds, which then holds the text too.
 
-    `ids` and the rotary `positions` are [rows, tokens], `mask` [rows, columns] or [rows, 1, tokens, columns]; `keep`
-    is transformers' `logits_to_keep`.
+    `ids` and the rotary `positions` are [rows, tokens]; `mask` [rows, 1, tokens, columns] says what each token sees;
+    `keep` is transformers' `logits_to_keep`.
     """
     asked: Any = model
     output = asked(
@@ -158,7 +160,7 @@ def prefill(model: "Model", inputs: dict[str, torch.Tensor]) -> Batch:
     lengths = mask.sum(-1)
     return Batch(
         cache_of(((layer.keys, layer.values) for layer in output.past_key_values.layers), mask.shape[1]),
-        mask.to(model.device),
+        mask.bool().to(model.device),
         (lengths + lag[:, 0]).to(model.device),
         output.logits[:, -1],
         (mask.shape[1] - lengths).tolist(),
