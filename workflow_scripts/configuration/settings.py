@@ -458,6 +458,13 @@ class Evaluation(Section):
     )
     threads: Count = Field(default=8, description="CPU cores of one job")
 
+    @field_validator("thought_budget")
+    @classmethod
+    def _leaves_an_answer(cls, budget: int | None, info: ValidationInfo) -> int | None:
+        if budget is not None and budget >= info.data.get("max_new_tokens", budget + 1):
+            raise ValueError("no answer can follow such a thought within max_new_tokens")
+        return budget
+
     @property
     def asked(self) -> dict[str, tuple[str, str]]:
         """By line of an evaluation, which model of the run is asked about which variant of the pictures."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Asking(Protocol):
-    """How a model is asked: on how many GPUs, how many tokens at once, for how many tokens at most."""
+    """How a model is asked: on how many GPUs, how many tokens at once, and for how many at most."""
 
     @property
     def gpus(self) -> int: ...

@@ -58,7 +58,7 @@ class Generator:
         version = VERSIONS[self.dialogue.model_version]
         trained = words.convert_tokens_to_ids(version.stop_token)
         stops |= {token for token in (words.eos_token_id, trained) if token is not None}
-        self._kept_stops = {token for token in stops if words.decode([token]) in CLOSING_TAGS}
+        self.kept_stops = {token for token in stops if words.decode([token]) in CLOSING_TAGS}
         closing = version.answer_format(self.dialogue.mode).after_thought
         thought = Thought(
             words.convert_tokens_to_ids(BEGIN_OF_THOUGHT),
@@ -119,7 +119,7 @@ class Generator:
     def read(self, answer: Answer) -> Generation:
         """What has been written, as text."""
         ids = answer.written
-        if answer.stopped and ids[-1] not in self._kept_stops:
+        if answer.stopped and ids[-1] not in self.kept_stops:
             ids = ids[:-1]
         text = self.processor.tokenizer.decode(ids)
         return Generation(text, not answer.stopped, len(answer.written), answer.forced, answer.repeated)

@@ -1,9 +1,9 @@
 """Which prompts go on from a common beginning."""
 
-import os
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import takewhile
 
 
 @dataclass(frozen=True)
@@ -55,5 +55,8 @@ def _up_to_last(ids: list[int], token: int) -> list[int]:
 def _common(sequences: list[list[int]]) -> list[int]:
     if len(sequences) == 1:
         return sequences[0]
+    alike = takewhile(
+        lambda tokens: len(set(tokens)) == 1, zip(*sequences, strict=False)
+    )  # as long as the shortest
     shortest = min(map(len, sequences))
-    return os.path.commonprefix([ids[: shortest - 1] for ids in sequences])
+    return [token for token, *_ in alike][: shortest - 1]
