@@ -24,6 +24,7 @@ include: "rules/validate.smk"
 include: "rules/sft.smk"
 include: "rules/preferences.smk"
 include: "rules/dpo.smk"
+include: "rules/ask.smk"
 include: "rules/evaluate.smk"
 include: "rules/report.smk"
 

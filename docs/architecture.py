@@ -33,7 +33,8 @@ CHAIN = [
     ("sft", "data/, models/", "sft/{run}/", True),
     ("preferences", "data/, sft/", "preferences/{run}.jsonl", True),
     ("dpo", "preferences/, sft/", "dpo/{run}/", True),
-    ("evaluate", "data/, models/, sft/, dpo/", "eval/{run}.json, eval/{run}/", True),
+    ("ask", "data/, models/, sft/, dpo/", "answers/{run}/{model}.{variant}.jsonl", True),
+    ("evaluate", "data/, answers/", "eval/{run}.json, eval/{run}/", False),
     ("report", ("eval/ and metrics", "eval/ 与各阶段指标"), "report/index.html", False),
 ]
 HEADS = (

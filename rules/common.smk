@@ -15,6 +15,8 @@ wildcard_constraints:
     source="|".join(map(re.escape, plan.sources)),
     model_version="|".join(map(re.escape, plan.config.models)),
     mode="thinking|base",
+    model="untrained|sft|dpo|final",
+    variant="original|blank|shuffled",
 
 
 # What holds a model takes some of `models`, of which profiles/default gives a machine 100. On a cluster each job has a

@@ -1,9 +1,10 @@
 rule evaluate:
     input:
+        plan.answers,
         train="<results>/data/{dataset}_{model_version}_{mode}/train.jsonl",
         validation="<results>/data/{dataset}_{model_version}_{mode}/validation.jsonl",
         test="<results>/data/{dataset}_{model_version}_{mode}/test.jsonl",
-        model="<results>/models/{model_version}_{mode}/manifest.json",
+        checked="<results>/data/{dataset}_{model_version}_{mode}/validation.json",
         sft="<results>/sft/{dataset}_{model_version}_{mode}/metrics.json",
         dpo="<results>/dpo/{dataset}_{model_version}_{mode}/metrics.json",
         terms=plan.terms,

@@ -1,7 +1,7 @@
-"""Score a run's models on its test records: `results/eval/{run}.json`, predictions and a gallery.
+"""Score what a run's models answered to its test questions: `results/eval/{run}.json`, predictions and a gallery.
 
-As a stage of the chain (no --model_path) it scores the untrained, the SFT and the DPO model, and the better of the
-last two, by validation rows, on blank images too. With --model_path it scores that one model on the sets of --test_datasets.
+As a stage of the chain (no --model_path) it loads no model: `ask` has asked them. With --model_path it asks and scores
+that one model on the sets of --test_datasets.
 """
 
 import sys
@@ -15,7 +15,9 @@ from workflow_scripts.configuration import flags
 def main(arguments: list[str] | None = None) -> int:
     parser = flags.stage_parser(__doc__)
     flags.add_run_flags(parser, required=False)
-    parser.add_argument("--model_path", type=flags.model_folder, help="score this model or adapter alone")
+    parser.add_argument(
+        "--model_path", type=flags.model_folder, help="ask and score this model or adapter alone"
+    )
     parser.add_argument(
         "--test_datasets",
         default="",
@@ -25,15 +27,17 @@ def main(arguments: list[str] | None = None) -> int:
         "--output", type=Path, help="with --model_path: the JSON to write; default: in results/eval/models/"
     )
     options = parser.parse_args(arguments)
-    from workflow_scripts.stages import evaluate
-
     if path := options.model_path:
         version, mode = flags.run_names(options, path, ("model_version", "mode"))
         tests = flags.comma_separated(options.test_datasets) or flags.run_names(options, path, ("dataset",))
-        settings, layout = flags.stage_inputs(options, "evaluate", Run(tests[0], version, mode))
+        from workflow_scripts.stages import evaluate_model
+
+        settings, layout = flags.stage_inputs(options, "ask", Run(tests[0], version, mode))
         output = options.output or layout.model_evaluation(path)
-        evaluate.model_stage(settings, layout, path, version, mode, tests, output)
+        evaluate_model.stage(settings, layout, path, version, mode, tests, output)
     else:
+        from workflow_scripts.stages import evaluate
+
         run = flags.run_of(options)
         settings, layout = flags.stage_inputs(options, "evaluate", run)
         evaluate.stage(settings, layout, run)

@@ -107,9 +107,9 @@ def test_a_job_takes_the_share_of_the_machine_that_its_gpus_are(plan, monkeypatc
 
 def test_the_resources_of_a_rule_stand_in_one_section(plan):
     found = plan(data={"threads": 3}, evaluation={"gpus": 0, "threads": 5})
-    for rule in ("convert", "validate"):
+    for rule in ("convert", "validate", "evaluate"):
         assert resources(found, rule) == {"threads": 3}
-    for rule in ("preferences", "evaluate"):
+    for rule in ("preferences", "ask"):
         assert resources(found, rule) == {"threads": 5, "models": 100, "nodes": 1}
     for rule in ("download", "download_model", "report"):
         assert resources(found, rule) == {"threads": 1}
@@ -192,7 +192,7 @@ def test_the_runs_say_what_is_made_with_which_settings_and_resources(plan):
     assert resources(found, "sft")["gpu"] == 1
     assert resources(found, "sft", large)["gpu"] == 8 and resources(found, "dpo", large)["gpu"] == 1
     # A later entry lies over an earlier one, and what it leaves out stays.
-    assert resources(found, "sft", both)["gpu"] == 4 and "gpu" not in resources(found, "evaluate", both)
+    assert resources(found, "sft", both)["gpu"] == 4 and "gpu" not in resources(found, "ask", both)
     assert found.config.sft.strategy == "ddp"
     assert runs.settings_of(found.config, Run("rad", "4.5v", "base")).sft.strategy == "zero3"
     assert params(found, "sft", both)["sft"]["epochs"] == 5
@@ -204,7 +204,7 @@ def test_another_setting_of_one_run_reruns_its_jobs_alone(plan):
         ("sft", {"epochs": 5}, {"sft"}),
         ("dpo", {"beta": 0.2}, {"dpo"}),
         ("preferences", {"samples": 3}, {"preferences"}),
-        ("evaluation", {"max_new_tokens": 3}, {"preferences", "evaluate"}),
+        ("evaluation", {"max_new_tokens": 3}, {"preferences", "ask"}),
         ("sft", {"gpus": 4, "strategy": "zero2"}, set()),
     ):
         before = plan(runs=[{}])

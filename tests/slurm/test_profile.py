@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-CPU_STAGES = {"download", "download_model", "convert", "validate", "report"}
+CPU_STAGES = {"download", "download_model", "convert", "validate", "evaluate", "report"}
 THREADS = 8  # of a process; config.yaml
-GPU_STAGES = {"sft": 2, "preferences": 1, "dpo": 4, "evaluate": 1}
+GPU_STAGES = {"sft": 2, "preferences": 1, "dpo": 4, "ask": 1}
 
 # Threads are left out: Snakemake cuts them to the cores of this machine here, and to those of the job in the job.
 DRY_RUN = """

@@ -7,16 +7,18 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from safetensors.torch import load_file, save_file
 
 from workflow_scripts import evaluate as command
 from workflow_scripts import evaluation, run_experiments
 from workflow_scripts.base import files
+from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.configuration.reading import load
 from workflow_scripts.evaluation.generation import Generator
 from workflow_scripts.evaluation.table import table
 from workflow_scripts.models import loading
-from workflow_scripts.stages import convert, download, evaluate
+from workflow_scripts.stages import ask, convert, download, evaluate, validate
 
 SCHEMA = files.read_json(Path(evaluation.__file__).parent / "schema.json")
 RUN = Run("rad", "4.1v", "base")
@@ -37,6 +39,7 @@ def flags(tmp_path_factory):
     download.download_source(settings, layout, "rad")
     download.download_model(settings, layout, RUN.model_version, RUN.mode)
     convert.convert(settings, layout, RUN)
+    validate.validate(settings, layout, RUN)
     for stage in ("sft", "dpo"):
         shutil.copytree(layout.model(RUN.model_version, RUN.mode), layout.trained(stage, RUN))
         metrics = {"run": str(RUN), "method": "full", "fingerprint": stage, "seconds": 1.0}
@@ -49,7 +52,16 @@ def layout(flags):
     return Layout(Path(flags[-1]))
 
 
-def test_one_model_is_in_memory_at_a_time(flags, layout, monkeypatch):
+def asked(settings, layout, **changes):
+    """Ask what the evaluation needs; returns what was asked now, by line."""
+    settings = settings.model_copy(update={"evaluation": settings.evaluation.model_copy(update=changes)})
+    return {
+        line: ask.ask(settings, layout, RUN, model, variant)["asked_now"]
+        for line, (model, variant) in settings.evaluation.asked.items()
+    }
+
+
+def test_one_model_is_in_memory_at_a_time_and_none_to_score(flags, layout, monkeypatch):
     loaded, alive_at_load = [], []
     load_model = loading.model
 
@@ -61,25 +73,58 @@ def test_one_model_is_in_memory_at_a_time(flags, layout, monkeypatch):
         return model
 
     monkeypatch.setattr(loading, "model", watched)
-    evaluation = evaluate.evaluate(load([Path(flags[1])]), layout, RUN)
-    assert alive_at_load == [0, 0, 0, 0]
-    assert all(reference() is None for reference in loaded)
-    jsonschema.validate(evaluation, SCHEMA, cls=jsonschema.Draft202012Validator)
-    assert evaluation["final_stage"] == "dpo"  # the copies are equally good
+    settings = load([Path(flags[1])])
+    shutil.rmtree(layout.root / "answers", ignore_errors=True)
+    now = asked(settings, layout)
+    # The copies are one model: what the first of them was asked, the second is not.
+    assert now["untrained"] and now["sft"] and now["dpo"] == 0 and now["blank_image"] == now["untrained"]
+    assert alive_at_load == [0] * 4
+    evaluation = evaluate.evaluate(settings, layout, RUN)
+    assert len(loaded) == 4 and all(reference() is None for reference in loaded)
+    written = files.read_json(layout.evaluation(RUN))
+    jsonschema.validate(written, SCHEMA, cls=jsonschema.Draft202012Validator)
+    assert evaluation["final_stage"] == "sft"  # the copies are equally good
     stages = [evaluation["stages"][stage]["overall"] for stage in ("untrained", "sft", "dpo")]
     assert stages[1] == stages[2] and stages[0]["n"] == stages[1]["n"] > 0
 
 
+def test_nothing_is_asked_twice_and_what_changes_answers_asks_again(flags, layout):
+    settings = load([Path(flags[1])])
+    asked(settings, layout)
+    assert not any(asked(settings, layout).values())
+    assert not any(asked(settings, layout, batch_size=3).values())
+    again = asked(settings, layout, max_new_tokens=6)
+    assert again["untrained"] and again["sft"] and again["shuffled_image"]
+    assert not any(asked(settings, layout).values())  # what was kept of before is still there
+
+
+def test_other_weights_are_asked_again(flags, layout):
+    settings = load([Path(flags[1])])
+    asked(settings, layout)
+    weights = layout.trained("dpo", RUN) / "model.safetensors"
+    tensors = load_file(weights)
+    name = next(iter(tensors))
+    tensors[name] = tensors[name] + 0.01
+    kept = weights.read_bytes()
+    save_file(tensors, weights, {"format": "pt"})
+    assert ask.ask(settings, layout, RUN, "dpo", "original")["asked_now"]
+    weights.write_bytes(kept)
+    assert not ask.ask(settings, layout, RUN, "dpo", "original")["asked_now"]
+
+
 def test_the_untrained_model_is_instructed_and_read_leniently_and_it_is_said_so(flags, layout, monkeypatch):
-    prompts = {}
-    answer = Generator.answer
+    prompts = []
+    stream = Generator.stream
 
     def heard(self, records, *arguments, **options):
-        prompts.setdefault(len(prompts), [record["messages"] for record in records])
-        return answer(self, records, *arguments, **options)
+        prompts.append([record["messages"] for record in records])
+        return stream(self, records, *arguments, **options)
 
-    monkeypatch.setattr(Generator, "answer", heard)
-    evaluation = evaluate.evaluate(load([Path(flags[1])]), layout, RUN)
+    monkeypatch.setattr(Generator, "stream", heard)
+    shutil.rmtree(layout.root / "answers", ignore_errors=True)
+    settings = load([Path(flags[1])])
+    asked(settings, layout)
+    evaluation = evaluate.evaluate(settings, layout, RUN)
     told = evaluation["model"]["asked"]
     assert {stage: told[stage]["reading"] for stage in told} == {
         "untrained": "lenient",
@@ -94,6 +139,19 @@ def test_the_untrained_model_is_instructed_and_read_leniently_and_it_is_said_so(
     assert not any(messages[-2]["content"].endswith(english) for messages in prompts[1])
     assert evaluation["model"]["generation_config"] == {}
     assert "before training, instructed" in table(evaluation)
+
+
+def test_answers_of_other_data_are_not_scored(flags, layout):
+    settings = load([Path(flags[1])])
+    asked(settings, layout)
+    path = layout.answers(RUN, "dpo", "original")
+    rows = list(files.read_jsonl(path))
+    files.write_jsonl(path, rows[1:])
+    with pytest.raises(
+        UserError, match=r"dpo\.original\.jsonl: has no answer to 1 of \d+ questions, such as rad"
+    ):
+        evaluate.evaluate(settings, layout, RUN)
+    files.write_jsonl(path, rows)
 
 
 def test_models_of_two_stages_are_scored_by_their_paths_alone(flags, layout, capsys):

@@ -9,7 +9,7 @@ from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.configuration import flags
 from workflow_scripts.configuration.settings import Config
-from workflow_scripts.stages import evaluate, preferences
+from workflow_scripts.stages import ask, preferences
 
 RUN = Run("slake", "4.1v", "base")
 SETTINGS = "sft: {gpus: 2}\ndpo: {gpus: 1}\nevaluation: {gpus: 1}\ntracking: []\n"
@@ -34,11 +34,11 @@ def seen(*arguments) -> None:
     raise Seen(os.environ[gpus.VARIABLE])
 
 
-@pytest.mark.parametrize("stage", [evaluate, preferences])
+@pytest.mark.parametrize("stage", [ask, preferences])
 def test_what_asks_a_model(layout, monkeypatch, stage):
     monkeypatch.setattr(stage, stage.__name__.rpartition(".")[2], seen)
     settings = Config.model_validate({"tracking": [], "evaluation": {"gpus": 1}})
-    more = [layout.root] if stage is preferences else []
+    more = [layout.root] if stage is preferences else ["sft", "original"]
     with pytest.raises(Seen, match="^1$"):
         stage.stage(settings, layout, RUN, *more)
     assert os.environ[gpus.VARIABLE] == "0,1,2"

@@ -9,10 +9,12 @@ from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.configuration.settings import Config
 from workflow_scripts.stages import (
+    ask,
     convert,
     download,
     dpo,
     evaluate,
+    evaluate_model,
     preferences,
     run_experiments,
     sft,
@@ -32,7 +34,7 @@ SETTINGS = Config.model_validate(
 
 def model_evaluation(layout: Layout) -> None:
     path = layout.trained("sft", RUN)
-    evaluate.model_stage(SETTINGS, layout, path, *MODEL, [], layout.model_evaluation(path))
+    evaluate_model.stage(SETTINGS, layout, path, *MODEL, [], layout.model_evaluation(path))
 
 
 def experiments(layout: Layout) -> None:
@@ -49,6 +51,7 @@ COMMANDS = {
     f"sft/{RUN}": lambda layout: sft.stage(SETTINGS, layout, RUN, layout.model(*MODEL)),
     f"preferences/{RUN}.jsonl": lambda layout: preferences.stage(SETTINGS, layout, RUN, layout.root),
     f"dpo/{RUN}": lambda layout: dpo.stage(SETTINGS, layout, RUN, layout.trained("sft", RUN)),
+    f"answers/{RUN}/sft.blank.jsonl": lambda layout: ask.stage(SETTINGS, layout, RUN, "sft", "blank"),
     f"eval/{RUN}.json": lambda layout: evaluate.stage(SETTINGS, layout, RUN),
     f"eval/models/sft/{RUN}.json": model_evaluation,
     "eval/models/sft.json": experiments,

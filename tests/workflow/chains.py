@@ -35,7 +35,7 @@ def finished(workflow, run: str):
 
 
 def check_evaluation(workflow, run: str) -> None:
-    """The evaluation fits its schema and counts each test question once for each stage and for blank images."""
+    """The evaluation fits its schema and counts each test question once for each stage, for blank and for other images."""
     evaluation = files.read_json(workflow / f"eval/{run}.json")
     jsonschema.validate(evaluation, SCHEMA, cls=jsonschema.Draft202012Validator)
     assert list(evaluation) == [key for key in SCHEMA["properties"] if key in evaluation]
@@ -43,7 +43,7 @@ def check_evaluation(workflow, run: str) -> None:
     assert evaluation["versions"] == {k: v for k, v in versions.RESULTS.items() if k != "validate"}
     rows = list(files.read_jsonl(workflow / f"eval/{run}/predictions.jsonl"))
     tested = list(files.read_jsonl(workflow / f"data/{run}/test.jsonl"))
-    assert len(rows) == 4 * len(tested) == 4 * evaluation["stages"]["dpo"]["overall"]["n"]
+    assert len(rows) == 5 * len(tested) == 5 * evaluation["stages"]["dpo"]["overall"]["n"]
     assert (workflow / f"eval/{run}" / rows[0]["image"]).is_file()
 
 

@@ -22,6 +22,9 @@ outputs = {
     "sft": [f"sft/{run}/metrics.json"],
     "preferences": [f"preferences/{run}.jsonl", f"preferences/{run}.json"],
     "dpo": [f"dpo/{run}/metrics.json"],
+    "ask": [
+        f"answers/{run}/{given.get('--model')}.{given.get('--variant')}.{end}" for end in ("jsonl", "json")
+    ],
     "evaluate": [f"eval/{run}.json", f"eval/{run}/predictions.jsonl", f"eval/{run}/gallery.html"],
 }
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-STAGES = ("download", "convert", "validate", "sft", "preferences", "dpo", "evaluate", "report")
+STAGES = ("download", "convert", "validate", "sft", "preferences", "dpo", "ask", "evaluate", "report")
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,14 @@ class Layout:
         """Pairs of each origin for a person to read."""
         return self.root / "preferences" / f"{run}.html"
 
+    def answers(self, run: Run, model: str, variant: str) -> Path:
+        """What a model of a run answered, with a summary beside it that says how it was asked."""
+        return self.root / "answers" / str(run) / f"{model}.{variant}.jsonl"
+
+    def kept_answers(self) -> Path:
+        """Every answer that was ever generated, for all runs."""
+        return self.root / "answers" / "kept"
+
     def evaluation(self, run: Run) -> Path:
         """The scores of all stages of a run."""
         return self.root / "eval" / f"{run}.json"
@@ -81,6 +89,10 @@ class Layout:
         place, root = model.resolve(), self.root.resolve()
         named = place.relative_to(root) if place.is_relative_to(root) else place.relative_to(place.anchor)
         return self.root / "eval" / "models" / named.with_name(f"{named.name}.json")
+
+    def judged(self) -> Path:
+        """What a judge has said of answers, for all runs."""
+        return self.root / "judge" / "verdicts.jsonl"
 
     def report(self) -> Path:
         """The page about all runs."""

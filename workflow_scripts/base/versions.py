@@ -8,12 +8,13 @@ from collections.abc import Mapping
 
 RESULTS = {
     "download": 1,
-    "convert": 2,  # 2: image_disjoint keeps train and validation apart too
-    "validate": 1,
+    "convert": 3,  # 2: image_disjoint keeps train and validation apart too; 3: records have linked_id
+    "validate": 2,  # 2: leaked_images
     "sft": 1,
     "preferences": 1,
     "dpo": 1,
-    "evaluate": 1,
+    "ask": 1,
+    "evaluate": 2,  # 2: of kept answers; a tie of SFT and DPO keeps SFT
 }
 Recorded = Mapping[str, int | None]  # by stage; None: from before numbers were recorded
 UNKNOWN: Recorded = dict.fromkeys(RESULTS)

@@ -7,7 +7,7 @@ from workflow_scripts.configuration import runs
 from workflow_scripts.configuration.settings import Combination, Config, Dpo, Preferences, Sft, Source
 
 # The stages whose results depend on a key, besides by their input files.
-_SEEN = ("validate", "sft", "preferences", "dpo", "evaluate")  # these show images to a model, or measure them
+_SEEN = ("validate", "sft", "preferences", "dpo", "ask")  # these show images to a model, or measure them
 _HOW: dict[str, tuple[str, ...]] = dict.fromkeys(
     ("gpus", "nodes", "threads", "oom_retries", "save_steps", "log_steps", "strategy", "vision_cache_gb"), ()
 )
@@ -19,7 +19,7 @@ READ_BY: dict[str, dict[str, tuple[str, ...]]] = {
         "near_duplicates": ("convert",),
         "validation_share": ("convert",),
         "max_missing_images": (),
-        "frames": ("convert", *_SEEN),
+        "frames": ("convert", *_SEEN, "evaluate"),
         "max_image_side": _SEEN,
         "max_tokens": ("validate",),
         "decode_images": ("validate",),
@@ -29,10 +29,12 @@ READ_BY: dict[str, dict[str, tuple[str, ...]]] = {
     "preferences": dict.fromkeys(Preferences.model_fields, ("preferences",)),
     "dpo": {key: _HOW.get(key, ("dpo",)) for key in Dpo.model_fields},
     "evaluation": {
-        "batch_size": ("preferences", "evaluate"),  # in bf16, other neighbours may tip an answer
-        "max_new_tokens": ("preferences", "evaluate"),
-        "max_validation_rows": ("evaluate",),
+        "batch_size": ("preferences",),  # in bf16, other neighbours may tip an answer
+        "max_new_tokens": ("preferences", "ask"),
+        "max_validation_rows": ("ask",),
         "blank_image": ("evaluate",),
+        "shuffled_image": ("evaluate",),
+        "judge": ("evaluate",),
         "gpus": (),
         "threads": (),
     },
@@ -44,11 +46,11 @@ READ_BESIDES: dict[str, dict[str, tuple[str, ...]]] = {
     "sft": dict.fromkeys(_HOW, ("sft",)),
     "preferences": {"files": ("validate",)},
     "dpo": dict.fromkeys(_HOW, ("dpo",)),
-    "evaluation": {"gpus": ("preferences", "evaluate")},
+    "evaluation": {"batch_size": ("ask",), "gpus": ("preferences", "ask")},
 }
 # Sections and keys that all stages may read whole.
 _SHARED = {"seed", "datasets", "models", "terms", "tracking", "tracking_uri", "output_in_use"}
-STAGES = ("convert", "validate", "sft", "preferences", "dpo", "evaluate")
+STAGES = ("convert", "validate", "sft", "preferences", "dpo", "ask", "evaluate")
 
 
 def shown_to(stage: str, settings: Config, run: Run) -> Config:

@@ -19,7 +19,8 @@ _RESOURCES = {
     "sft": "sft",
     "preferences": "evaluation",
     "dpo": "dpo",
-    "evaluate": "evaluation",
+    "ask": "evaluation",
+    "evaluate": "data",
 }
 
 MACHINE = 100  # `models` of a machine, as profiles/default states
@@ -115,6 +116,20 @@ class Plan:
         """The user's own preference files for a data set."""
         preferences = self._settings_of(wildcards).preferences
         return self._outside(preferences.files.get(wildcards.dataset, []))
+
+    def asked_model(self, wildcards: Wildcards) -> list[str]:
+        """What says that the model of an `ask` job is there; the final one is chosen by the answers of two."""
+        run = _run(wildcards)
+        if wildcards.model == "untrained":
+            return [str(self.layout.model(run.model_version, run.mode) / "manifest.json")]
+        if wildcards.model == "final":
+            return [str(self.layout.answers(run, stage, "original")) for stage in ("sft", "dpo")]
+        return [str(self.layout.trained(wildcards.model, run) / "metrics.json")]
+
+    def answers(self, wildcards: Wildcards) -> list[str]:
+        """The answers that the evaluation of a run is of."""
+        asked = self._settings_of(wildcards).evaluation.asked.values()
+        return [str(self.layout.answers(_run(wildcards), *source)) for source in asked]
 
     def checkpoint(self, wildcards: Wildcards) -> dict[str, Any]:
         """The values whose change fetches a model again."""

@@ -4,54 +4,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypedDict
+from typing import TYPE_CHECKING, Any, Protocol
 
+from workflow_scripts.base import versions
 from workflow_scripts.datasets.pictures.frames import FrameRule
-from workflow_scripts.datasets.polarity import is_yes_or_no
-from workflow_scripts.datasets.records import Message, Record
-from workflow_scripts.evaluation.predictions import Prediction
 from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.models.formats import AnswerFormat
 
 if TYPE_CHECKING:
     from workflow_scripts.evaluation.generation import Generator
-
-
-# What an untrained model is told after the question, by language: (any question, a question whose answer is yes or
-# no). MedEvalKit asks for the same, and like it tells the two apart by the gold answer. A Base model is no dialogue
-# model: it continues the same prompt, and the first line that it writes is its answer.
-INSTRUCTIONS = {
-    "en": ("Answer with a single word or phrase.", "Answer with yes or no only."),
-    "zh": ("请用一个词或短语回答。", "请只回答是或否。"),
-}
-
-
-class Asked(TypedDict):
-    """How a model was asked: by the bare question or with an instruction, and read by its form or leniently."""
-
-    instruction: dict[str, list[str]] | None
-    reading: str
-
-
-def asked(untrained: bool) -> Asked:
-    """How a model is asked that is `untrained` on the project's form, or trained on it."""
-    if untrained:
-        return {
-            "instruction": {language: list(both) for language, both in INSTRUCTIONS.items()},
-            "reading": "lenient",
-        }
-    return {"instruction": None, "reading": "by the trained form"}
-
-
-def instructed(record: Record) -> Record:
-    """`record` with the instruction of its language on a line of its own after its last question."""
-    open_question, yes_or_no = INSTRUCTIONS.get(record["language"], INSTRUCTIONS["en"])
-    instruction = yes_or_no if is_yes_or_no(record["answer"]) else open_question
-    messages = record["messages"]
-    if messages[-1]["role"] == "assistant":
-        messages = messages[:-1]
-    last: Message = {"role": "user", "content": f"{messages[-1]['content']}\n{instruction}"}
-    return {**record, "messages": [*messages[:-1], last]}
+    from workflow_scripts.models.interfaces import Processor
 
 
 class Asking(Protocol):
@@ -67,7 +29,7 @@ class Asking(Protocol):
 
 @dataclass(frozen=True)
 class Examiner:
-    """Loads models, asks them and reads their answers."""
+    """Loads models to be asked, and says what their answers depend on."""
 
     asking: Asking
     max_image_side: int
@@ -80,17 +42,47 @@ class Examiner:
         """How the models of this version and mode write their answers."""
         return VERSIONS[self.model_version].answer_format(self.mode)
 
+    def processor(self, path: Path) -> "Processor":
+        """That of the model at `path`, with this examiner's pictures."""
+        from workflow_scripts.models import processors
+
+        return processors.load(path, VERSIONS[self.model_version], self.max_image_side, self.frames)
+
+    def way(self, path: Path) -> dict[str, Any]:
+        """Everything that the answers of the model at `path` depend on besides prompts and images; plain values.
+
+        How many GPUs and rows at once is not among it, though in bf16 other neighbours may tip an answer.
+        """
+        from workflow_scripts.models import loading
+
+        _, dtype = loading.device_and_dtype(self.asking.gpus)
+        return {
+            "version": versions.RESULTS["ask"],
+            "model": loading.digest(path),
+            "dtype": str(dtype).removeprefix("torch."),
+            "max_image_side": self.max_image_side,
+            "frames": self.frames,
+            "max_new_tokens": self.asking.max_new_tokens,
+        }
+
     @contextmanager
-    def model(self, path: Path) -> Iterator["Generator"]:
-        """The model or adapter at `path`, ready to be asked; its memory is free again afterwards."""
+    def model(
+        self, path: Path, processor: "Processor | None" = None, spread: bool | None = None
+    ) -> Iterator["Generator"]:
+        """The model or adapter at `path`, ready to be asked; its memory is free again afterwards.
+
+        By its `processor`, where that is loaded already. `spread` over all GPUs that are visible, by default where it
+        may use several.
+        """
         from workflow_scripts.evaluation.generation import Generator
-        from workflow_scripts.models import loading, processors
+        from workflow_scripts.models import loading
         from workflow_scripts.models.dialogue import Dialogue
 
         device, dtype = loading.device_and_dtype(self.asking.gpus)
-        processor = processors.load(path, VERSIONS[self.model_version], self.max_image_side, self.frames)
+        spread = self.asking.gpus > 1 if spread is None else spread
+        processor = processor or self.processor(path)
         generator = Generator(
-            loading.model(path, dtype, device, device_map="auto" if self.asking.gpus > 1 else None),
+            loading.model(path, dtype, device, device_map="auto" if spread else None),
             processor,
             Dialogue(processor, self.model_version, self.mode),
             self.asking.batch_size,
@@ -101,39 +93,3 @@ class Examiner:
         finally:
             del generator.model
             loading.free_memory()
-
-    def predictions(
-        self,
-        generator: "Generator",
-        records: list[Record],
-        folder: Path,
-        stage: str,
-        blank: bool = False,
-        untrained: bool = False,
-    ) -> list[Prediction]:
-        """One row per record: the question, the gold answer, what the model wrote and what was read from it.
-
-        Image paths are relative to `folder`. With `blank`, images are replaced by grey ones. A model that is `untrained`
-        gets an instruction after the question, and is read leniently.
-        """
-        answers = generator.answer(
-            [instructed(record) for record in records] if untrained else records, folder, blank
-        )
-        read = self.answer_format.read_leniently if untrained else self.answer_format.read
-        return [
-            {
-                "id": record["id"],
-                "source": record["source"],
-                "image_id": record["image_id"],
-                "language": record["language"],
-                "answer_type": record["answer_type"],
-                "question": record["question"],
-                "gold": record["answer"],
-                "stage": stage,
-                "text": generation.text,
-                "answer": read(generation.text),
-                "truncated": generation.truncated,
-                "image": record["images"][-1] if record["images"] else "",
-            }
-            for record, (generation,) in zip(records, answers, strict=True)
-        ]

@@ -1,7 +1,7 @@
 """Answers of a model to records, in batches."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +43,9 @@ class Generation:
 
     text: str
     truncated: bool
+    tokens: int
+    forced: bool = False
+    repeated: bool = False
 
 
 @dataclass
@@ -80,18 +83,30 @@ class Generator:
 
         Greedy without a `temperature`. With `blank`, images are replaced by grey ones.
         """
+        results: list[list[Generation]] = [[] for _ in records]
+        for index, answers in self.stream(records, folder, blank, temperature, samples):
+            results[index] = answers
+        return results
+
+    def stream(
+        self,
+        records: Sequence[Record],
+        folder: Path,
+        blank: bool = False,
+        temperature: float | None = None,
+        samples: int = 1,
+    ) -> Iterator[tuple[int, list[Generation]]]:
+        """As `answer`, (index of the record, its answers) as they come."""
         pixels = Pixels(self.processor.image_processor, blank)
         rows = [self._row(record, folder) for record in records]
         # Rows of one image lie together, so that it is processed once; similar lengths waste little padding.
         order = sorted(range(len(rows)), key=lambda index: (rows[index][1], len(rows[index][0])))
-        results: list[list[Generation]] = [[] for _ in rows]
         for chunk in _progress(
             [order[i : i + self.batch_size] for i in range(0, len(order), self.batch_size)]
         ):
             answers = self._generate([rows[index] for index in chunk], pixels, temperature, samples)
             for position, index in enumerate(chunk):
-                results[index] = answers[position * samples : (position + 1) * samples]
-        return results
+                yield index, answers[position * samples : (position + 1) * samples]
 
     def _row(self, record: Record, folder: Path) -> tuple[list[int], list[str]]:
         messages = record["messages"]
@@ -125,7 +140,7 @@ class Generator:
     def _decode(self, ids: list[int]) -> Generation:
         stopped = next((position for position, token in enumerate(ids) if token in self.stops), None)
         kept = ids if stopped is None else ids[: stopped + (ids[stopped] in self.kept_stops)]
-        return Generation(self.processor.tokenizer.decode(kept), truncated=stopped is None)
+        return Generation(self.processor.tokenizer.decode(kept), stopped is None, len(kept))
 
 
 def _make_neutral(model: "Model") -> tuple[dict[str, Any], int | list[int] | None]:

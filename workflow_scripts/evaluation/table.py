@@ -1,10 +1,14 @@
-"""One evaluation as the lines that a person compares: the floor, each stage, and blank images."""
+"""One evaluation as the lines that a person compares: the floor, each stage, and blank and other images."""
 
 from typing import Any, NotRequired, TypedDict
 
 from workflow_scripts.base import versions
 from workflow_scripts.evaluation import protocols
+from workflow_scripts.evaluation.analysis import PictureUse, ProtocolScores
 from workflow_scripts.evaluation.predictions import Breakdown
+from workflow_scripts.evaluation.statistics.breakdown import Group
+from workflow_scripts.evaluation.statistics.comparisons import Comparison
+from workflow_scripts.evaluation.statistics.power import Resolution
 
 STAGES = {"untrained": "before training", "sft": "after SFT", "dpo": "after DPO"}
 _MODELS = {"sft": "SFT", "dpo": "DPO"}
@@ -21,6 +25,11 @@ class Evaluation(TypedDict):
     stages: dict[str, Breakdown]
     floor: dict[str, Breakdown]
     ablation: dict[str, Breakdown]
+    groups: NotRequired[dict[str, dict[str, dict[str, Group]]]]
+    protocols: NotRequired[dict[str, dict[str, ProtocolScores]]]
+    comparisons: NotRequired[dict[str, Comparison]]
+    picture: NotRequired[PictureUse]
+    resolution: NotRequired[Resolution]
     cost: dict[str, float]
 
 
@@ -33,8 +42,9 @@ def lines(evaluation: Evaluation) -> list[tuple[str, str, Breakdown]]:
     for stage, label in STAGES.items():
         suffix = ", instructed" if told and stage == "untrained" else ""
         found.append((stage, label + suffix, evaluation["stages"].get(stage)))
-    label = f"{_MODELS[evaluation['final_stage']]} model on blank images"
-    found.append(("blank_image", label, evaluation.get("ablation", {}).get("blank_image")))
+    for variant, pictures in (("blank_image", "blank images"), ("shuffled_image", "other images")):
+        label = f"{_MODELS[evaluation['final_stage']]} model on {pictures}"
+        found.append((variant, label, evaluation.get("ablation", {}).get(variant)))
     return [(key, label, group) for key, label, group in found if group]
 
 

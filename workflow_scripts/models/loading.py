@@ -6,6 +6,7 @@ import re
 import sys
 import warnings
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +51,10 @@ KNOWN_LAYOUTS = {
 }
 NAMED = 3  # keys of each kind in an error
 _BASE = "base_model_name_or_path"  # peft's key
+# The files of a model that decide what it answers.
+_DECIDES = re.compile(
+    r"\.safetensors$|config\.json$|^(tokenizer|chat_template|vocab|merges|added_tokens|special_tokens)"
+)
 LOCAL_BASE = "base_model.json"  # beside an adapter: the folder of its base on this machine
 
 
@@ -273,6 +278,27 @@ def fingerprint(path: Path) -> str:
     if not weights:
         raise UserError(f"{path}: no model here; download or train it first")
     return files.fingerprint([files.sha256(file) for file in weights])
+
+
+def digest(path: Path) -> str:
+    """What identifies the model at `path` by its content: weights, configuration, words, template; below an adapter its
+    base too.
+
+    Reads all weights, as loading does afterwards.
+    """
+    folders = dict.fromkeys([Path(path), base_of(path)])
+    found = [file for folder in folders for file in sorted(folder.iterdir()) if _DECIDES.search(file.name)]
+    with ThreadPoolExecutor() as pool:
+        return files.fingerprint(
+            list(zip([file.name for file in found], pool.map(files.sha256, found), strict=True))
+        )
+
+
+def fits(path: Path, memory: int) -> bool:
+    """Whether the model at `path` leaves a fifth of a GPU's `memory`, in bytes, for the answers."""
+    folders = dict.fromkeys([Path(path), base_of(path)])
+    weights = sum(file.stat().st_size for folder in folders for file in folder.glob("*.safetensors"))
+    return weights < 0.8 * memory
 
 
 def free_memory() -> None:

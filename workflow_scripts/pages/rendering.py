@@ -18,7 +18,13 @@ from workflow_scripts.evaluation.table import Evaluation, lines, percent
 from workflow_scripts.pages import charts
 
 THUMBNAIL_SIDE = 200
-STAGES = {"untrained": "Untrained", "sft": "SFT", "dpo": "DPO", "blank_image": "Blank image"}
+STAGES = {
+    "untrained": "Untrained",
+    "sft": "SFT",
+    "dpo": "DPO",
+    "blank_image": "Blank image",
+    "shuffled_image": "Other image",
+}
 
 
 class ReportedRun(TypedDict):

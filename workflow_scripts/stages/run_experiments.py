@@ -10,7 +10,7 @@ from workflow_scripts.configuration import dependencies, flags
 from workflow_scripts.configuration.settings import Config
 from workflow_scripts.evaluation.predictions import Metrics
 from workflow_scripts.evaluation.table import percent
-from workflow_scripts.stages.evaluate import evaluate_model
+from workflow_scripts.stages.evaluate_model import evaluate_model
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def _scores(
     summary = {}
     for path, (version, mode, tests) in names.items():
         settings.checkpoint(version, mode)
-        own = dependencies.shown_to("evaluate", settings, Run(tests[0], version, mode))
+        own = dependencies.shown_to("ask", settings, Run(tests[0], version, mode))
         result = evaluate_model(own, layout, path, version, mode, tests, layout.model_evaluation(path))
         summary[path.name] = result["overall"]
         overall = result["overall"]

@@ -1,0 +1,132 @@
+"""Asking is resumed where it was killed, and shared among processes."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from workflow_scripts.base import files
+from workflow_scripts.base.paths import Layout, Run
+from workflow_scripts.configuration.reading import load
+from workflow_scripts.evaluation import asking
+from workflow_scripts.stages import ask, convert, download
+
+RUN = Run("rad", "4.1v", "base")
+SETTINGS = """
+datasets: {rad: {reader: rad, embedded: 10}}
+models: {4.1v: {base: {embedded: true}}}
+evaluation: {max_new_tokens: 40, batch_size: 1, gpus: 0}
+tracking: []
+"""
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def place(tmp_path):
+    """(settings file, layout) with data and an untrained model."""
+    (tmp_path / "config.yaml").write_text(SETTINGS)
+    settings, layout = load([tmp_path / "config.yaml"]), Layout(tmp_path / "results")
+    download.download_source(settings, layout, "rad")
+    download.download_model(settings, layout, RUN.model_version, RUN.mode)
+    convert.convert(settings, layout, RUN)
+    return tmp_path / "config.yaml", layout
+
+
+def lines(layout: Layout) -> list[bytes]:
+    """The lines of the kept answers that have an end."""
+    kept = sorted(layout.kept_answers().rglob("*.jsonl"))
+    return [line for path in kept for line in path.read_bytes().split(b"\n")[:-1]]
+
+
+def started(config: Path, layout: Layout, *before: str) -> subprocess.Popen:
+    names = ["--dataset", RUN.dataset, "--model_version", RUN.model_version, "--mode", RUN.mode]
+    command = [*names, "--model", "untrained", "--config", str(config), "--results", str(layout.root)]
+    module = before or ("-m", "workflow_scripts.ask")
+    return subprocess.Popen(
+        [sys.executable, *module, *command],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+
+
+def wait_for(condition, process: subprocess.Popen | None = None) -> None:
+    until = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < until and (process is None or process.poll() is None)
+        time.sleep(0.01)
+
+
+def test_a_killed_job_goes_on_and_asks_nothing_twice(place):
+    config, layout = place
+    settings = load([config])
+    process = started(config, layout)
+    wait_for(lambda: len(lines(layout)) >= 3, process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    answered = len(lines(layout))
+    assert not layout.answers(RUN, "untrained", "original").exists()
+    summary = ask.ask(settings, layout, RUN, "untrained", "original")
+    tested = list(files.read_jsonl(layout.split(RUN, "test")))
+    unique = {(record["question"], *record["images"]) for record in tested}
+    assert 3 <= answered < len(unique)
+    assert summary["asked_now"] == len(unique) - answered
+    assert len(lines(layout)) == len(unique)  # each was asked once, but for what the kill has torn
+    rows = list(files.read_jsonl(layout.answers(RUN, "untrained", "original")))
+    assert [row["id"] for row in rows] == [record["id"] for record in tested]
+
+
+TWO = """
+import sys
+from workflow_scripts.evaluation import asking
+asking._devices = lambda examiner, model: ["", ""]
+from workflow_scripts import ask
+if __name__ == "__main__":
+    ask.main(sys.argv[1:])
+"""
+
+
+@pytest.mark.slow
+def test_processes_share_the_questions_and_end_with_the_one_that_started_them(place, tmp_path):
+    config, layout = place
+    (tmp_path / "two.py").write_text(TWO)
+    process = started(config, layout, str(tmp_path / "two.py"))
+    wait_for(lambda: len(list(layout.kept_answers().rglob("*.jsonl"))) == 2, process)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert len(children) >= 2
+    process.kill()
+    process.wait()
+    wait_for(lambda: not any(alive(int(child)) for child in children))
+    second = started(config, layout, str(tmp_path / "two.py"))
+    assert second.wait() == 0
+    shared = list(files.read_jsonl(layout.answers(RUN, "untrained", "original")))
+    shutil.rmtree(layout.kept_answers())
+    assert ask.ask(load([config]), layout, RUN, "untrained", "original")["asked_now"]
+    by_one = list(files.read_jsonl(layout.answers(RUN, "untrained", "original")))
+    assert [row["text"] for row in shared] == [row["text"] for row in by_one]
+
+
+def alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def test_all_about_an_image_is_asked_by_one_process_and_all_have_about_as_much():
+    records = {
+        f"{image} {number}": {"images": [image]} for image in ("a", "b", "c", "d") for number in range(5)
+    }
+    share = asking.Share(None, Path("model"), {}, records, Path("."), False, False, Path("kept/0.jsonl"))
+    parts = asking._parts(share, 2)
+    assert [len(part.records) for part in parts] == [10, 10]
+    assert {key: record for part in parts for key, record in part.records.items()} == records
+    images = [{record["images"][0] for record in part.records.values()} for part in parts]
+    assert not images[0] & images[1]
+    assert [part.kept.name for part in parts] == ["0.jsonl", "1.jsonl"]

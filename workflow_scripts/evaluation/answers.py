@@ -1,0 +1,153 @@
+"""The answers of a run's models on disk: as `ask` writes them, and read as predictions without any model."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypedDict
+
+from workflow_scripts.base import files
+from workflow_scripts.base.errors import UserError
+from workflow_scripts.base.paths import Layout, Run
+from workflow_scripts.datasets.records import Record
+from workflow_scripts.evaluation.analysis import strict_scores
+from workflow_scripts.evaluation.kept_answers import KeptAnswer
+from workflow_scripts.evaluation.predictions import Prediction
+from workflow_scripts.evaluation.questions import HowAsked
+from workflow_scripts.evaluation.statistics import final_stage as final
+from workflow_scripts.evaluation.statistics.clusters import clusters
+from workflow_scripts.evaluation.statistics.final_stage import Choice
+from workflow_scripts.models.catalogue import VERSIONS
+
+TRAINED = ("sft", "dpo")  # the stages that train, from the simplest on
+
+
+class Answer(TypedDict):
+    """What a model wrote to a question of a split; `seconds` of asking, `tokens` that it wrote."""
+
+    id: str
+    source: str
+    split: str
+    text: str
+    truncated: bool
+    forced: bool
+    repeated: bool
+    tokens: int
+    seconds: float
+
+
+class AnswersSummary(TypedDict):
+    """How the answers of a file came about: of which model of the run, how it was asked, and how long that took.
+
+    `seconds` counts answers of before too, `asked_now` leaves them out.
+    """
+
+    run: str
+    model: str
+    variant: str
+    version: int
+    data_fingerprint: str
+    asked: HowAsked
+    generation_config: dict[str, Any]
+    n: int
+    asked_now: int
+    seconds: float
+
+
+def rows(records: Sequence[Record], found: Sequence[KeptAnswer]) -> list[Answer]:
+    """The kept answers as those to `records`."""
+    return [
+        {
+            "id": record["id"],
+            "source": record["source"],
+            "split": record["split"],
+            "text": answer["text"],
+            "truncated": answer["truncated"],
+            "forced": answer["forced"],
+            "repeated": answer["repeated"],
+            "tokens": answer["tokens"],
+            "seconds": answer["seconds"],
+        }
+        for record, answer in zip(records, found, strict=True)
+    ]
+
+
+def write(path: Path, answers: Sequence[Answer], summary: AnswersSummary) -> None:
+    """Write answers, and the summary beside them."""
+    files.write_jsonl(path, answers)
+    files.write_json(path.with_suffix(".json"), summary)
+
+
+def summary(path: Path) -> AnswersSummary:
+    """The summary beside the answers in `path`."""
+    found: Any = files.read_object(path.with_suffix(".json"), *AnswersSummary.__annotations__)
+    checked: AnswersSummary = found
+    return checked
+
+
+def read(path: Path, records: Sequence[Record]) -> list[Answer]:
+    """The answers in `path` to `records`, in their order; a UserError where one is missing."""
+    found = {(row["source"], row["split"], row["id"]): row for row in files.read_jsonl(path)}
+    keys = [(record["source"], record["split"], record["id"]) for record in records]
+    if missing := [key for key in keys if key not in found]:
+        raise UserError(
+            f"{path}: has no answer to {len(missing)} of {len(keys)} questions, such as {' '.join(missing[0])}; "
+            "it is of other data: ask again"
+        )
+    return [found[key] for key in keys]
+
+
+def predictions(
+    records: Sequence[Record], found: Sequence[Answer], line: str, read_answer: Callable[[str], str | None]
+) -> list[Prediction]:
+    """One row per record: the question, the gold answer, what the model wrote and what is read from it."""
+    return [
+        {
+            "id": record["id"],
+            "stage": line,
+            "source": record["source"],
+            "image_id": record["image_id"],
+            "linked_id": record["linked_id"],
+            "language": record["language"],
+            "answer_type": record["answer_type"],
+            "question_type": record["question_type"],
+            "organ": record["organ"],
+            "modality": record["modality"],
+            "question": record["question"],
+            "gold": record["answer"],
+            "text": answer["text"],
+            "answer": read_answer(answer["text"]),
+            "truncated": answer["truncated"],
+            "forced": answer["forced"],
+            "repeated": answer["repeated"],
+            "tokens": answer["tokens"],
+            "seconds": answer["seconds"],
+            "image": record["images"][-1] if record["images"] else "",
+        }
+        for record, answer in zip(records, found, strict=True)
+    ]
+
+
+def of_model(
+    layout: Layout, run: Run, records: Sequence[Record], model: str, variant: str, line: str
+) -> list[Prediction]:
+    """What `model` of `run` answered to `records`, as `line` of an evaluation; an untrained one is read leniently."""
+    form = VERSIONS[run.model_version].answer_format(run.mode)
+    found = read(layout.answers(run, model, variant), records)
+    return predictions(records, found, line, form.read_leniently if model == "untrained" else form.read)
+
+
+def final_stage(layout: Layout, run: Run, seed: int) -> Choice:
+    """The simplest of SFT and DPO that is not beaten on the validation rows that both were asked."""
+    asked = {
+        (row["source"], row["id"])
+        for row in files.read_jsonl(layout.answers(run, "sft", "original"))
+        if row["split"] == "validation"
+    }
+    records = [
+        record
+        for record in files.read_jsonl(layout.split(run, "validation"))
+        if (record["source"], record["id"]) in asked
+    ]
+    scores = {
+        stage: strict_scores(of_model(layout, run, records, stage, "original", stage)) for stage in TRAINED
+    }
+    return final.final_stage(scores, clusters(records), seed)

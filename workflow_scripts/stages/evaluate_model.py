@@ -1,0 +1,108 @@
+"""Ask and score one model, of the chain or from anywhere, on the test records of several sets."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from workflow_scripts.base import files, gpus, locks, versions
+from workflow_scripts.base.errors import UserError
+from workflow_scripts.base.paths import Layout, Run
+from workflow_scripts.configuration.settings import Config
+from workflow_scripts.datasets import terminology
+from workflow_scripts.datasets.records import Record
+from workflow_scripts.evaluation import answers, asking, protocols, questions
+from workflow_scripts.evaluation.predictions import Breakdown, Prediction
+from workflow_scripts.evaluation.questions import HowAsked
+from workflow_scripts.stages import ask, evaluate
+
+logger = logging.getLogger(__name__)
+
+
+class ModelEvaluation(Breakdown):
+    """The scores of one model on the sets of --test_datasets."""
+
+    model_path: str
+    model_version: str
+    mode: str
+    protocol: str
+    versions: dict[str, int | None]
+    asked: HowAsked
+    generation_config: dict[str, Any]
+
+
+def evaluate_model(
+    settings: Config,
+    layout: Layout,
+    path: Path,
+    version: str,
+    mode: str,
+    test_datasets: list[str],
+    output: Path,
+) -> ModelEvaluation:
+    """Score one model on the test records of several sets; writes `output` and the predictions beside it."""
+    tests = {name: _test_records(settings, layout, Run(name, version, mode)) for name in test_datasets}
+    examiner = ask.examiner(settings, version, mode)
+    untrained = (path / "manifest.json").is_file()  # of a download; what was trained has metrics.json
+    rows: list[Prediction] = []
+    generation_config: dict[str, Any] = {}
+    with locks.one_writer(output, settings.output_in_use), gpus.taken(settings.evaluation.gpus):
+        for name, records in tests.items():
+            folder = layout.data(Run(name, version, mode))
+            asked = [questions.instructed(record) for record in records] if untrained else records
+            found = asking.ask(examiner, path, asked, folder, "original", layout.kept_answers())
+            generation_config = found.checkpoint_settings
+            form = examiner.answer_format
+            read_answer = form.read_leniently if untrained else form.read
+            read = answers.predictions(records, answers.rows(records, found.rows), "model", read_answer)
+            rows += [evaluate.with_image_from(row, folder, output.parent) for row in read]
+        result: ModelEvaluation = {
+            "model_path": str(path),
+            "model_version": version,
+            "mode": mode,
+            "protocol": protocols.DEFAULT.NAME,
+            "versions": {
+                **({} if untrained else _version_of_training(path)),
+                "ask": versions.RESULTS["ask"],
+                "evaluate": versions.RESULTS["evaluate"],
+            },
+            "asked": questions.how_asked(untrained),
+            "generation_config": generation_config,
+            **protocols.breakdown(rows, terminology.load(tuple(settings.terms))),
+        }
+        files.write_jsonl(output.with_suffix(".predictions.jsonl"), rows)
+        files.write_json(output, result)
+    return result
+
+
+def _version_of_training(model: Path) -> dict[str, int | None]:
+    """The version of the stage that trained `model`, where its metrics.json tells."""
+    path = model / "metrics.json"
+    metrics = files.read_json(path) if path.is_file() else {}
+    return {metrics["stage"]: metrics.get("version")} if "stage" in metrics else {}
+
+
+def _test_records(settings: Config, layout: Layout, run: Run) -> list[Record]:
+    settings.dataset(run.dataset)
+    path = layout.split(run, "test")
+    if not path.is_file():
+        command = f"--dataset {run.dataset} --model_version {run.model_version} --mode {run.mode}"
+        raise UserError(f"{path}: no such file; make it with `python -m workflow_scripts.convert {command}`")
+    return list(files.read_jsonl(path))
+
+
+def stage(
+    settings: Config,
+    layout: Layout,
+    path: Path,
+    version: str,
+    mode: str,
+    test_datasets: list[str],
+    output: Path,
+) -> ModelEvaluation:
+    """`evaluate_model`, with its numbers printed."""
+    settings.checkpoint(version, mode)
+    result = evaluate_model(settings, layout, path, version, mode, test_datasets, output)
+    print(json.dumps(result["overall"], indent=2))
+    logger.info("written: %s", output)
+    return result
