@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.models.glm4v import modeling_glm4v
 
 from benchmarks import common, sft, timing
 from benchmarks.gpu_check.extras import needs
@@ -34,9 +35,13 @@ def liger(bench: Bench, findings: Findings) -> None:
     if not on_gpu():
         raise Skipped("Liger's kernels need a GPU")
     kernels = optional.liger(Sft(liger=True), torch.device("cuda"))
-    measure(bench, findings, "Liger", bench.shape.images, kernels)
-    measure(bench, findings, "Liger, no checkpointing", 4, kernels | NOTHING_AGAIN)
-    bench.base.drop()
+    norm = modeling_glm4v.Glm4vRMSNorm
+    try:
+        measure(bench, findings, "Liger", bench.shape.images, kernels)
+        measure(bench, findings, "Liger, no checkpointing", 4, kernels | NOTHING_AGAIN)
+    finally:  # Liger changes the model and the module that it is of
+        modeling_glm4v.Glm4vRMSNorm = norm
+        bench.base.drop()
 
 
 def compiled(bench: Bench, findings: Findings) -> None:
