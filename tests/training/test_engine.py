@@ -12,6 +12,7 @@ from torch._dynamo.utils import counters
 from transformers.integrations.flex_attention import WrappedFlexAttention
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+from trl.trainer import dpo_trainer
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 from trl.trainer.utils import add_fused_lm_head
 
@@ -178,6 +179,13 @@ def test_sft_losses_equal_stock(corpus, stock_losses, tmp_path, method, changes)
 def test_dpo_losses_equal_stock(corpus, stock_losses, tmp_path, method, cached):
     mine = dpo(corpus, tmp_path, method, cached)
     assert losses(mine) == pytest.approx(stock_losses(stock_dpo, method), abs=1e-5)
+
+
+def test_weights_are_not_hashed_for_a_file_that_is_not_used(corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        dpo_trainer, "hash_module", lambda _: pytest.fail("tens of gigabytes for a real model")
+    )
+    assert "ref_chosen_logps" in dpo(corpus, tmp_path, "lora").train_dataset.column_names
 
 
 @pytest.mark.parametrize(("ours", "stock"), [(sft, stock_sft), (dpo, stock_dpo)])

@@ -71,10 +71,10 @@ def leave_types_to_autocast(model: torch.nn.Module) -> None:
     peft casts it to the fp32 of the adapter, and autocast casts it back to bf16: the same values, two more passes over
     memory for each projection, forward and backward.
     """
-    module: Any
     for module in model.modules():
         if isinstance(module, BaseTunerLayer):
-            module.cast_input_dtype_enabled = False
+            layer: Any = module
+            layer.cast_input_dtype_enabled = False
 
 
 class PlannedBatches(Trainer):
