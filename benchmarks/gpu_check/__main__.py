@@ -9,7 +9,16 @@ from pathlib import Path
 
 from transformers.utils import logging as transformers_logging
 
-from benchmarks.gpu_check import attention, environment, exactness, extras, generation, resume, runner
+from benchmarks.gpu_check import (
+    attention,
+    environment,
+    exactness,
+    extras,
+    generation,
+    resume,
+    runner,
+    variants,
+)
 from benchmarks.gpu_check.runner import Check
 from benchmarks.gpu_check.shapes import FULL, SMALL, Base, Shape
 from benchmarks.gpu_check.training import Bench
@@ -29,7 +38,9 @@ def checks(shape: Shape) -> list[Check]:
         Check("generation", 50, partial(generation.check, bench)),
         Check("resumption", 25, resume.check),
         Check("QLoRA", 45, partial(extras.qlora, bench)),
-        Check("Liger", 60, partial(extras.liger, bench)),
+        Check("checkpointing", 40, partial(variants.checkpointing, bench)),
+        Check("Liger", 60, partial(variants.liger, bench)),
+        Check("compilation", 120, partial(variants.compiled, bench)),
     ]
 
 
