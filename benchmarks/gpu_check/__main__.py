@@ -38,8 +38,7 @@ def checks(shape: Shape) -> list[Check]:
         Check("generation", 50, partial(generation.check, bench)),
         Check("resumption", 25, resume.check),
         Check("QLoRA", 45, partial(extras.qlora, bench)),
-        Check("Liger", 60, partial(extras.liger, bench)),
-        Check("variants", 120, partial(variants.check, bench)),
+        Check("variants", 150, partial(variants.check, bench)),
     ]
 
 

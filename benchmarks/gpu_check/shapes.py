@@ -33,7 +33,7 @@ class Shape:
 
 # A pass of 8192 tokens keeps a GPU busy, stock's and ours.
 FULL = Shape((768, 336), (14, 1), 8, 4, 3, 8192, batch_shapes=50, new_tokens=32, matrix_side=8192)
-SMALL = Shape((56,), (3, 1), 2, 2, 2, 256, batch_shapes=4, new_tokens=4, matrix_side=256)
+SMALL = Shape((56,), (3,), 2, 2, 2, 256, batch_shapes=4, new_tokens=4, matrix_side=256)
 
 
 def on_gpu() -> bool:

@@ -36,7 +36,7 @@ def test_what_is_checked_on_a_gpu_works_on_a_small_shape(tmp_path):
     assert [name for name, check in checks.items() if check["state"] == "done"][: len(done)] == done
     exact = [goal for name in ("attention", "exactness", "resumption") for goal in checks[name]["goals"]]
     assert len(exact) == 6 and all(goal["met"] for goal in exact)
-    assert len(checks["training"]["figures"]) == 10  # SFT and DPO, of 3 questions and of 1, ours and stock
+    assert len(checks["training"]["figures"]) == 6  # SFT and DPO: ours, stock, and the ratio of both
 
 
 def test_a_check_that_fails_hides_no_other(tmp_path):

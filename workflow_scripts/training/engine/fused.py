@@ -3,6 +3,7 @@
 At 4096 hidden units a pass over a layer's activations takes as long as a tenth of its matrix products.
 """
 
+from collections.abc import Callable
 from types import MethodType
 from typing import Any
 
@@ -18,10 +19,9 @@ def fuse_adapters(model: torch.nn.Module) -> None:
     peft writes it, scales it and adds it: six passes over a layer's output for two here, and as many less backward. For
     weights that lie whole in one place; what is not a plain LoRA layer stays as it is.
     """
-    module: Any
     for module in model.modules():
         if type(module) is Linear and type(module.base_layer) is torch.nn.Linear:
-            module.forward = MethodType(_adapted, module)
+            _put(module, _adapted)
 
 
 def _adapted(layer: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -101,14 +101,17 @@ class _AdaptedLinear(torch.autograd.Function):
 
 def fuse_elementwise(model: torch.nn.Module) -> None:
     """Compile the norms and the activations of the text layers of `model`, each to one kernel; for a GPU."""
-    module: Any
     for name, module in model.named_modules():
         if "language_model" not in name:
             continue
         if isinstance(module, Glm4vRMSNorm):
-            module.forward = MethodType(_norm, module)
+            _put(module, _norm)
         elif isinstance(module, Glm4vTextMLP) and module.config.hidden_act == "silu":
-            module.forward = MethodType(_mlp, module)
+            _put(module, _mlp)
+
+
+def _put(module: Any, forward: Callable[..., Any]) -> None:
+    module.forward = MethodType(forward, module)
 
 
 def _norm(norm: Any, hidden: torch.Tensor) -> torch.Tensor:
