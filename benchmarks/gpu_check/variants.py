@@ -5,12 +5,12 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 
 from benchmarks import common, sft, timing
 from benchmarks.gpu_check import environment
@@ -20,7 +20,6 @@ from benchmarks.gpu_check.training import Bench, Pace, run
 from workflow_scripts.configuration.settings import Sft
 from workflow_scripts.models import loading
 from workflow_scripts.training import optional
-from workflow_scripts.training.engine import fused
 
 PROFILED = 25  # kernels
 # The first that fits a kernel's name.
@@ -32,28 +31,30 @@ GROUPS = {
     "elementwise": r"elementwise|reduce|triton|vectorized|softmax|norm|swiglu|liger|index|embedding|scatter|gather",
     "other": "",
 }
-NO_CHECKPOINTING = {"activation_checkpointing": False}
+
+
+NOTHING_AGAIN: dict[str, Any] = {"activation_checkpointing": False}
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A way of training: changes of the trainer's arguments and of the model; how many times the images."""
+    """A way of training: changes of the trainer's arguments, None as it chooses; of the model; how many images."""
 
     name: str
-    arguments: dict[str, Any] = field(default_factory=dict)
+    arguments: dict[str, Any] | None = None
     change: Callable[[Any], None] = lambda model: None
     times: int = 1
 
 
-def all_fused(model: Any) -> None:
-    """The adapters and, where a compiler takes seconds, the elementwise steps."""
-    fused.fuse_adapters(model)
-    if on_gpu():
-        fused.fuse_elementwise(model)
+def plain(model: Any) -> None:
+    """peft's and transformers' own forward passes within the text layers."""
+    for module in loading.backbone(model).language_model.modules():
+        module.__dict__.pop("forward", None)
 
 
 def compiled(model: Any) -> None:
-    """Each text layer as one graph, the same for all."""
+    """Each text layer as one graph, the same for all, of what is there without us."""
+    plain(model)
     for layer in loading.backbone(model).language_model.layers:
         layer.compile(dynamic=True)
 
@@ -62,18 +63,17 @@ def variants() -> list[Variant]:
     """Those that this machine can run, the most telling first."""
     found = [
         Variant("as now"),
-        Variant("fused", {}, all_fused),
-        Variant("fused, without checkpointing", NO_CHECKPOINTING, all_fused),
-        Variant("without checkpointing", NO_CHECKPOINTING),
-        Variant("fused, every other layer checkpointed", _every(2), all_fused),
+        Variant("all layers recomputed", _every(1)),
+        Variant("none recomputed", NOTHING_AGAIN),
         Variant("twice the images", times=2),
-        Variant("fused, without checkpointing, twice the images", NO_CHECKPOINTING, all_fused, times=2),
+        Variant("every second layer recomputed, twice the images", _every(2), times=2),
+        Variant("peft's and transformers' own steps, all layers recomputed", _every(1), plain),
     ]
     if on_gpu() and environment.version(optional.LIGER.split("==")[0]) != "missing":
         kernels = optional.liger(Sft(liger=True), torch.device("cuda"))
-        found.append(Variant("Liger and fused adapters", kernels, fused.fuse_adapters))
+        found.append(Variant("Liger, all layers recomputed", _every(1) | kernels))
     if on_gpu():
-        found.append(Variant("compiled layers", {}, compiled))
+        found.append(Variant("compiled layers, none recomputed", NOTHING_AGAIN, compiled))
     return found
 
 
@@ -102,7 +102,8 @@ def _measured(bench: Bench, variant: Variant) -> dict[str, Any] | str:
             )
             _, unique = sft.tokens(case, sft.ours(case))
             rows = list(range(len(case.records)))
-            with bench.ours(sft, case, [rows] * shape.steps, **variant.arguments) as (trainer, _):
+            chosen = bench.automatic(unique) if variant.arguments is None else variant.arguments
+            with bench.ours(sft, case, [rows] * shape.steps, **chosen) as (trainer, _):
                 variant.change(trainer.model)
                 parameters = timing.text_parameters(trainer.model)
                 pace = run(trainer)
@@ -143,38 +144,36 @@ class SecondStep(TrainerCallback):  # type: ignore[misc]
 
 
 def profile(bench: Bench, findings: Findings) -> None:
-    """The kernels of a step, as now and fused without checkpointing: by group, with idle time, and the largest."""
+    """The kernels of a step, by group, with idle time, and the largest."""
     if not on_gpu():
         raise Skipped("there is no GPU")
-    for variant in variants()[0], variants()[2]:
-        second = SecondStep()
-        with tempfile.TemporaryDirectory() as folder:
-            case = common.case(
-                Path(folder), bench.shape.questions[0], max(bench.shape.sides), bench.shape.images
-            )
-            planned = [list(range(len(case.records)))] * 2
-            with bench.ours(sft, case, planned, **variant.arguments) as (trainer, _):
-                variant.change(trainer.model)
-                trainer.add_callback(second)
-                trainer.train()
-        found = [(entry.key, entry.self_device_time_total / 1e6, entry.count)
-                 for entry in second.profiler.key_averages()]  # fmt: skip
-        _report(variant.name, found, second.seconds, findings)
+    second = SecondStep()
+    with tempfile.TemporaryDirectory() as folder:
+        case = common.case(Path(folder), bench.shape.questions[0], max(bench.shape.sides), bench.shape.images)
+        _, unique = sft.tokens(case, sft.ours(case))
+        planned = [list(range(len(case.records)))] * 2
+        with bench.ours(sft, case, planned, **bench.automatic(unique)) as (trainer, _):
+            trainer.remove_callback(PrinterCallback)
+            trainer.add_callback(second)
+            trainer.train()
+    entries = second.profiler.key_averages()
+    found = [(entry.key, entry.self_device_time_total / 1e6, entry.count) for entry in entries]
+    _report(found, second.seconds, findings)
 
 
-def _report(name: str, found: list[tuple[str, float, int]], seconds: float, findings: Findings) -> None:
+def _report(found: list[tuple[str, float, int]], seconds: float, findings: Findings) -> None:
     """Shares of a step of `seconds`, of kernels as (name, seconds, calls)."""
     shares: Counter[str] = Counter()
     for kernel, taken, _ in found:
         shares[group(kernel)] += taken / seconds
     shares["idle"] = 1 - sum(shares.values())
-    findings.figure(f"{name}, step, s", seconds)
-    findings.figure(f"{name}, shares", dict(shares))
+    findings.figure("step, s", seconds)
+    findings.figure("shares", dict(shares))
     for number, (kernel, taken, calls) in enumerate(
         sorted(found, key=lambda entry: -entry[1])[:PROFILED], start=1
     ):
         findings.figure(
-            f"{name}, kernel {number}",
+            f"kernel {number}",
             f"{taken / seconds:.1%} {group(kernel)}, {calls} calls, {kernel[:160]}",
         )
 

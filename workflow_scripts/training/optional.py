@@ -55,12 +55,14 @@ def nf4() -> "BitsAndBytesConfig":
 def liger(settings: Training, device: torch.device) -> dict[str, Any]:
     """TrainingArguments that turn on Liger's layers; {} where they are not asked for, a UserError where impossible.
 
-    They work token by token, so a tree of rows stays exact. TRL's fused head stays: it switches Liger's off.
+    They work token by token, so a tree of rows stays exact. TRL's fused head stays: it switches Liger's off. Its norms
+    are left out: Liger 0.8.5 gives those of a Glm4v that is there already `in_place=True`, by which the backward of the
+    norm before each residual sum writes over the gradient that the sum shares (its own LigerRMSNormForGlm4 has False).
     """
     if not settings.liger:
         return {}
     require("liger: true", LIGER, device)
-    return {"use_liger_kernel": True, "liger_kernel_config": {"rms_norm": True, "swiglu": True}}
+    return {"use_liger_kernel": True, "liger_kernel_config": {"rms_norm": False, "swiglu": True}}
 
 
 def require(option: str, package: str, device: torch.device) -> None:
