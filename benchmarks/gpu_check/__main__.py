@@ -31,16 +31,16 @@ def checks(shape: Shape) -> list[Check]:
     bench = Bench(Base(), shape)
     return [
         Check("environment", 30, partial(environment.check, shape)),
-        Check("attention", 90, partial(attention.check, shape)),
-        Check("exactness", 60, partial(exactness.check, shape)),
-        Check("training", 240, bench.check),
-        Check("profile", 40, partial(extras.profile, bench)),
-        Check("generation", 50, partial(generation.check, bench)),
-        Check("resumption", 25, resume.check),
-        Check("QLoRA", 45, partial(extras.qlora, bench)),
+        Check("attention", 60, partial(attention.check, shape)),
+        Check("exactness", 50, partial(exactness.check, shape)),
+        Check("training", 200, bench.check),
+        Check("compilation", 110, partial(variants.compiled, bench)),
         Check("checkpointing", 40, partial(variants.checkpointing, bench)),
-        Check("Liger", 60, partial(variants.liger, bench)),
-        Check("compilation", 120, partial(variants.compiled, bench)),
+        Check("profile", 30, partial(extras.profile, bench)),
+        Check("generation", 45, partial(generation.check, bench)),
+        Check("QLoRA", 35, partial(extras.qlora, bench)),
+        Check("Liger", 50, partial(variants.liger, bench)),
+        Check("resumption", 25, resume.check),
     ]
 
 

@@ -12,10 +12,10 @@ from benchmarks import common, sft, timing
 from benchmarks.gpu_check.extras import needs
 from benchmarks.gpu_check.runner import Findings, Skipped
 from benchmarks.gpu_check.shapes import on_gpu
-from benchmarks.gpu_check.training import Bench, run
+from benchmarks.gpu_check.training import UTILISED, Bench, run
 from workflow_scripts.configuration.settings import Sft
 from workflow_scripts.models import loading
-from workflow_scripts.training import optional
+from workflow_scripts.training import memory, optional
 
 NOTHING_AGAIN: dict[str, Any] = {"activation_checkpointing": False}
 EVERY_SECOND_LAYER: dict[str, Any] = {
@@ -71,8 +71,24 @@ def measure(
     prepare: Callable[[Any], None] = lambda trainer: None,
 ) -> None:
     """One way: `changes` of the trainer's arguments, and what `prepare` does to the trainer."""
+    images = min(images, bench.shape.images)
+    try:
+        measured = _measured(bench, images, changes, prepare)
+    except (torch.OutOfMemoryError, memory.BatchTooLarge):
+        findings.figure(name, f"out of memory with {images} images a pass")
+        return
+    findings.figure(name, measured)
+    if on_gpu():
+        utilised = measured["utilised, 4N"]
+        findings.goal(
+            f"{name}: {UTILISED:.0%} utilised by the 4N count", f"{utilised:.1%}", utilised >= UTILISED
+        )
+
+
+def _measured(
+    bench: Bench, images: int, changes: dict[str, Any], prepare: Callable[[Any], None]
+) -> dict[str, Any]:
     shape = bench.shape
-    images = min(images, shape.images)
     with tempfile.TemporaryDirectory() as folder:
         case = common.case(Path(folder), shape.questions[0], max(shape.sides), images)
         rows = len(case.records)
@@ -91,4 +107,4 @@ def measure(
     }
     if on_gpu():
         measured["utilised, 4N"] = 4 * parameters * unique / pace.seconds / bench.rate
-    findings.figure(name, measured)
+    return measured
