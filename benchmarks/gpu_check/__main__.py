@@ -34,12 +34,10 @@ def checks(shape: Shape) -> list[Check]:
         Check("attention", 60, partial(attention.check, shape)),
         Check("exactness", 50, partial(exactness.check, shape)),
         Check("training", 200, bench.check),
-        Check("compilation", 110, partial(variants.compiled, bench)),
-        Check("checkpointing", 40, partial(variants.checkpointing, bench)),
-        Check("profile", 30, partial(extras.profile, bench)),
+        Check("variants", 150, partial(variants.check, bench)),
+        Check("profile", 45, partial(variants.profile, bench)),
         Check("generation", 45, partial(generation.check, bench)),
         Check("QLoRA", 35, partial(extras.qlora, bench)),
-        Check("Liger", 50, partial(variants.liger, bench)),
         Check("resumption", 25, resume.check),
     ]
 
