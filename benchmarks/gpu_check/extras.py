@@ -1,4 +1,4 @@
-"""QLoRA's memory, and where the time of a step goes."""
+"""QLoRA, which needs a package beside the others."""
 
 import tempfile
 from pathlib import Path

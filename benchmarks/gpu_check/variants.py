@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PrinterCallback, TrainerCallback
+from transformers import TrainerCallback
 
 from benchmarks import common, sft, timing
 from benchmarks.gpu_check import environment
@@ -20,6 +20,7 @@ from benchmarks.gpu_check.training import Bench, Pace, run
 from workflow_scripts.configuration.settings import Sft
 from workflow_scripts.models import loading
 from workflow_scripts.training import optional
+from workflow_scripts.training.engine import fused
 
 PROFILED = 25  # kernels
 # The first that fits a kernel's name.
@@ -31,30 +32,22 @@ GROUPS = {
     "elementwise": r"elementwise|reduce|triton|vectorized|softmax|norm|swiglu|liger|index|embedding|scatter|gather",
     "other": "",
 }
-
-
-NOTHING_AGAIN: dict[str, Any] = {"activation_checkpointing": False}
+NO_CHECKPOINTING = {"activation_checkpointing": False}
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A way of training: changes of the trainer's arguments, None as it chooses; of the model; how many images."""
+    """A way of training: changes of the trainer's arguments, None where it chooses; of the model; how many images."""
 
     name: str
     arguments: dict[str, Any] | None = None
     change: Callable[[Any], None] = lambda model: None
     times: int = 1
-
-
-def plain(model: Any) -> None:
-    """peft's and transformers' own forward passes within the text layers."""
-    for module in loading.backbone(model).language_model.modules():
-        module.__dict__.pop("forward", None)
+    liger: bool = False
 
 
 def compiled(model: Any) -> None:
-    """Each text layer as one graph, the same for all, of what is there without us."""
-    plain(model)
+    """Each text layer as one graph, the same for all."""
     for layer in loading.backbone(model).language_model.layers:
         layer.compile(dynamic=True)
 
@@ -62,18 +55,18 @@ def compiled(model: Any) -> None:
 def variants() -> list[Variant]:
     """Those that this machine can run, the most telling first."""
     found = [
-        Variant("as now"),
-        Variant("all layers recomputed", _every(1)),
-        Variant("none recomputed", NOTHING_AGAIN),
+        Variant("as it is"),
+        Variant("without checkpointing", NO_CHECKPOINTING),
+        Variant("all layers checkpointed", _every(1)),
+        Variant("every other layer checkpointed", _every(2)),
         Variant("twice the images", times=2),
-        Variant("every second layer recomputed, twice the images", _every(2), times=2),
-        Variant("peft's and transformers' own steps, all layers recomputed", _every(1), plain),
+        Variant("not fused, all layers checkpointed", _every(1), fused.unfuse),
     ]
     if on_gpu() and environment.version(optional.LIGER.split("==")[0]) != "missing":
         kernels = optional.liger(Sft(liger=True), torch.device("cuda"))
-        found.append(Variant("Liger, all layers recomputed", _every(1) | kernels))
+        found.append(Variant("Liger, all layers checkpointed", _every(1) | kernels, liger=True))
     if on_gpu():
-        found.append(Variant("compiled layers, none recomputed", NOTHING_AGAIN, compiled))
+        found.append(Variant("compiled layers, all checkpointed", _every(1), compiled))
     return found
 
 
@@ -105,6 +98,8 @@ def _measured(bench: Bench, variant: Variant) -> dict[str, Any] | str:
             chosen = bench.automatic(unique) if variant.arguments is None else variant.arguments
             with bench.ours(sft, case, [rows] * shape.steps, **chosen) as (trainer, _):
                 variant.change(trainer.model)
+                if variant.liger:
+                    trainer.add_callback(optional.OwnGradients())
                 parameters = timing.text_parameters(trainer.model)
                 pace = run(trainer)
     except Exception as error:
@@ -144,36 +139,37 @@ class SecondStep(TrainerCallback):  # type: ignore[misc]
 
 
 def profile(bench: Bench, findings: Findings) -> None:
-    """The kernels of a step, by group, with idle time, and the largest."""
+    """The kernels of a step, all layers checkpointed and none: by group, with idle time, and the largest."""
     if not on_gpu():
         raise Skipped("there is no GPU")
-    second = SecondStep()
-    with tempfile.TemporaryDirectory() as folder:
-        case = common.case(Path(folder), bench.shape.questions[0], max(bench.shape.sides), bench.shape.images)
-        _, unique = sft.tokens(case, sft.ours(case))
-        planned = [list(range(len(case.records)))] * 2
-        with bench.ours(sft, case, planned, **bench.automatic(unique)) as (trainer, _):
-            trainer.remove_callback(PrinterCallback)
-            trainer.add_callback(second)
-            trainer.train()
-    entries = second.profiler.key_averages()
-    found = [(entry.key, entry.self_device_time_total / 1e6, entry.count) for entry in entries]
-    _report(found, second.seconds, findings)
+    for variant in Variant("all layers checkpointed", _every(1)), Variant("none", NO_CHECKPOINTING):
+        second = SecondStep()
+        with tempfile.TemporaryDirectory() as folder:
+            case = common.case(
+                Path(folder), bench.shape.questions[0], max(bench.shape.sides), bench.shape.images
+            )
+            planned = [list(range(len(case.records)))] * 2
+            with bench.ours(sft, case, planned, **variant.arguments or {}) as (trainer, _):
+                trainer.add_callback(second)
+                trainer.train()
+        found = [(entry.key, entry.self_device_time_total / 1e6, entry.count)
+                 for entry in second.profiler.key_averages()]  # fmt: skip
+        _report(variant.name, found, second.seconds, findings)
 
 
-def _report(found: list[tuple[str, float, int]], seconds: float, findings: Findings) -> None:
+def _report(name: str, found: list[tuple[str, float, int]], seconds: float, findings: Findings) -> None:
     """Shares of a step of `seconds`, of kernels as (name, seconds, calls)."""
     shares: Counter[str] = Counter()
     for kernel, taken, _ in found:
         shares[group(kernel)] += taken / seconds
     shares["idle"] = 1 - sum(shares.values())
-    findings.figure("step, s", seconds)
-    findings.figure("shares", dict(shares))
+    findings.figure(f"{name}, step, s", seconds)
+    findings.figure(f"{name}, shares", dict(shares))
     for number, (kernel, taken, calls) in enumerate(
         sorted(found, key=lambda entry: -entry[1])[:PROFILED], start=1
     ):
         findings.figure(
-            f"kernel {number}",
+            f"{name}, kernel {number}",
             f"{taken / seconds:.1%} {group(kernel)}, {calls} calls, {kernel[:160]}",
         )
 

@@ -52,31 +52,30 @@ def test_each_projection_is_counted():
 
 
 def test_memory_of_full_training_and_what_strategies_divide():
-    settings = Sft(method="full", gpus=0, gradient_checkpointing=False)
+    settings = Sft(method="full", gpus=0)
     model = standins.untrained_model(VERSIONS["4.1v"])
     for parameter in model.model.visual.parameters():
         parameter.requires_grad_(False)
     weights = 4 * sum(parameter.numel() for parameter in model.parameters())
     trained = 4 * sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    found = summary.memory(model, settings, start(Path(), settings), planned(settings), processes=1)
+    found = summary.memory(model, None, start(Path(), settings), planned(settings), processes=1)
     assert (found["weights"], found["gradients"], found["optimiser"]) == (weights, trained, 2 * trained)
     # fp32: twice 34 bytes for each token, hidden unit and layer
     assert found["activations"] == planned(settings).peak.tokens * 128 * 4 * 34 * 2
 
     sharded = settings.model_copy(update={"strategy": "zero2"})
-    found = summary.memory(model, sharded, start(Path(), sharded), planned(settings), processes=2)
+    found = summary.memory(model, None, start(Path(), sharded), planned(settings), processes=2)
     assert (found["weights"], found["gradients"], found["optimiser"]) == (weights, trained / 2, trained)
 
 
-def test_checkpointing_takes_less():
-    model = adapted("4.1v")
-    kept, recomputed = (
-        summary.memory(model, settings, start(Path(), settings), planned(settings), processes=1)[
-            "activations"
-        ]
-        for settings in (Sft(gpus=0, gradient_checkpointing=False), Sft(gpus=0, gradient_checkpointing=True))
+def test_recomputing_takes_less():
+    model, settings = adapted("4.1v"), Sft(gpus=0)
+    kept, some, none = (
+        summary.memory(model, every, start(Path(), settings), planned(settings), processes=1)["activations"]
+        for every in (None, 3, 1)
     )
-    assert recomputed == kept * (2 * 4 + 34) / (34 * 4)
+    assert some == kept * (34 * 2 + 2 * 2 + 34) / (34 * 4)  # of four layers, two are recomputed
+    assert none == kept * (2 * 4 + 34) / (34 * 4)
 
 
 def test_the_lines_of_a_stage(workplace, caplog):

@@ -29,6 +29,7 @@ from workflow_scripts.training import (
     finished,
     memory,
     model,
+    optional,
     parts,
     strategies,
     summary,
@@ -290,9 +291,11 @@ def build(
     callbacks: Sequence[TrainerCallback],
 ) -> PlannedBatches:
     """The trainer, and a summary of what it is about to do."""
+    settings = prepared.settings
     of_rows = [prepared.depends_on[name] for name in ("data", "images", "base_model")]
-    of_model = [loaded.pixels.settings(), str(loaded.model.dtype), prepared.settings.lora.quantize]
-    settings = _recompute(prepared, loaded)
+    of_model = [loaded.pixels.settings(), str(loaded.model.dtype), settings.lora.quantize]
+    every = _recomputed(prepared, loaded)
+    recompute(prepared.arguments, every)
     set_seed(task.seed)  # a new adapter is the same, however the model was loaded
     trainer = task.objective.build(
         Materials(
@@ -308,24 +311,22 @@ def build(
             part_rates=prepared.start.rates,
             reference_key=files.fingerprint([*of_rows, *of_model]),
             validates=bool(prepared.held),
-            callbacks=[*callbacks, *early_stopping.callbacks(settings)],
+            callbacks=[*callbacks, *early_stopping.callbacks(settings), *optional.callbacks(settings)],
         )
     )
     trainer.remove_callback(PrinterCallback)  # Progress says it
     if trainer.is_world_process_zero():
         count = trainer.args.world_size
-        for line in summary.lines(trainer.model, settings, prepared.start, prepared.schedule, count):
+        for line in summary.lines(trainer.model, settings, prepared.start, prepared.schedule, count, every):
             logger.info(line)
     return trainer
 
 
-def _recompute(prepared: Prepared[Settings], loaded: Loaded) -> Settings:
-    """Recompute the activations that memory does not hold, alike in all processes; the settings that say so."""
+def _recomputed(prepared: Prepared[Settings], loaded: Loaded) -> int | None:
+    """Every how many layers one recomputes its activations, alike in all processes: where memory is short."""
     text = loading.backbone(loaded.model).config.text_config
     free = min(gather_object([memory.free(prepared.arguments.device)]))
-    every = memory.recomputed(prepared.settings, text, prepared.schedule.peak.tokens, free)
-    recompute(prepared.arguments, every)
-    return prepared.settings.model_copy(update={"gradient_checkpointing": every is not None})
+    return memory.recomputed(prepared.settings, text, prepared.schedule.peak.tokens, free)
 
 
 def run(trainer: PlannedBatches, resume_from: Path | None, progress: Progress) -> dict[str, Any]:

@@ -20,8 +20,9 @@ def lines(
     start: Start,
     schedule: Schedule,
     processes: int,
+    every: int | None,
 ) -> list[str]:
-    """The summary of a training of `model`, aligned in two columns."""
+    """The summary of a training of `model`, aligned in two columns; one in `every` layers recomputes its activations."""
     found = [
         (
             "device",
@@ -31,7 +32,7 @@ def lines(
         *_adapters(model),
         ("rates", _rates(settings, start.rates)),
         *_batches(schedule, settings, processes),
-        ("memory", _memory_line(memory(model, settings, start, schedule, processes))),
+        ("memory", _memory_line(memory(model, every, start, schedule, processes))),
     ]
     return [f"{name:<12}{text}" for name, text in found]
 
@@ -105,14 +106,14 @@ def _batches(schedule: Schedule, settings: Training, processes: int) -> list[tup
 
 
 def memory(
-    model: torch.nn.Module, settings: Training, start: Start, schedule: Schedule, processes: int
+    model: torch.nn.Module, every: int | None, start: Start, schedule: Schedule, processes: int
 ) -> dict[str, float]:
     """Bytes that a process needs, by kind: an estimate, to which CUDA's own and fragmentation come.
 
     Gradients are as large as what trains, AdamW's two moments twice that; DeepSpeed trains in 16 bits, with a copy of
     what trains and the moments in 32 (Rajbhandari et al. 2020, arXiv 1910.02054). Activations are those of the largest batch
     after Korthikanti et al. 2022 (arXiv 2205.05198), without attention scores, which are never whole: in 16 bits a
-    layer keeps 34 bytes per token and hidden unit, under gradient checkpointing 2, and 34 for the layer at work.
+    layer keeps 34 bytes per token and hidden unit, one in `every` that is recomputed 2, and 34 for the layer at work.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     gradients = sum(parts.size(parameter) * parameter.element_size() for parameter in trained)
@@ -135,7 +136,7 @@ def memory(
         needed |= {"weights": 0, "optimiser": 0}
     return {
         **needed,
-        "activations": _activations(model, settings.gradient_checkpointing, start.dtype, schedule),
+        "activations": _activations(model, every, start.dtype, schedule),
     }
 
 
@@ -145,9 +146,7 @@ def _bytes(parameter: torch.nn.Parameter) -> int:
     return (parameter.numel() if packed else parts.size(parameter)) * parameter.element_size()
 
 
-def _activations(
-    model: torch.nn.Module, checkpointing: bool, dtype: torch.dtype, schedule: Schedule
-) -> float:
+def _activations(model: torch.nn.Module, every: int | None, dtype: torch.dtype, schedule: Schedule) -> float:
     backbone: Any = loading.backbone(model)
     config = backbone.config
     text, vision = config.text_config, config.vision_config
@@ -156,10 +155,15 @@ def _activations(
         patches = schedule.peak.image_tokens * vision.spatial_merge_size**2
         stacks.append((patches, vision.hidden_size, vision.depth))
     values: int = sum(
-        tokens * hidden * (2 * layers + 34 if checkpointing else 34 * layers)
+        tokens * hidden * (34 * layers if every is None else _bytes_of_stack(layers, -(-layers // every)))
         for tokens, hidden, layers in stacks
     )
     return values * dtype.itemsize / 2
+
+
+def _bytes_of_stack(layers: int, again: int) -> int:
+    """Per token and hidden unit, where `again` of the layers are recomputed."""
+    return 34 * (layers - again) + 2 * again + 34
 
 
 def _memory_line(needed: dict[str, float]) -> str:

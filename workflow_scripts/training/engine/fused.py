@@ -3,7 +3,6 @@
 At 4096 hidden units a pass over a layer's activations takes as long as a tenth of its matrix products.
 """
 
-from collections.abc import Callable
 from types import MethodType
 from typing import Any
 
@@ -13,15 +12,29 @@ from torch.nn.functional import linear, silu
 from transformers.models.glm4v.modeling_glm4v import Glm4vRMSNorm, Glm4vTextMLP
 
 
+def fuse(model: torch.nn.Module) -> None:
+    """Both below; for a GPU, where PyTorch compiles in seconds."""
+    fuse_adapters(model)
+    fuse_elementwise(model)
+
+
+def unfuse(model: torch.nn.Module) -> None:
+    """Undo both."""
+    for module in model.modules():
+        if getattr(vars(module).get("forward"), "__func__", None) in (_adapted, _norm, _mlp):
+            del vars(module)["forward"]
+
+
 def fuse_adapters(model: torch.nn.Module) -> None:
     """Let the LoRA layers of `model` add what an adapter says within a matrix product.
 
     peft writes it, scales it and adds it: six passes over a layer's output for two here, and as many less backward. For
     weights that lie whole in one place; what is not a plain LoRA layer stays as it is.
     """
+    module: Any
     for module in model.modules():
         if type(module) is Linear and type(module.base_layer) is torch.nn.Linear:
-            _put(module, _adapted)
+            vars(module)["forward"] = MethodType(_adapted, module)
 
 
 def _adapted(layer: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -101,17 +114,14 @@ class _AdaptedLinear(torch.autograd.Function):
 
 def fuse_elementwise(model: torch.nn.Module) -> None:
     """Compile the norms and the activations of the text layers of `model`, each to one kernel; for a GPU."""
+    module: Any
     for name, module in model.named_modules():
         if "language_model" not in name:
             continue
         if isinstance(module, Glm4vRMSNorm):
-            _put(module, _norm)
+            vars(module)["forward"] = MethodType(_norm, module)
         elif isinstance(module, Glm4vTextMLP) and module.config.hidden_act == "silu":
-            _put(module, _mlp)
-
-
-def _put(module: Any, forward: Callable[..., Any]) -> None:
-    module.forward = MethodType(forward, module)
+            vars(module)["forward"] = MethodType(_mlp, module)
 
 
 def _norm(norm: Any, hidden: torch.Tensor) -> torch.Tensor:

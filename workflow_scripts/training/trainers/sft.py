@@ -9,10 +9,12 @@ import torch
 from trl import SFTConfig, SFTTrainer
 
 from workflow_scripts.configuration.settings import LossWeights, Sft
+from workflow_scripts.models import loading
 from workflow_scripts.training import arguments
 from workflow_scripts.training.data import rows
 from workflow_scripts.training.data.collators import IGNORED, SftCollator
 from workflow_scripts.training.data.schedule import Schedule
+from workflow_scripts.training.engine.forward import share_prefixes
 from workflow_scripts.training.model import Start
 from workflow_scripts.training.trainers.base import PartRates, PlannedBatches
 from workflow_scripts.training.trainers.objective import Materials, Objective
@@ -27,7 +29,7 @@ class SharedPrefixSFTTrainer(PlannedBatches, PartRates, SFTTrainer):
     def __init__(self, *args: Any, thought_weight: float = 1.0, **kwargs: Any) -> None:
         self.thought_weight = thought_weight
         super().__init__(*args, **kwargs)
-        self.use_engine(self.model)
+        share_prefixes(loading.backbone(self.model))
         # Glm4v declares that its own loss cannot count tokens over accumulation steps; TRL's, which is used, can.
         self.model_accepts_loss_kwargs = True
 
