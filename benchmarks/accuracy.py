@@ -18,8 +18,8 @@ from typing import Any
 from workflow_scripts.base import files
 from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.configuration import overlay, reading
-from workflow_scripts.datasets import terminology
-from workflow_scripts.stages import convert, download, evaluate, sft
+from workflow_scripts.evaluation import protocols
+from workflow_scripts.stages import convert, download, evaluate, evaluate_model, sft
 
 VERSION = "4.1v"
 # A tiny model is trained whole: 112 px, fp32, two CPU cores.
@@ -83,7 +83,7 @@ def run_cell(
         download.fetch(settings, layout, dataset, (VERSION, arm.mode))
         convert.convert(settings, layout, run)
         trained = sft.stage(settings, layout, run, layout.model(VERSION, arm.mode))
-        scores = evaluate.evaluate_model(
+        scores = evaluate_model.evaluate_model(
             settings,
             layout,
             layout.trained("sft", run),
@@ -93,7 +93,7 @@ def run_cell(
             layout.root / "scores.json",
         )
         train, test = (list(files.read_jsonl(layout.split(run, split))) for split in ("train", "test"))
-        floor = evaluate.question_only(train, test, terminology.load(tuple(settings.terms)))
+        floor = protocols.breakdown(evaluate.floor_rows(train, test))
     percent = [100 * found["overall"]["accuracy"] for found in (scores, floor)]
     cell = Cell(dataset, arm.name, seed, *percent, trained["steps"], trained["seconds"])
     files.write_json(kept, asdict(cell))

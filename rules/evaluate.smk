@@ -4,6 +4,7 @@ rule evaluate:
         train="<results>/data/{dataset}_{model_version}_{mode}/train.jsonl",
         validation="<results>/data/{dataset}_{model_version}_{mode}/validation.jsonl",
         test="<results>/data/{dataset}_{model_version}_{mode}/test.jsonl",
+        checked="<results>/data/{dataset}_{model_version}_{mode}/validation.json",
         sft="<results>/sft/{dataset}_{model_version}_{mode}/metrics.json",
         dpo="<results>/dpo/{dataset}_{model_version}_{mode}/metrics.json",
         terms=plan.terms,

@@ -201,7 +201,7 @@ def test_rad_oddities_are_normalised(tmp_path):
     )
     assert (example.question, example.question_type, example.organ) == ("Q?", "PRES", "HEAD")
     assert example.image == "VQA_RAD Image Folder/synpic1.jpg" and example.image_id == "synpic1"
-    assert example.facts == {"phrase_type": "test_para"}
+    assert example.facts == {"phrase_type": "test_para"} and example.linked_id == ""
     assert example.stated == {"question": " Q? "}
 
 

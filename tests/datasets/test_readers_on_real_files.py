@@ -167,6 +167,7 @@ def test_rad_oddities(rad, realdata):
     absent = Counter(key for example in rad for key in RAD_FACTS if key not in example.facts)
     assert absent == {"question_rephrase": 461 + 2, "question_frame": 981, "question_relation": 761}
     assert len(counts(rad, "image_id", "question", "answer")) == 2248 - 4
+    assert len({example.linked_id for example in rad}) == 1453 and all(example.linked_id for example in rad)
 
 
 def test_rad_white_space_is_tidied_and_the_lost_apostrophe_found(rad):

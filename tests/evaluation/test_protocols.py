@@ -26,12 +26,15 @@ texts = st.text(max_size=20) | words
 
 def row(gold, answer, answer_type="open", source="slake", language="en", truncated=False):
     return {
+        "question": "What is shown?",
         "gold": gold,
+        "text": answer or "",
         "answer": answer,
         "answer_type": answer_type,
         "source": source,
         "language": language,
         "truncated": truncated,
+        "image_id": "1",
     }
 
 
@@ -220,8 +223,25 @@ def test_same_answer_joins_the_words_for_one_polarity():
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
-def test_a_protocol_counts_every_row_and_says_what_it_counts(protocol):
-    rows = [row("lung", "lung"), row("yes", None, "closed")]
-    assert protocol.metrics(rows)["n"] == 2 and protocol.metrics([])["n"] == 0
-    assert protocol.DEFINITION and not protocol.DEFINITION.endswith(".")
-    assert breakdown(rows, protocol=protocol)["test_sets"] == {"slake": protocol.metrics(rows)}
+def test_a_protocol_judges_every_row_and_says_what_it_counts(protocol):
+    rows = [row("lung", "lung"), row("yes", None, "closed"), row("left lung", "lung", source="rad")]
+    verdicts = protocol.verdicts(rows)
+    assert [verdict.score is None for verdict in verdicts] == [bool(verdict.note) for verdict in verdicts]
+    assert all(verdict.why for verdict in verdicts)
+    found = protocol.metrics(rows)
+    assert found["n"] + found.get("excluded", 0) + found.get("raised", 0) == 3
+    assert set(protocol.NUMBERS) <= found.keys() and protocol.metrics([])["n"] == 0
+    assert all(text and not text.endswith(".") for text in (protocol.DEFINITION, protocol.DENOMINATOR))
+    assert all(fault.endswith(".") for fault in protocol.FAULTS) and protocol.FAULTS
+    parts = breakdown(rows, protocol=protocol)
+    assert parts["overall"] == found and parts["test_sets"]["rad"] == protocol.metrics(rows[2:])
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
+@given(texts, texts | st.none(), st.sampled_from(["open", "closed"]), st.sampled_from(["slake", "rad"]))
+def test_no_text_is_too_odd_for_a_protocol(protocol, gold, answer, answer_type, source):
+    (verdict,) = protocol.verdicts([row(gold, answer, answer_type, source)])
+    assert (verdict.score is None) == (verdict.note in ("excluded", "raised"))
+    assert verdict.score is None or 0 <= verdict.score <= 1
+    assert all(0 <= score <= 1 for score in verdict.scores.values())
+    assert verdict.scores.keys() <= set(protocol.NUMBERS)

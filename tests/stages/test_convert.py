@@ -43,6 +43,7 @@ KEYS = [
     "language",
     "modality",
     "organ",
+    "linked_id",
 ]
 EMBEDDED = {
     "datasets": {
@@ -78,6 +79,7 @@ def test_every_run_converts_all_rows(downloaded, version, mode):
             assert row["messages"][0]["content"] == "<image>" + row["question"]
             assert (downloaded.data(run) / row["images"][0]).is_file()
         images[split] = {(row["source"], row["image_id"]) for row in rows}
+        assert {row["source"] for row in rows if row["linked_id"]} == {"rad"}
     assert not images["train"] & images["test"] and not images["train"] & images["validation"]
     assert summary["read"] == summary["kept"] == sum(summary["rows"].values())
 

@@ -18,7 +18,7 @@ from workflow_scripts.configuration.reading import load
 from workflow_scripts.evaluation.generation.generator import Generator
 from workflow_scripts.evaluation.table import table
 from workflow_scripts.models import loading
-from workflow_scripts.stages import ask, convert, download, evaluate
+from workflow_scripts.stages import ask, convert, download, evaluate, validate
 
 SCHEMA = files.read_json(Path(evaluation.__file__).parent / "schema.json")
 RUN = Run("rad", "4.1v", "base")
@@ -39,6 +39,7 @@ def flags(tmp_path_factory):
     download.download_source(settings, layout, "rad")
     download.download_model(settings, layout, RUN.model_version, RUN.mode)
     convert.convert(settings, layout, RUN)
+    validate.validate(settings, layout, RUN)
     for stage in ("sft", "dpo"):
         shutil.copytree(layout.model(RUN.model_version, RUN.mode), layout.trained(stage, RUN))
         metrics = {"run": str(RUN), "method": "full", "fingerprint": stage, "seconds": 1.0}
@@ -80,7 +81,8 @@ def test_one_model_is_in_memory_at_a_time_and_none_to_score(flags, layout, monke
     assert alive_at_load == [0] * 4
     evaluation = evaluate.evaluate(settings, layout, RUN)
     assert len(loaded) == 4 and all(reference() is None for reference in loaded)
-    jsonschema.validate(evaluation, SCHEMA, cls=jsonschema.Draft202012Validator)
+    written = files.read_json(layout.evaluation(RUN))
+    jsonschema.validate(written, SCHEMA, cls=jsonschema.Draft202012Validator)
     assert evaluation["final_stage"] == "sft"  # the copies are equally good
     stages = [evaluation["stages"][stage]["overall"] for stage in ("untrained", "sft", "dpo")]
     assert stages[1] == stages[2] and stages[0]["n"] == stages[1]["n"] > 0
@@ -90,7 +92,7 @@ def test_nothing_is_asked_twice_and_what_changes_answers_asks_again(flags, layou
     settings = load([Path(flags[1])])
     asked(settings, layout)
     assert not any(asked(settings, layout).values())
-    assert not any(asked(settings, layout, tokens_per_batch=300).values())
+    assert not any(asked(settings, layout, tokens_per_batch=500).values())
     again = asked(settings, layout, max_new_tokens=6)
     assert again["untrained"] and again["sft"] and again["shuffled_image"]
     assert not any(asked(settings, layout).values())  # what was kept of before is still there

@@ -14,6 +14,7 @@ from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.configuration.settings import Config
 from workflow_scripts.datasets import records
 from workflow_scripts.datasets.records import SPLITS, Example
+from workflow_scripts.evaluation.statistics.pictures import leaked_images
 from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.models.dialogue import Dialogue
 from workflow_scripts.pages import samples
@@ -125,6 +126,7 @@ def test_good_records_pass_with_true_numbers(layout, settings):
     assert sum(count for _, _, count in summary["token_lengths"]["histogram"]) == 12
     assert [sample["split"] for sample in summary["samples"]] == list(SPLITS)
     assert summary["near_duplicates"] == {"most_bits": 12, "pairs": 0}
+    assert leaked_images(summary) == set()
     assert not stale.exists()
     assert "Passed" in (layout.data(RUN) / "validation.html").read_text("utf-8")
 
@@ -262,6 +264,17 @@ def test_warnings_do_not_stop_the_chain(leaking, settings):
     train_in_test = summary["leaks"][0]
     assert [column["language"] for column in train_in_test["columns"]] == ["en", "zh", "all"]
     assert train_in_test["rows"][2]["cells"][2] == {"images": 1, "rows": 2, "exact": 2}
+    assert summary["leaked_images"] == {"exact": ["slake/test-1"], "near_duplicates": []}
+
+
+def test_a_test_image_that_looks_like_a_leaked_one_is_leaked_too(leaking, settings):
+    images = leaking.raw("slake")
+    Image.open(images / "train-2.png").resize((90, 90)).save(images / "test-2.png")
+    summary = validate.validate(settings, leaking, RUN)
+    assert summary["near_duplicates"]["pairs"] == 0  # the image of train is one of test as well
+    assert summary["leaked_images"] == {"exact": ["slake/test-1"], "near_duplicates": ["slake/test-2"]}
+    written = files.read_json(leaking.data(RUN) / "validation.json")
+    assert leaked_images(written) == {"slake/test-1", "slake/test-2"}
 
 
 def test_an_image_disjoint_run_may_not_leak(leaking, settings):
@@ -309,8 +322,12 @@ def test_near_duplicates_are_listed_and_shown(layout, settings):
     page = (layout.data(RUN) / "validation.html").read_text("utf-8")
     assert "1 pair of a train or validation image" in page and "of 256 bits differ" in page
 
+    assert leaked_images(summary) == {"slake/test-1"}
+
     settings.data.decode_images = False
-    assert validate.validate(settings, layout, RUN)["near_duplicates"] is None
+    undecoded = validate.validate(settings, layout, RUN)
+    assert undecoded["near_duplicates"] is None
+    assert undecoded["leaked_images"] == {"exact": [], "near_duplicates": None}
     assert not (layout.data(RUN) / "near_duplicates.jsonl").exists()
 
 

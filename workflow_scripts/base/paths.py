@@ -90,6 +90,10 @@ class Layout:
         named = place.relative_to(root) if place.is_relative_to(root) else place.relative_to(place.anchor)
         return self.root / "eval" / "models" / named.with_name(f"{named.name}.json")
 
+    def judged(self) -> Path:
+        """What a judge has said of answers, for all runs."""
+        return self.root / "judge" / "verdicts.jsonl"
+
     def report(self) -> Path:
         """The page about all runs."""
         return self.root / "report" / "index.html"

@@ -35,6 +35,7 @@ READ_BY: dict[str, dict[str, tuple[str, ...]]] = {
         "max_validation_rows": ("ask",),
         "blank_image": ("evaluate",),
         "shuffled_image": ("evaluate",),
+        "judge": ("evaluate",),
         "gpus": (),
         "threads": (),
     },

@@ -400,6 +400,29 @@ class Dpo(Training):
         return trainer
 
 
+def _no_key(url: str) -> str:
+    if not url.startswith(("http://", "https://")):
+        raise ValueError("not an address that begins with http:// or https://")
+    if credentials.stands_in(url):
+        raise ValueError("configurations are copied into results/; take user and password out")
+    return url
+
+
+class Judge(Section):
+    """A language model that judges open answers, at any OpenAI-compatible server; its key is JUDGE_API_KEY."""
+
+    url: Annotated[str, AfterValidator(_no_key)] = Field(
+        description="the address before /chat/completions, such as http://127.0.0.1:8000/v1"
+    )
+    model: str = Field(min_length=1, description="the model's name at that server")
+    parameters: dict[str, Any] = Field(
+        default={"temperature": 0, "max_tokens": 512}, description="further fields of each request"
+    )
+    concurrent: Count = Field(default=8, description="requests at once")
+    timeout: Positive = Field(default=120, description="seconds of one try")
+    retries: Natural = Field(default=5, description="further tries of a request that failed")
+
+
 class Evaluation(Section):
     """Generation and scoring."""
 
@@ -427,6 +450,11 @@ class Evaluation(Section):
     gpus: Natural = Field(
         default=1,
         description="GPUs of one job, each for a part of the questions, or all for a model that does not fit one; 0: CPU",
+    )
+    judge: Judge | None = Field(
+        default=None,
+        description="a language model's verdicts beside the other protocols, such as {url: http://127.0.0.1:8000/v1, "
+        "model: Qwen3-32B}; empty: none, and nothing is sent anywhere",
     )
     threads: Count = Field(default=8, description="CPU cores of one job")
 

@@ -40,7 +40,13 @@ class Record(Asked):
     question_type: str
     modality: str
     organ: str
+    linked_id: str  # what the rephrasings of one question share, "" for none
     raw_answer: NotRequired[str]  # where `answer` is in canonical terms
+
+
+def image_key(source: str, image_id: str) -> str:
+    """An image among those of all sets, which may name theirs alike."""
+    return f"{source}/{image_id}"
 
 
 class LastTurn(TypedDict):
@@ -98,7 +104,8 @@ class Example:
     `mask` is a file like `image`. `facts` are the set's further annotations of this row (a SLAKE triple, a linked
     question's id), `stated` the texts that were tidied as they stand in the file, by field.
     `patient` is whom the image is of, "" where the set does not say; `group` what splits keep together, of which the
-    images of one patient are a part, and is `image_id` unless it is stated.
+    images of one patient are a part, and is `image_id` unless it is stated. `linked_id` is what the rephrasings of
+    one question share, "" where the set links none.
     A longer dialogue has its turns in `turns`, of which question and answer are the last, and may use
     `more_images`.
     """
@@ -123,6 +130,7 @@ class Example:
     more_images: tuple[str, ...] = ()
     patient: str = ""
     group: str = ""
+    linked_id: str = ""
 
     def __post_init__(self) -> None:
         if not self.group:
@@ -167,6 +175,8 @@ def to_record(example: Example, images: Sequence[str], turns: Sequence[tuple[str
         "language": example.language,
         "modality": example.modality,
         "organ": example.organ,
+        # In every row: a key of some rows only stops `datasets` where a later block of a file has it.
+        "linked_id": example.linked_id,
     }
 
 

@@ -1,6 +1,6 @@
 """The answers of a run's models on disk: as `ask` writes them, and read as predictions without any model."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -8,12 +8,16 @@ from workflow_scripts.base import files
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.datasets.records import Record
-from workflow_scripts.evaluation import protocols
+from workflow_scripts.evaluation.analysis import strict_scores
 from workflow_scripts.evaluation.kept_answers import KeptAnswer
 from workflow_scripts.evaluation.predictions import Prediction
 from workflow_scripts.evaluation.questions import HowAsked
+from workflow_scripts.evaluation.statistics import final_stage as final
+from workflow_scripts.evaluation.statistics.clusters import clusters
+from workflow_scripts.evaluation.statistics.final_stage import Choice
 from workflow_scripts.models.catalogue import VERSIONS
-from workflow_scripts.models.formats import AnswerFormat
+
+TRAINED = ("sft", "dpo")  # the stages that train, from the simplest on
 
 
 class Answer(TypedDict):
@@ -46,13 +50,6 @@ class AnswersSummary(TypedDict):
     n: int
     asked_now: int
     seconds: float
-
-
-class FinalStage(TypedDict):
-    """The trained model that validation rows choose, and the shares that chose it."""
-
-    stage: str
-    validation: dict[str, Any]
 
 
 def rows(records: Sequence[Record], found: Sequence[KeptAnswer]) -> list[Answer]:
@@ -99,23 +96,30 @@ def read(path: Path, records: Sequence[Record]) -> list[Answer]:
 
 
 def predictions(
-    records: Sequence[Record], found: Sequence[Answer], stage: str, form: AnswerFormat, lenient: bool = False
+    records: Sequence[Record], found: Sequence[Answer], line: str, read_answer: Callable[[str], str | None]
 ) -> list[Prediction]:
-    """One row per record: the question, the gold answer, what the model wrote and what was read from it by `form`."""
-    read_answer = form.read_leniently if lenient else form.read
+    """One row per record: the question, the gold answer, what the model wrote and what is read from it."""
     return [
         {
             "id": record["id"],
+            "stage": line,
             "source": record["source"],
             "image_id": record["image_id"],
+            "linked_id": record["linked_id"],
             "language": record["language"],
             "answer_type": record["answer_type"],
+            "question_type": record["question_type"],
+            "organ": record["organ"],
+            "modality": record["modality"],
             "question": record["question"],
             "gold": record["answer"],
-            "stage": stage,
             "text": answer["text"],
             "answer": read_answer(answer["text"]),
             "truncated": answer["truncated"],
+            "forced": answer["forced"],
+            "repeated": answer["repeated"],
+            "tokens": answer["tokens"],
+            "seconds": answer["seconds"],
             "image": record["images"][-1] if record["images"] else "",
         }
         for record, answer in zip(records, found, strict=True)
@@ -128,11 +132,11 @@ def of_model(
     """What `model` of `run` answered to `records`, as `line` of an evaluation; an untrained one is read leniently."""
     form = VERSIONS[run.model_version].answer_format(run.mode)
     found = read(layout.answers(run, model, variant), records)
-    return predictions(records, found, line, form, lenient=model == "untrained")
+    return predictions(records, found, line, form.read_leniently if model == "untrained" else form.read)
 
 
-def final_stage(layout: Layout, run: Run) -> FinalStage:
-    """DPO where it is better than SFT on the validation rows that both were asked, else SFT."""
+def final_stage(layout: Layout, run: Run, seed: int) -> Choice:
+    """The simplest of SFT and DPO that is not beaten on the validation rows that both were asked."""
     asked = {
         (row["source"], row["id"])
         for row in files.read_jsonl(layout.answers(run, "sft", "original"))
@@ -144,8 +148,6 @@ def final_stage(layout: Layout, run: Run) -> FinalStage:
         if (record["source"], record["id"]) in asked
     ]
     scores = {
-        stage: protocols.DEFAULT.metrics(of_model(layout, run, records, stage, "original", stage))
-        for stage in ("sft", "dpo")
+        stage: strict_scores(of_model(layout, run, records, stage, "original", stage)) for stage in TRAINED
     }
-    shares = {stage: found["accuracy"] or 0 for stage, found in scores.items()}
-    return {"stage": "dpo" if shares["dpo"] > shares["sft"] else "sft", "validation": scores}
+    return final.final_stage(scores, clusters(records), seed)

@@ -4,34 +4,55 @@ from typing import NotRequired, TypedDict
 
 
 class ScoredRow(TypedDict):
-    """What scoring needs of a prediction; `answer` is what was read of `text`, None when unreadable, `answer_type` open
-    or closed.
+    """What scoring needs of a prediction.
+
+    `text` is what the model wrote, thought included; `answer` what was read from it, None when unreadable.
+    `answer_type` is open or closed.
     """
 
+    question: str
     gold: str
     text: str
     answer: str | None
     answer_type: str
     truncated: bool
     source: str
-    image_id: str
     language: str
+    image_id: str
 
 
 class Prediction(ScoredRow):
-    """What a model answered at a stage to a question; `image` is relative to where the row is kept, or ""."""
+    """What a model answered at a stage to a question, as a line of an evaluation has it.
+
+    `image` is relative to where the row is kept, or "". `tokens` were written, in `seconds`; `repeated` and `forced`
+    are the generator's word.
+    """
 
     id: str
-    question: str
     stage: str
     image: str
+    linked_id: str
+    question_type: str
+    organ: str
+    modality: str
+    forced: bool
+    repeated: bool
+    tokens: int
+    seconds: float
 
 
 class Metrics(TypedDict):
-    """A protocol's numbers: shares of 0..1, None where a group is empty. What is not required, `strict` has."""
+    """A protocol's numbers: shares of 0..1, None where a group is empty.
+
+    `n` is what `accuracy` is a share of; the rows beside it are counted by why they have no score. The shares that are
+    not required are those of `strict`; other protocols have their own, as their NUMBERS say.
+    """
 
     n: int
     accuracy: float | None
+    excluded: NotRequired[int]
+    raised: NotRequired[int]
+    unscored: NotRequired[int]
     accuracy_terms: NotRequired[float | None]
     closed_accuracy: NotRequired[float | None]
     open_exact_match: NotRequired[float | None]

@@ -4,7 +4,11 @@ from typing import Any, NotRequired, TypedDict
 
 from workflow_scripts.base import versions
 from workflow_scripts.evaluation import protocols
+from workflow_scripts.evaluation.analysis import PictureUse, ProtocolScores
 from workflow_scripts.evaluation.predictions import Breakdown
+from workflow_scripts.evaluation.statistics.breakdown import Group
+from workflow_scripts.evaluation.statistics.comparisons import Comparison
+from workflow_scripts.evaluation.statistics.power import Resolution
 
 STAGES = {"untrained": "before training", "sft": "after SFT", "dpo": "after DPO"}
 _MODELS = {"sft": "SFT", "dpo": "DPO"}
@@ -21,6 +25,11 @@ class Evaluation(TypedDict):
     stages: dict[str, Breakdown]
     floor: dict[str, Breakdown]
     ablation: dict[str, Breakdown]
+    groups: NotRequired[dict[str, dict[str, dict[str, Group]]]]
+    protocols: NotRequired[dict[str, dict[str, ProtocolScores]]]
+    comparisons: NotRequired[dict[str, Comparison]]
+    picture: NotRequired[PictureUse]
+    resolution: NotRequired[Resolution]
     cost: dict[str, float]
 
 

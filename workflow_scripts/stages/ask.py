@@ -32,7 +32,7 @@ def models(layout: Layout, run: Run) -> dict[str, Path]:
 
 def ask(settings: Config, layout: Layout, run: Run, model: str, variant: Variant) -> AnswersSummary:
     """Write the answers of `model`, one of questions.MODELS, and their summary."""
-    chosen = answers.final_stage(layout, run)["stage"] if model == "final" else model
+    chosen = answers.final_stage(layout, run, settings.seed)["stage"] if model == "final" else model
     records: list[Record] = list(files.read_jsonl(layout.split(run, "test")))
     if variant == "shuffled":
         records = questions.shuffled(records, settings.seed)

@@ -6,6 +6,7 @@ images too. No model is loaded.
 
 import logging
 import random
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from workflow_scripts.configuration.settings import Config
 from workflow_scripts.datasets import terminology
 from workflow_scripts.datasets.pictures.frames import FRAMES, FrameRule
 from workflow_scripts.datasets.records import Record
-from workflow_scripts.datasets.terminology import Terminology
-from workflow_scripts.evaluation import answers, floor, protocols, questions
-from workflow_scripts.evaluation.predictions import Breakdown, Prediction, ScoredRow
+from workflow_scripts.evaluation import analysis, answers, floor, protocols, questions
+from workflow_scripts.evaluation.answers import TRAINED, Answer, AnswersSummary
+from workflow_scripts.evaluation.predictions import Prediction
+from workflow_scripts.evaluation.protocols.judge import Judge
+from workflow_scripts.evaluation.statistics import pictures
 from workflow_scripts.evaluation.table import STAGES, Evaluation, percent
 
 logger = logging.getLogger(__name__)
@@ -32,58 +35,75 @@ def evaluate(settings: Config, layout: Layout, run: Run) -> Evaluation:
     folder = layout.data(run)
     train, test = (list(files.read_jsonl(layout.split(run, split))) for split in ("train", "test"))
     terms = terminology.load(tuple(settings.terms))
-    choice = answers.final_stage(layout, run)
+    choice = answers.final_stage(layout, run, settings.seed)
     asked = settings.evaluation.asked
-    shown = {
-        "shuffled": questions.shuffled(test, settings.seed)
-    }  # pictures that were shown instead of a row's own
-    rows = {
-        line: answers.of_model(layout, run, shown.get(variant, test), model, variant, line)
-        for line, (model, variant) in asked.items()
-    }
+    lines = {analysis.FLOOR: floor_rows(train, test), **_lines(settings, layout, run, test)}
+    scores = {line: protocols.breakdown(rows, terms) for line, rows in lines.items()}
+    for line, shares in scores.items():
+        logger.info("%s: %s %% of %d", line, percent(shares["overall"]["accuracy"]), len(test))
+    further = [Judge(judge, layout.judged())] if (judge := settings.evaluation.judge) else []
+    leaked = pictures.leaked_images(files.read_object(folder / "validation.json"))
+    found = analysis.analyse(lines, choice["stage"], leaked, terms, further, settings.seed)
     summaries = {line: answers.summary(layout.answers(run, *source)) for line, source in asked.items()}
-    scores = {stage: protocols.breakdown(stage_rows, terms) for stage, stage_rows in rows.items()}
-    for stage, found in scores.items():
-        logger.info("%s: %s %% of %d", stage, percent(found["overall"]["accuracy"]), len(test))
-    trained = {
-        stage: files.read_object(layout.trained(stage, run) / "metrics.json", "seconds")
-        for stage in ("sft", "dpo")
-    }
-    seconds = sum(found["seconds"] for found in summaries.values())
     evaluation: Evaluation = {
         "run": str(run),
         "final_stage": choice["stage"],
         "versions": _versions(settings, layout, run),
         "data_fingerprint": files.read_value(folder / "summary.json", "fingerprint"),
-        "model": {
-            "version": run.model_version,
-            "mode": run.mode,
-            **files.read_value(layout.model(run.model_version, run.mode) / "manifest.json", "origin"),
-            **{
-                stage: {key: found[key] for key in ("method", "fingerprint")}
-                for stage, found in trained.items()
-            },
-            "asked": {stage: summaries[stage]["asked"] for stage in STAGES},
-            "generation_config": summaries["untrained"]["generation_config"],
-            "selection": {"by": "accuracy on validation rows", "validation": choice["validation"]},
-        },
-        "stages": {stage: scores[stage] for stage in STAGES},
-        "floor": {"question_only": question_only(train, test, terms)},
-        "ablation": {stage: found for stage, found in scores.items() if stage not in STAGES},
-        "cost": {
-            "sft_seconds": trained["sft"]["seconds"],
-            "dpo_seconds": trained["dpo"]["seconds"],
-            "eval_seconds": seconds,
-            "examples_per_second": sum(found["n"] for found in summaries.values()) / max(seconds, 1e-9),
-        },
+        "model": _model(layout, run, summaries) | {"selection": choice},
+        "stages": {line: scores[line] for line in STAGES},
+        "floor": {"question_only": scores[analysis.FLOOR]},
+        "ablation": {line: scores[line] for line in asked if line not in STAGES},
+        "groups": found["groups"],
+        "protocols": found["protocols"],
+        "comparisons": found["comparisons"],
+        "picture": found["picture"],
+        "resolution": found["resolution"],
+        "cost": _cost(layout, run, summaries),
     }
-    everything = [row for stage_rows in rows.values() for row in stage_rows]
+    everything = [row for line in asked for row in lines[line]]
     _write_predictions(layout.predictions(run), everything, folder)
     write_gallery(
         layout.gallery(run), f"{run}: predictions", everything, folder, settings.seed, settings.data.frames
     )
     files.write_json(layout.evaluation(run), evaluation)
     return evaluation
+
+
+def _lines(settings: Config, layout: Layout, run: Run, test: list[Record]) -> dict[str, list[Prediction]]:
+    """The predictions of what was asked, by line; of other images, with these."""
+    records = {"shuffled": questions.shuffled(test, settings.seed)}
+    return {
+        line: answers.of_model(layout, run, records.get(variant, test), model, variant, line)
+        for line, (model, variant) in settings.evaluation.asked.items()
+    }
+
+
+def _model(layout: Layout, run: Run, summaries: Mapping[str, AnswersSummary]) -> dict[str, Any]:
+    """Which model, from where, how it was trained and how it was asked."""
+    trained = {stage: files.read_object(layout.trained(stage, run) / "metrics.json") for stage in TRAINED}
+    return {
+        "version": run.model_version,
+        "mode": run.mode,
+        **files.read_value(layout.model(run.model_version, run.mode) / "manifest.json", "origin"),
+        **{stage: {key: found[key] for key in ("method", "fingerprint")} for stage, found in trained.items()},
+        "asked": {stage: summaries[stage]["asked"] for stage in STAGES},
+        "generation_config": summaries["untrained"]["generation_config"],
+    }
+
+
+def _cost(layout: Layout, run: Run, summaries: Mapping[str, AnswersSummary]) -> dict[str, float]:
+    """Seconds of training and asking, answers of before counted with what they took then."""
+    trained = {
+        stage: files.read_value(layout.trained(stage, run) / "metrics.json", "seconds") for stage in TRAINED
+    }
+    seconds = sum(found["seconds"] for found in summaries.values())
+    count = sum(found["n"] for found in summaries.values())
+    return {
+        **{f"{stage}_seconds": found for stage, found in trained.items()},
+        "eval_seconds": seconds,
+        "examples_per_second": count / seconds if seconds else 0.0,
+    }
 
 
 def _versions(settings: Config, layout: Layout, run: Run) -> dict[str, int | None]:
@@ -108,23 +128,23 @@ def _version(path: Path) -> int | None:
     return version
 
 
-def question_only(train: list[Record], test: list[Record], terms: Terminology) -> Breakdown:
-    """Scores of answering from the question alone."""
-    guesses = floor.question_only(train, test)
-    rows: list[ScoredRow] = [
+def floor_rows(train: list[Record], test: list[Record]) -> list[Prediction]:
+    """The answers from the question alone, as a line's predictions."""
+    guesses: list[Answer] = [
         {
-            "gold": record["answer"],
-            "text": guess,
-            "answer": guess,
-            "answer_type": record["answer_type"],
-            "truncated": False,
+            "id": record["id"],
             "source": record["source"],
-            "image_id": record["image_id"],
-            "language": record["language"],
+            "split": record["split"],
+            "text": guess,
+            "truncated": False,
+            "forced": False,
+            "repeated": False,
+            "tokens": 0,
+            "seconds": 0.0,
         }
-        for record, guess in zip(test, guesses, strict=True)
+        for record, guess in zip(test, floor.question_only(train, test), strict=True)
     ]
-    return protocols.breakdown(rows, terms)
+    return answers.predictions(test, guesses, analysis.FLOOR, lambda text: text or None)
 
 
 def _write_predictions(path: Path, rows: list[Prediction], folder: Path) -> None:

@@ -52,9 +52,9 @@ def evaluate_model(
             asked = [questions.instructed(record) for record in records] if untrained else records
             found = asking.ask(examiner, path, asked, folder, "original", layout.kept_answers())
             generation_config = found.checkpoint_settings
-            read = answers.predictions(
-                records, answers.rows(records, found.rows), "model", examiner.answer_format, untrained
-            )
+            form = examiner.answer_format
+            read_answer = form.read_leniently if untrained else form.read
+            read = answers.predictions(records, answers.rows(records, found.rows), "model", read_answer)
             rows += [evaluate.with_image_from(row, folder, output.parent) for row in read]
         result: ModelEvaluation = {
             "model_path": str(path),

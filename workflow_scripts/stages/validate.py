@@ -24,7 +24,7 @@ from workflow_scripts.datasets.pictures import near_duplicates
 from workflow_scripts.datasets.pictures.frames import FrameRule
 from workflow_scripts.datasets.pictures.images import open_image
 from workflow_scripts.datasets.pictures.near_duplicates import MOST_BITS
-from workflow_scripts.datasets.records import SPLITS
+from workflow_scripts.datasets.records import SPLITS, image_key
 from workflow_scripts.datasets.tokens import tokens
 from workflow_scripts.evaluation.protocols import strict
 from workflow_scripts.models.catalogue import VERSIONS
@@ -92,6 +92,7 @@ class Examination:
         self.sampler = Sampler(settings.seed)
         self.patients = _patients(self.folder)
         self.splits_of_patients: dict[Patient, set[str]] = {}
+        self.test_images: dict[str, set[str]] = {}  # by content, as `image_key` has them
         self.lengths = array("I")
         self.copies = 0
 
@@ -125,6 +126,7 @@ class Examination:
             "near_duplicate_pictures": [
                 _side_by_side(*pair, self.settings.data.frames) for pair in (found or [])[:SHOWN_PAIRS]
             ],
+            "leaked_images": self._leaked_images(hashes),
             "samples": samples,
         }
 
@@ -143,6 +145,10 @@ class Examination:
                 if patient := self.patients.get(row.record["id"]):
                     whose = row.record["source"], patient
                     self.splits_of_patients.setdefault(whose, set()).add(split)
+                if split == "test":
+                    key = image_key(row.record["source"], row.record["image_id"])
+                    for content in contents:
+                        self.test_images.setdefault(content, set()).add(key)
                 self.copies += copy
                 good = [picture for picture in shown if picture]
                 if self._is_well_formed(row) and len(good) == len(shown):
@@ -222,9 +228,7 @@ class Examination:
         All are written to near_duplicates.jsonl.
         """
         pictures = {picture.digest: picture for picture in reversed(self.pictures.good())}
-        splits: dict[str, set[str]] = {}
-        for picture in self.pictures.good():
-            splits.setdefault(picture.digest, set()).update(picture.splits)
+        splits = self._splits_by_content()
         trained = {digest: bits for digest, bits in hashes.items() if "test" not in splits[digest]}
         tested = {digest: bits for digest, bits in hashes.items() if "test" in splits[digest]}
         found = [
@@ -239,6 +243,32 @@ class Examination:
                 kind, f"{row['image']}: as {row['test_image']} ({row['bits']} of 256 bits differ)"
             )
         return found
+
+    def _leaked_images(self, hashes: dict[str, bytes] | None) -> dict[str, list[str] | None]:
+        """The test images, as `image_key` has them, that train or validation has too, or that look like one of theirs.
+
+        Unlike the listed near-duplicates, these may look like an image that is a test image besides. None: not looked for.
+        """
+        splits = self._splits_by_content()
+        exact = {content for content, found in splits.items() if "test" in found and len(found) > 1}
+        near = None
+        if hashes is not None:
+            held = {content: bits for content, bits in hashes.items() if splits[content] - {"test"}}
+            clean = {content: bits for content, bits in hashes.items() if splits[content] == {"test"}}
+            near = {content for _, _, content in near_duplicates.pairs(held, clean)}
+        return {
+            "exact": self._keys(exact),
+            "near_duplicates": None if near is None else self._keys(near),
+        }
+
+    def _keys(self, contents: set[str]) -> list[str]:
+        return sorted({key for content in contents for key in self.test_images[content]})
+
+    def _splits_by_content(self) -> dict[str, set[str]]:
+        splits: dict[str, set[str]] = {}
+        for picture in self.pictures.good():
+            splits.setdefault(picture.digest, set()).update(picture.splits)
+        return splits
 
     def _samples(self) -> Iterator[Sample]:
         """What the model sees of a few rows; an image that turns out damaged is an error."""

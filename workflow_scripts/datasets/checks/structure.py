@@ -84,6 +84,7 @@ class Record(BaseModel):
     language: Literal["en", "zh"]
     modality: str
     organ: str
+    linked_id: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,6 +121,7 @@ def _example(row: Row, prefix: str, split: str, images: str, where: str) -> Exam
         question_type=_question_type(optional(row, "question_type", where), where),
         organ=optional(row, "image_organ", where),
         facts={key: fact for key, fact in facts.items() if fact},
+        linked_id=facts["qid_linked_id"],
     )
 
 

@@ -8,14 +8,25 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
+from workflow_scripts.base.errors import shown
 from workflow_scripts.datasets import terminology
 from workflow_scripts.datasets.polarity import NO, YES, bare, simplified
 from workflow_scripts.datasets.terminology import Terminology
 from workflow_scripts.datasets.tokens import tokens
 from workflow_scripts.evaluation.predictions import Metrics, ScoredRow
+from workflow_scripts.evaluation.verdicts import Verdict, summary
 
 NAME = "strict"
 DEFINITION = "a closed yes/no question by polarity, everything else by exact match after normalisation"
+DENOMINATOR = "all questions; an unreadable or truncated answer is wrong"
+SOURCE = "this project; tokens and F1 as in SQuAD 1.1 (https://arxiv.org/abs/1606.05250)"
+FAULTS = (
+    "A right answer in other words is wrong; `accuracy_terms` counts the synonyms that the terminology knows.",
+)
+NUMBERS = (
+    "accuracy_terms", "closed_accuracy", "open_exact_match", "open_token_f1", "open_token_recall", "unreadable",
+    "truncated",
+)  # fmt: skip
 
 _LEAD = re.compile(r"(?:(?:the )?(?:final )?answer(?: is\b|:)|(?:最终)?答案(?:是:?|为:?|:)|答:)[\W_]*")
 
@@ -115,38 +126,46 @@ def token_recall(gold: str, answer: str | None) -> float:
     return _overlap(gold_tokens, tokens(answer or "")) / max(1, len(gold_tokens))
 
 
+def verdicts(rows: Sequence[ScoredRow], terms: Terminology | None = None) -> list[Verdict]:
+    """One for each row. An unreadable answer is wrong and stays in every denominator.
+
+    `accuracy_terms` counts as right too what names the gold answer's concepts by `terms` (ours where it is None); no
+    other number knows of synonyms.
+    """
+    terms = terms or terminology.load()
+    return [_verdict(row, terms) for row in rows]
+
+
 def metrics(rows: Iterable[ScoredRow], terms: Terminology | None = None) -> Metrics:
     """The protocol's numbers over prediction rows: n, then shares of 0..1, None where a group is empty.
 
     `accuracy`, `accuracy_terms`, `unreadable` and `truncated` are over all rows; `closed_accuracy` over closed and
-    the `open_*` over open ones. An unreadable answer is wrong and stays in every denominator. `accuracy_terms`
-    counts as right too what names the gold answer's concepts by `terms` (ours where it is None); no other number
-    knows of synonyms.
+    the `open_*` over open ones.
     """
-    rows = list(rows)
-    terms = terms or terminology.load()
-    closed = [row for row in rows if row["answer_type"] == "closed"]
-    opened = [row for row in rows if row["answer_type"] == "open"]
-    return {
-        "n": len(rows),
-        "accuracy": _mean(_row_correct, rows),
-        "accuracy_terms": _mean(lambda row: _row_correct(row) or _same_terms(row, terms), rows),
-        "closed_accuracy": _mean(_row_correct, closed),
-        "open_exact_match": _mean(_row_correct, opened),
-        "open_token_f1": _mean(lambda row: token_f1(row["gold"], row["answer"]), opened),
-        "open_token_recall": _mean(lambda row: token_recall(row["gold"], row["answer"]), opened),
-        "unreadable": _mean(lambda row: row["answer"] is None, rows),
-        "truncated": _mean(lambda row: row["truncated"], rows),
+    return summary(verdicts(list(rows), terms), NUMBERS)
+
+
+def _verdict(row: ScoredRow, terms: Terminology) -> Verdict:
+    gold, answer, closed = row["gold"], row["answer"], row["answer_type"] == "closed"
+    right = float(correct(gold, answer, closed))
+    same_terms = answer is not None and terms.same(gold, answer)
+    scores: dict[str, float] = {
+        "accuracy_terms": max(right, same_terms),
+        "unreadable": answer is None,
+        "truncated": row["truncated"],
     }
+    if closed:
+        scores["closed_accuracy"] = right
+    else:
+        scores["open_exact_match"] = right
+        scores["open_token_f1"] = token_f1(gold, answer)
+        scores["open_token_recall"] = token_recall(gold, answer)
+    return Verdict(right, _why(gold, answer, closed), scores)
 
 
-def _row_correct(row: ScoredRow) -> bool:
-    return correct(row["gold"], row["answer"], row["answer_type"] == "closed")
-
-
-def _same_terms(row: ScoredRow, terms: Terminology) -> bool:
-    return row["answer"] is not None and terms.same(row["gold"], row["answer"])
-
-
-def _mean(value: Callable[[ScoredRow], float], rows: Sequence[ScoredRow]) -> float | None:
-    return sum(map(value, rows)) / len(rows) if rows else None
+def _why(gold: str, answer: str | None, closed: bool) -> str:
+    if answer is None:
+        return "unreadable: the text does not have the model's form"
+    if closed and (wanted := bare(gold)):
+        return f"the gold says {wanted}, the answer {polarity(answer) or 'neither yes nor no'}"
+    return f"normalised, the gold is {shown(' '.join(tokens(gold)))}, the answer {shown(' '.join(tokens(answer)))}"

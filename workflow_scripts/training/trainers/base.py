@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch.utils.data import DataLoader
 from transformers import Trainer
 from transformers.trainer_utils import rotate_checkpoints
@@ -64,6 +65,18 @@ def keep_in_fp32(model: torch.nn.Module) -> None:
             parameter.data = parameter.data.float()
 
 
+def leave_types_to_autocast(model: torch.nn.Module) -> None:
+    """Let adapters take their input as it is, under autocast.
+
+    peft casts it to the fp32 of the adapter, and autocast casts it back to bf16: the same values, two more passes over
+    memory for each projection, forward and backward.
+    """
+    for module in model.modules():
+        if isinstance(module, BaseTunerLayer):
+            layer: Any = module
+            layer.cast_input_dtype_enabled = False
+
+
 class PlannedBatches(Trainer):
     """A trainer whose batches are planned beforehand: this process's lists of row numbers, for the whole run.
 
@@ -82,6 +95,8 @@ class PlannedBatches(Trainer):
         super().__init__(*args, **kwargs)
         if isinstance(self.model, PeftModel) and not self.is_deepspeed_enabled:
             keep_in_fp32(self.model)
+            if self.args.bf16 and not self.is_fsdp_enabled:  # FSDP casts parameters by itself
+                leave_types_to_autocast(self.model)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """The planned batches in their order; skipping some on resumption decodes nothing."""

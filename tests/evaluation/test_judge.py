@@ -1,0 +1,293 @@
+"""The judge and its client, against a server on 127.0.0.1 that also misbehaves."""
+
+import json
+import socket
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import chain, repeat
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workflow_scripts.base.errors import UserError
+from workflow_scripts.evaluation.backends.openai_client import NoAnswer, OpenAIClient
+from workflow_scripts.evaluation.protocols import breakdown
+from workflow_scripts.evaluation.protocols.judge import GIVE_UP_AFTER, Judge, parsed
+
+
+class Server(ThreadingHTTPServer):
+    """Judges by `rule`, a function of the user's message; `faults` are what it does instead, request by request."""
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.rule = lambda text: "Same words. VERDICT: CORRECT"
+        self.faults = repeat(None)
+        self.requests, self.keys, self.paths = [], [], []
+        self.at_once, self.most_at_once = 0, 0
+        self.lock = threading.Lock()
+        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_port}/v1"
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_POST(self):
+        server = self.server
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with server.lock:
+            server.at_once += 1
+            server.most_at_once = max(server.at_once, server.most_at_once)
+            server.requests.append(request)
+            server.keys.append(self.headers.get("Authorization"))
+            server.paths.append(self.path)
+            fault = next(server.faults)
+        try:
+            self.answer(fault, request)
+        except BrokenPipeError:
+            pass
+        finally:
+            with server.lock:
+                server.at_once -= 1
+
+    def answer(self, fault, request):
+        text = self.server.rule(request["messages"][-1]["content"])
+        body = {
+            "choices": [{"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}],
+            "usage": {"completion_tokens": len(text.split())},
+        }
+        if fault == "slow":
+            time.sleep(0.5)
+        if fault == "hang up":
+            self.close_connection = True
+            self.connection.shutdown(socket.SHUT_RDWR)
+            return
+        status, headers = 200, {}
+        if isinstance(fault, int):
+            status, body = fault, {"error": {"message": "the server says no"}}
+            headers = {"Retry-After": "0.01"} if fault == 429 else {}
+        data = fault if isinstance(fault, bytes) else json.dumps(body).encode()
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(data))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def server():
+    with Server() as found:
+        yield found
+        found.shutdown()
+
+
+@dataclass
+class Asking:
+    url: str
+    model: str = "judge-1"
+    parameters: dict = field(default_factory=lambda: {"temperature": 0, "max_tokens": 64})
+    concurrent: int = 4
+    timeout: float = 5
+    retries: int = 2
+
+
+@pytest.fixture
+def judge(server, tmp_path):
+    return Judge(Asking(server.url), tmp_path / "judge" / "verdicts.jsonl", first_wait=0.001)
+
+
+@pytest.fixture
+def client(server):
+    found = OpenAIClient(server.url, "model", "TEST_API_KEY", timeout=0.2, retries=2, first_wait=0.001)
+    yield found
+    found.close()
+
+
+def row(gold, text, answer_type="open", question="What is shown?", **more):
+    return {
+        "question": question,
+        "gold": gold,
+        "text": text,
+        "answer": text,
+        "answer_type": answer_type,
+        "source": "slake",
+        "language": "en",
+        "truncated": False,
+        "image_id": "1",
+        **more,
+    }
+
+
+MESSAGES = [{"role": "user", "content": "hello"}]
+NONSENSE = [
+    b"",
+    b"<html>",
+    b"[]",
+    b"{}",
+    b'{"choices": []}',
+    b'{"choices": [{"message": null}]}',
+    b"[" * 10**5,
+]
+
+
+def test_a_completion_and_what_is_sent(server, client, monkeypatch):
+    found = client.complete(MESSAGES, max_tokens=7)
+    assert found == ("Same words. VERDICT: CORRECT", "stop", 4)
+    assert server.requests == [{"model": "model", "messages": MESSAGES, "max_tokens": 7}]
+    assert server.paths == ["/v1/chat/completions"] and server.keys == [None]
+    monkeypatch.setenv("TEST_API_KEY", "secret")
+    OpenAIClient(f"{server.url}/", "model", "TEST_API_KEY", timeout=1, retries=0).complete(MESSAGES)
+    assert server.keys[-1] == "Bearer secret" and server.paths[-1] == "/v1/chat/completions"
+
+
+@pytest.mark.parametrize(
+    "fault", [500, 503, 429, "slow", "hang up", *NONSENSE], ids=lambda fault: str(fault)[:30]
+)
+def test_what_passes_is_tried_again(server, client, fault):
+    server.faults = chain([fault, fault], repeat(None))
+    assert client.complete(MESSAGES).finish_reason == "stop"
+    assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize("fault", [500, "slow", b"<html>"], ids=str)
+def test_what_stays_is_no_answer(server, client, fault):
+    server.faults = repeat(fault)
+    with pytest.raises(NoAnswer, match=r"(HTTP 500|no answer in time|no completion).*, 3 times"):
+        client.complete(MESSAGES)
+    assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize(
+    ("status", "advice"),
+    [(401, "TEST_API_KEY"), (404, "ends in /v1"), (400, "parameters"), (302, "parameters")],
+)
+def test_a_refusal_is_one_line_at_once_without_the_key(server, client, status, advice, monkeypatch):
+    monkeypatch.setenv("TEST_API_KEY", "secret")
+    server.faults = repeat(status)
+    with pytest.raises(UserError, match=rf"^http://127\.0\.0\.1.*HTTP {status}.*says no.*{advice}") as caught:
+        client.complete(MESSAGES)
+    assert len(server.requests) == 1 and "\n" not in str(caught.value) and "secret" not in str(caught.value)
+
+
+def test_no_server_is_a_line_that_says_so():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://someone:password@127.0.0.1:{taken.getsockname()[1]}/v1"
+        client = OpenAIClient(url, "model", "TEST_API_KEY", timeout=1, retries=1, first_wait=0.001)
+        with pytest.raises(UserError, match=r"no server answers.*start the server") as caught:
+            client.complete(MESSAGES)
+    assert "password" not in str(caught.value)
+
+
+def test_open_answers_are_judged_and_closed_ones_scored_by_rule(server, judge):
+    server.rule = lambda text: f"VERDICT: {'CORRECT' if 'Lunge' in text else 'INCORRECT'}"
+    rows = [row("lung", "Lunge"), row("lung", "heart"), row("yes", "Yes!", "closed"), row("lung", " ")]
+    assert [verdict.score for verdict in judge.verdicts(rows)] == [1, 0, 1, 0]
+    assert len(server.requests) == 2  # neither the closed question nor the empty answer
+    asked = "\n".join(request["messages"][-1]["content"] for request in server.requests)
+    assert '"What is shown?"' in asked and '"lung"' in asked and '"Lunge"' in asked
+    assert judge.metrics(rows) == {
+        "n": 4,
+        "accuracy": 0.5,
+        "open_accuracy": pytest.approx(1 / 3),
+        "closed_accuracy": 1,
+    }
+
+
+def test_no_answer_is_judged_twice_and_all_verdicts_are_kept(server, judge, tmp_path):
+    rows = [row("lung", "lungs"), row("lung", "lungs", image_id="2"), row("lung", "left lung")]
+    first = judge.verdicts(rows)
+    assert len(server.requests) == 2
+    kept = [json.loads(line) for line in judge.kept.read_text("utf-8").splitlines()]
+    assert Counter(line["answer"] for line in kept) == {"lungs": 1, "left lung": 1}
+    assert all(line["correct"] and line["said"] and line["model"] == "judge-1" for line in kept)
+    assert Judge(judge.asking, judge.kept).verdicts(rows) == first and len(server.requests) == 2
+    Judge(Asking(server.url, model="judge-2"), judge.kept).verdicts(rows)
+    assert len(server.requests) == 4
+    assert breakdown(rows, protocol=judge)["overall"]["n"] == 3
+
+
+def test_only_a_torn_line_is_asked_again(server, judge):
+    rows = [row("lung", "a"), row("lung", "b"), row("lung", "c")]
+    judge.verdicts(rows)
+    whole = judge.kept.read_bytes()
+    judge.kept.write_bytes(whole[:-20])
+    judge.verdicts(rows)
+    assert len(server.requests) == 4
+    judge.verdicts(rows)
+    assert len(server.requests) == 4 and len(judge.kept.read_bytes().splitlines()) == 4
+
+
+def test_a_verdict_that_says_neither_is_unscored_shown_and_kept(server, judge, caplog):
+    server.rule = lambda text: "Hard to say." if '"heart"' in text else "VERDICT: CORRECT"
+    rows = [row("lung", "heart"), row("lung", "lungs")]
+    verdict, _ = judge.verdicts(rows)
+    assert (verdict.score, verdict.note) == (None, "unscored") and "Hard to say." in verdict.why
+    assert judge.metrics(rows) == {
+        "n": 1,
+        "unscored": 1,
+        "accuracy": 1,
+        "open_accuracy": 1,
+        "closed_accuracy": None,
+    }
+    assert "Hard to say." in caplog.text and len(server.requests) == 2
+    assert [json.loads(line)["correct"] for line in judge.kept.read_text().splitlines()].count(None) == 1
+
+
+def test_a_question_without_an_answer_is_unscored_and_asked_again_next_time(server, judge):
+    server.faults = chain(repeat(500, 3), repeat(None))
+    judge.asking.concurrent = 1
+    rows = [row("lung", "a"), row("lung", "b")]
+    first = judge.verdicts(rows)
+    assert Counter(verdict.note for verdict in first) == {"unscored": 1, "": 1}
+    assert "HTTP 500" in next(verdict.why for verdict in first if verdict.note)
+    assert [verdict.score for verdict in judge.verdicts(rows)] == [1, 1] and len(server.requests) == 5
+
+
+def test_a_server_that_stays_broken_ends_the_work_and_what_came_is_kept(server, judge):
+    rows = [row("lung", f"answer {number}") for number in range(40)]
+    judge.asking.concurrent = 1
+    server.faults = chain(repeat(None, 5), repeat(500))
+    with pytest.raises(UserError, match=rf"{GIVE_UP_AFTER} questions in a row without an answer \(HTTP 500"):
+        judge.verdicts(rows)
+    assert len(judge.kept.read_bytes().splitlines()) == 5 and len(server.requests) < 5 + 3 * 20
+    server.faults = repeat(None)
+    before = len(server.requests)
+    assert judge.metrics(rows)["n"] == 40 and len(server.requests) == before + 35
+
+
+def test_questions_are_asked_at_once(server, judge):
+    server.faults = repeat("slow")
+    started = time.monotonic()
+    judge.verdicts([row("lung", f"answer {number}") for number in range(4)])
+    assert server.most_at_once > 1 and time.monotonic() - started < 1.9
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("VERDICT: CORRECT", True),
+        ("It is wrong.\n**Verdict:** INCORRECT.", False),
+        ("VERDICT: CORRECT\nOn second thought,\nverdict: incorrect", False),
+        ("Correct.", None),
+        ("VERDICT: maybe", None),
+        ("", None),
+    ],
+)
+def test_verdicts_are_read(said, expected):
+    assert parsed(said) is expected
+
+
+@given(st.text())
+def test_any_text_is_a_verdict_or_none(said):
+    assert parsed(said) in (True, False, None)

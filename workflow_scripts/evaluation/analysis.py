@@ -1,0 +1,120 @@
+"""What an evaluation says beyond shares: their doubt, other protocols, comparisons, and whether pictures are used."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import TypedDict
+
+import numpy as np
+
+from workflow_scripts.datasets.terminology import Terminology
+from workflow_scripts.evaluation import protocols
+from workflow_scripts.evaluation.predictions import Breakdown, Prediction
+from workflow_scripts.evaluation.protocols import ScoringProtocol, strict
+from workflow_scripts.evaluation.statistics import breakdown, comparisons, pictures, power
+from workflow_scripts.evaluation.statistics.breakdown import Group
+from workflow_scripts.evaluation.statistics.clusters import Floats, Labels, clusters
+from workflow_scripts.evaluation.statistics.comparisons import Comparison
+from workflow_scripts.evaluation.statistics.intervals import Estimate, estimate
+from workflow_scripts.evaluation.statistics.pictures import Consistency, LeakScores
+from workflow_scripts.evaluation.statistics.power import Resolution
+from workflow_scripts.evaluation.verdicts import Verdict
+
+FLOOR = "floor"
+WITHOUT = (FLOOR, "blank_image", "shuffled_image")  # lines that do not see a question's own picture
+
+Lines = Mapping[
+    str, Sequence[Prediction]
+]  # the predictions of each line of an evaluation, all of the same questions
+
+
+class ProtocolScores(Breakdown):
+    """A protocol's numbers, and its headline with its interval."""
+
+    headline: Estimate
+
+
+class PictureUse(TypedDict):
+    """Whether the final model looks: its gain over each line without the picture, consistency, and leaked pictures.
+
+    `gains` are by line. `leaks` is None where validation did not look for leaked images.
+    """
+
+    gains: dict[str, Comparison]
+    consistency: Consistency
+    leaks: LeakScores | None
+
+
+class Analysis(TypedDict):
+    """By line, then by grouping and group or by protocol; comparisons are named "{second} over {first}"."""
+
+    groups: dict[str, dict[str, dict[str, Group]]]
+    protocols: dict[str, dict[str, ProtocolScores]]
+    comparisons: dict[str, Comparison]
+    picture: PictureUse
+    resolution: Resolution
+
+
+def analyse(
+    lines: Lines,
+    final_stage: str,
+    leaked: Collection[str] | None,
+    terms: Terminology,
+    further: Sequence[ScoringProtocol] = (),
+    seed: int = 0,
+) -> Analysis:
+    """Everything from the predictions of the lines; `further` protocols are those of a configuration."""
+    rows = lines[final_stage]
+    for name, other in lines.items():
+        if [(row["source"], row["id"]) for row in other] != [(row["source"], row["id"]) for row in rows]:
+            raise ValueError(f"{name} and {final_stage} are not of the same questions")
+    labels = clusters(rows)
+    scores = {name: strict_scores(found, terms) for name, found in lines.items()}
+    stages = [name for name in lines if name not in WITHOUT]
+    pairs = [(first, second) for place, second in enumerate(stages) for first in stages[:place]]
+    final = scores[final_stage]
+    return {
+        "groups": {
+            name: breakdown.by_group(found, scores[name], labels, seed) for name, found in lines.items()
+        },
+        "protocols": {
+            name: {
+                protocol.NAME: _scored(protocol, found, labels, terms, seed)
+                for protocol in (*protocols.MODULES, *further)
+            }
+            for name, found in lines.items()
+        },
+        "comparisons": comparisons.corrected(
+            {
+                f"{second} over {first}": comparisons.compare(scores[first], scores[second], labels, seed)
+                for first, second in pairs
+            }
+        ),
+        "picture": {
+            "gains": pictures.use_of_picture(
+                final, {name: scores[name] for name in WITHOUT if name in scores}, labels, seed
+            ),
+            "consistency": pictures.consistency(rows, labels, strict.same_answer, seed),
+            "leaks": None if leaked is None else pictures.scores_by_leak(rows, final, labels, leaked, seed),
+        },
+        "resolution": power.resolution(final, labels, scores[FLOOR]),
+    }
+
+
+def strict_scores(rows: Sequence[Prediction], terms: Terminology | None = None) -> Floats:
+    """1 or 0 for each row by the default protocol, which scores every row."""
+    return np.array([verdict.score for verdict in protocols.DEFAULT.verdicts(rows, terms)], float)
+
+
+def _scored(
+    protocol: ScoringProtocol, rows: Sequence[Prediction], labels: Labels, terms: Terminology, seed: int
+) -> ProtocolScores:
+    verdicts = protocol.verdicts(rows, terms)
+    return {
+        **protocols.breakdown_of(rows, verdicts, protocol.NUMBERS),
+        "headline": headline(verdicts, labels, seed),
+    }
+
+
+def headline(verdicts: Sequence[Verdict], labels: Labels, seed: int = 0) -> Estimate:
+    """The mean score with its interval, over the rows [n] that have one."""
+    scored = {place: verdict.score for place, verdict in enumerate(verdicts) if verdict.score is not None}
+    return estimate(list(scored.values()), labels[list(scored)], seed)
