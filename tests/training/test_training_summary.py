@@ -74,7 +74,7 @@ def test_checkpointing_takes_less():
         summary.memory(model, settings, start(Path(), settings), planned(settings), processes=1)[
             "activations"
         ]
-        for settings in (Sft(gpus=0, gradient_checkpointing=False), Sft(gpus=0))
+        for settings in (Sft(gpus=0, gradient_checkpointing=False), Sft(gpus=0, gradient_checkpointing=True))
     )
     assert recomputed == kept * (2 * 4 + 34) / (34 * 4)
 

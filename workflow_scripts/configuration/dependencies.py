@@ -9,7 +9,18 @@ from workflow_scripts.configuration.settings import Combination, Config, Dpo, Pr
 # The stages whose results depend on a key, besides by their input files.
 _SEEN = ("validate", "sft", "preferences", "dpo", "ask")  # these show images to a model, or measure them
 _HOW: dict[str, tuple[str, ...]] = dict.fromkeys(
-    ("gpus", "nodes", "threads", "oom_retries", "save_steps", "log_steps", "strategy", "vision_cache_gb"), ()
+    (
+        "gpus",
+        "nodes",
+        "threads",
+        "oom_retries",
+        "gradient_checkpointing",
+        "save_steps",
+        "log_steps",
+        "strategy",
+        "vision_cache_gb",
+    ),
+    (),
 )
 READ_BY: dict[str, dict[str, tuple[str, ...]]] = {
     "data": {

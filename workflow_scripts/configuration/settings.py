@@ -281,8 +281,9 @@ class Training(Section):
         default=True, description="full training: leave the whole vision tower as it is"
     )
     lora: Lora = Lora()
-    gradient_checkpointing: bool = Field(
-        default=True, description="recompute activations: slower, far less memory"
+    gradient_checkpointing: bool | None = Field(
+        default=None,
+        description="recompute activations: slower, far less memory; empty: those that the GPU's memory does not hold",
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto", description="auto: bf16 on a GPU, fp32 on a CPU"

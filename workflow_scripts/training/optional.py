@@ -69,7 +69,7 @@ def callbacks(settings: Training) -> list[TrainerCallback]:
     return [OwnGradients()] if settings.liger else []
 
 
-class OwnGradients(TrainerCallback):  # type: ignore[misc]
+class OwnGradients(TrainerCallback):
     """Lets Liger's norms write their gradient beside the one that they are given, and not over it.
 
     Liger 0.8.5 patches the norms of a Glm4v that is loaded already to work in place, unlike those of one that is not. A

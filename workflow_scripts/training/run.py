@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Generic
 
 import torch
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, gather_object
 from datasets import Dataset
 from peft import LoraConfig
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -34,6 +34,7 @@ from workflow_scripts.training import (
     strategies,
     summary,
 )
+from workflow_scripts.training.arguments import recompute
 from workflow_scripts.training.data import features, held_out, rows, schedule
 from workflow_scripts.training.data.batching import Row
 from workflow_scripts.training.data.schedule import Schedule
@@ -290,9 +291,9 @@ def build(
     callbacks: Sequence[TrainerCallback],
 ) -> PlannedBatches:
     """The trainer, and a summary of what it is about to do."""
-    settings = prepared.settings
     of_rows = [prepared.depends_on[name] for name in ("data", "images", "base_model")]
-    of_model = [loaded.pixels.settings(), str(loaded.model.dtype), settings.lora.quantize]
+    of_model = [loaded.pixels.settings(), str(loaded.model.dtype), prepared.settings.lora.quantize]
+    settings = _recompute(prepared, loaded)
     set_seed(task.seed)  # a new adapter is the same, however the model was loaded
     trainer = task.objective.build(
         Materials(
@@ -317,6 +318,15 @@ def build(
         for line in summary.lines(trainer.model, settings, prepared.start, prepared.schedule, count):
             logger.info(line)
     return trainer
+
+
+def _recompute(prepared: Prepared[Settings], loaded: Loaded) -> Settings:
+    """Recompute the activations that memory does not hold, alike in all processes; the settings that say so."""
+    text = loading.backbone(loaded.model).config.text_config
+    free = min(gather_object([memory.free(prepared.arguments.device)]))
+    every = memory.recomputed(prepared.settings, text, prepared.schedule.peak.tokens, free)
+    recompute(prepared.arguments, every)
+    return prepared.settings.model_copy(update={"gradient_checkpointing": every is not None})
 
 
 def run(trainer: PlannedBatches, resume_from: Path | None, progress: Progress) -> dict[str, Any]:
