@@ -8,6 +8,7 @@ from workflow_scripts.evaluation.analysis import PictureUse, ProtocolScores
 from workflow_scripts.evaluation.predictions import Breakdown
 from workflow_scripts.evaluation.statistics.breakdown import Group
 from workflow_scripts.evaluation.statistics.comparisons import Comparison
+from workflow_scripts.evaluation.statistics.intervals import Estimate
 from workflow_scripts.evaluation.statistics.power import Resolution
 
 STAGES = {"untrained": "before training", "sft": "after SFT", "dpo": "after DPO"}
@@ -46,6 +47,14 @@ def lines(evaluation: Evaluation) -> list[tuple[str, str, Breakdown]]:
         label = f"{_MODELS[evaluation['final_stage']]} model on {pictures}"
         found.append((variant, label, evaluation.get("ablation", {}).get(variant)))
     return [(key, label, group) for key, label, group in found if group]
+
+
+def with_interval(found: Estimate) -> str:
+    """A share and its interval in per cent: "62.3 [58.1, 66.4]"; the share alone where it has none."""
+    if found["interval"] is None:
+        return percent(found["value"])
+    low, high = found["interval"]
+    return f"{percent(found['value'])} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def percent(share: float | None) -> str:

@@ -1,14 +1,11 @@
 """The pages that a run leaves for people: each is one HTML file that needs no network and no other file."""
 
-import base64
-import io
-from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any, TypedDict
+from urllib.parse import quote, urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from PIL import Image
 
 from workflow_scripts.base import files, versions
 from workflow_scripts.evaluation import protocols
@@ -17,7 +14,6 @@ from workflow_scripts.evaluation.protocols import strict
 from workflow_scripts.evaluation.table import Evaluation, lines, percent
 from workflow_scripts.pages import charts
 
-THUMBNAIL_SIDE = 200
 STAGES = {
     "untrained": "Untrained",
     "sft": "SFT",
@@ -25,6 +21,7 @@ STAGES = {
     "blank_image": "Blank image",
     "shuffled_image": "Other image",
 }
+LINES = {"floor": "Question-only floor", **STAGES}
 
 
 class ReportedRun(TypedDict):
@@ -38,49 +35,21 @@ class ReportedRun(TypedDict):
     links: dict[str, str]
 
 
-def thumbnail(image: Image.Image) -> str:
-    """The picture as a JPEG data URI of at most 200 px a side; the picture itself is left as it was."""
-    small = image.convert("RGB")
-    small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
-    buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
-
-
 def validation_page(path: Path, summary: dict[str, Any]) -> None:
     """Write what the validate stage found in a set: counts, problems, lengths, answers and samples."""
     lengths = summary["token_lengths"]
     chart = charts.histogram("Tokens per example", lengths["histogram"], lengths["limit"])
-    _write(path, "validation.html.j2", summary=summary, lengths_chart=chart)
-
-
-def gallery_page(path: Path, title: str, rows: Iterable[Prediction]) -> None:
-    """Write sampled predictions, one card a question with every stage's answer.
-
-    `rows` are prediction rows, one a question and stage, whose "image" is a data URI from `thumbnail`.
-    """
-    cards: dict[str, dict[str, Any]] = {}
-    for row in rows:
-        card = cards.setdefault(row["id"], {**row, "predictions": {}})
-        card["predictions"][row["stage"]] = {**row, "verdict": _verdict(row)}
-    _write(path, "gallery.html.j2", title=title, cards=list(cards.values()))
-
-
-def _verdict(row: Prediction) -> str:
-    if row["answer"] is None:
-        return "unreadable"
-    right = strict.correct(row["gold"], row["answer"], row["answer_type"] == "closed")
-    return "right" if right else "wrong"
+    write(path, "validation.html.j2", summary=summary, lengths_chart=chart)
 
 
 def pairs_page(path: Path, run: str, most: int, origins: dict[str, list[dict[str, str]]]) -> None:
     """Write preference pairs by origin, at most `most` of each; a pair's "image" is a data URI from `thumbnail`."""
-    _write(path, "pairs.html.j2", run=run, most=most, origins=origins)
+    write(path, "pairs.html.j2", run=run, most=most, origins=origins)
 
 
 def report_page(path: Path, runs: list[ReportedRun]) -> None:
     """Write the comparison of all runs, then one section a run."""
-    _write(path, "report.html.j2", runs=[_report_section(run) for run in runs])
+    write(path, "report.html.j2", runs=[_report_section(run) for run in runs])
 
 
 def _report_section(run: ReportedRun) -> dict[str, Any]:
@@ -143,10 +112,16 @@ def _environment() -> Environment:
     )
     environment.filters.update(percent=percent, duration=duration, count="{:,}".format)
     environment.globals.update(
-        stages=STAGES, lines={"floor": "Question-only floor", **STAGES}, protocol=protocols.DEFAULT
+        stages=STAGES, lines=LINES, protocol=protocols.DEFAULT, link=link
     )
     return environment
 
 
-def _write(path: Path, template: str, **values: object) -> None:
+def link(**chosen: str) -> str:
+    """The part of a run's page that lists the questions of this filter, as questions.js reads it."""
+    return "#" + urlencode(chosen, quote_via=quote)
+
+
+def write(path: Path, template: str, **values: object) -> None:
+    """Render `template` with `values` into `path`."""
     files.write_text(path, _environment().get_template(template).render(values))
