@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import Any
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-_KEYS = {"/": "Slash", "Escape": "Escape", "Enter": "Enter", "ArrowDown": "ArrowDown", "ArrowRight": "ArrowRight"}
+_KEYS = {
+    "/": "Slash",
+    "Escape": "Escape",
+    "Enter": "Enter",
+    "ArrowDown": "ArrowDown",
+    "ArrowRight": "ArrowRight",
+}
 
 
 class Browser:
@@ -56,9 +62,7 @@ class Browser:
 
     def value(self, expression: str) -> Any:
         """What a JavaScript expression is, as JSON has it."""
-        found = self.call(
-            "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
-        )
+        found = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         if "exceptionDetails" in found:
             raise RuntimeError(found["exceptionDetails"])
         return found["result"].get("value")
@@ -79,7 +83,11 @@ class Browser:
     def resize(self, width: int, height: int, dark: bool = False) -> None:
         """The size of the window in CSS pixels, and which colours the person likes."""
         self.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=False,
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])

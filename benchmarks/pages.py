@@ -23,17 +23,28 @@ from workflow_scripts.pages import evaluation_page, evidence, rendering
 from workflow_scripts.pages.thumbnails import thumbnails
 
 QUESTIONS, IMAGES = 7000, 860  # those of PathVQA's test set are 6,719 and 858
-LINES = {"floor": 0.35, "untrained": 0.3, "sft": 0.6, "dpo": 0.62, "blank_image": 0.38, "shuffled_image": 0.37}
+LINES = {
+    "floor": 0.35,
+    "untrained": 0.3,
+    "sft": 0.6,
+    "dpo": 0.62,
+    "blank_image": 0.38,
+    "shuffled_image": 0.37,
+}
 _ENGLISH = (
     ("Is there a mass in the {} lobe?", ("Yes", "No"), "closed"),
     ("Which organ is abnormal in the {} view?", ("Lung", "Liver", "Left kidney", "Heart"), "open"),
     ("What does the {} region show?", ("Pleural effusion", "A fracture of the rib", "Edema"), "open"),
 )
-_CHINESE = (("图像的{}侧是否存在肿块？", ("是", "否"), "closed"), ("{}侧显示的是哪个器官？", ("肺", "肝脏", "左肾"), "open"))
-_WORDS = (
+_CHINESE = (
+    ("图像的{}侧是否存在肿块？", ("是", "否"), "closed"),
+    ("{}侧显示的是哪个器官？", ("肺", "肝脏", "左肾"), "open"),
+)
+_TEXT = (
     "the image shows an axial section with increased density beside a region that may be fluid so that I look at its "
     "borders compare both sides and consider an effusion a mass or an artefact before I answer the question"
-).split()
+)
+_WORDS = _TEXT.split()
 
 
 def rows(questions: int, images: int, words: int, seed: int = 0) -> dict[str, list[Prediction]]:

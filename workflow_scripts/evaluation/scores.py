@@ -8,6 +8,8 @@ from workflow_scripts.base import files
 from workflow_scripts.evaluation.predictions import Prediction
 from workflow_scripts.evaluation.verdicts import Verdict
 
+Scored = dict[tuple[str, str], tuple[float, int]]  # score and cluster, by set and id of the question
+
 _TYPES = {str: "string", str | None: "string", bool: "bool", int: "int64", float: "float64"}
 
 
@@ -34,3 +36,13 @@ def write(
     schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in fields])
     with files.replacing(path) as temporary:
         pq.write_table(pa.table(columns, schema), temporary, compression="zstd")
+
+
+def read(path: Path, line: str, protocol: str) -> Scored:
+    """The scores of a line of the table in `path` by a protocol that scores every row."""
+    import pyarrow.parquet as pq
+
+    columns = ["source", "id", "cluster", protocol]
+    found = pq.read_table(path, columns=columns, filters=[("stage", "==", line)]).to_pydict()
+    questions = zip(found["source"], found["id"], strict=True)
+    return dict(zip(questions, zip(found[protocol], found["cluster"], strict=True), strict=True))

@@ -6,9 +6,17 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
+from workflow_scripts.evaluation.statistics.intervals import Estimate
+
 WIDTH = 300  # of the plot, without its labels; pages scale the whole
 _CONFIG = {
     "background": None,
+    "padding": {
+        "left": 14,
+        "right": 14,
+        "top": 5,
+        "bottom": 5,
+    },  # a browser's font may be wider than the one measured
     "view": {"stroke": None},
     "axis": {
         "labelColor": "var(--muted)",
@@ -35,6 +43,15 @@ class Point(NamedTuple):
     strong: bool = False
 
 
+def point(label: str, found: Estimate, strong: bool = False) -> Point | None:
+    """An estimate of a share, in per cent; None where there is no value."""
+    if found["value"] is None:
+        return None
+    interval = found["interval"]
+    ends = (100 * interval[0], 100 * interval[1]) if interval else None
+    return Point(label, 100 * found["value"], ends, strong)
+
+
 def _svg(title: str, spec: dict[str, Any]) -> Markup:
     import vl_convert
 
@@ -47,8 +64,11 @@ def _values(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {"values": list(rows)}
 
 
-def forest_plot(title: str, points: Sequence[Point], axis: str, reference: float | None = None) -> Markup:
+def forest_plot(
+    title: str, points: Sequence[Point | None], axis: str, reference: float | None = None
+) -> Markup:
     """Values with their intervals, one below the other, and a dashed line at `reference`; "" for none."""
+    points = [point for point in points if point]
     if not points:
         return Markup("")
     rows = [
@@ -60,6 +80,7 @@ def forest_plot(title: str, points: Sequence[Point], axis: str, reference: float
             "strong": point.strong,
         }
         for point in points
+        if point
     ]
     y = {"field": "label", "type": "nominal", "sort": None, "title": None, "axis": {"grid": False}}
     scale = {"zero": False, "nice": True}

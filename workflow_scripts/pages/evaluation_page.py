@@ -10,14 +10,13 @@ from typing import Any
 
 from markupsafe import Markup
 
-from workflow_scripts.evaluation.analysis import FLOOR, ProtocolScores
+from workflow_scripts.evaluation.analysis import ProtocolScores
 from workflow_scripts.evaluation.protocols import ScoringProtocol
 from workflow_scripts.evaluation.statistics.breakdown import Group
-from workflow_scripts.evaluation.statistics.comparisons import Comparison, p_text, verdict
+from workflow_scripts.evaluation.statistics.comparisons import Comparison, beyond_noise, p_text, verdict
 from workflow_scripts.evaluation.statistics.power import resolution_text
 from workflow_scripts.evaluation.table import Evaluation, lines
 from workflow_scripts.pages import charts, rendering
-from workflow_scripts.pages.charts import Point
 from workflow_scripts.pages.evidence import Packed
 from workflow_scripts.pages.thumbnails import Thumbnails
 
@@ -57,7 +56,7 @@ def evaluation_page(
         evaluation=evaluation,
         links=links,
         headline=_headline(evaluation),
-        forest=headline_forest(evaluation),
+        forest=rendering.headline_forest(evaluation),
         comparisons=_comparisons(evaluation),
         gains=_gains(evaluation),
         differences=_differences_plot(evaluation),
@@ -82,24 +81,6 @@ def _headline(evaluation: Evaluation) -> list[dict[str, Any]]:
         }
         for key, _, found in lines(evaluation)
     ]
-
-
-def headline_forest(evaluation: Evaluation) -> Markup:
-    """The score of every line with its interval, and the floor as a line across; "" where there are no intervals."""
-    groups = evaluation.get("groups", {})
-    points = []
-    for key, _, _ in lines(evaluation):
-        score = groups[key]["overall"]["all"]["score"] if key in groups else None
-        if score and score["value"] is not None:
-            interval = score["interval"]
-            ends = (100 * interval[0], 100 * interval[1]) if interval else None
-            strong = key == evaluation["final_stage"]
-            points.append(Point(rendering.LINES[key], 100 * score["value"], ends, strong))
-    floor = groups[FLOOR]["overall"]["all"]["score"]["value"] if FLOOR in groups else None
-    axis = "accuracy, %, with 95 % intervals; dashed: the floor"
-    return charts.forest_plot(
-        "Accuracy by line", points, axis, None if floor is None else 100 * floor
-    )
 
 
 def _compared(name: str, first: str, second: str, comparison: Comparison) -> dict[str, Any]:
@@ -144,14 +125,10 @@ def _differences_plot(evaluation: Evaluation) -> Markup:
             for line, comparison in evaluation["picture"]["gains"].items()
         },
     }
-    points = []
-    for name, comparison in named.items():
-        difference = comparison["difference"]
-        if difference["value"] is not None:
-            interval = difference["interval"]
-            ends = (100 * interval[0], 100 * interval[1]) if interval else None
-            apart = ends is not None and (ends[0] > 0 or ends[1] < 0)
-            points.append(Point(name, 100 * difference["value"], ends, apart))
+    points = [
+        charts.point(name, comparison["difference"], beyond_noise(comparison))
+        for name, comparison in named.items()
+    ]
     return charts.forest_plot("Paired differences", points, "points, with 95 % intervals", 0)
 
 

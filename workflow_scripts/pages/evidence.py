@@ -13,7 +13,15 @@ from workflow_scripts.evaluation.statistics.breakdown import GROUPINGS, NOT_STAT
 from workflow_scripts.evaluation.verdicts import Verdict
 
 BUDGET = 10_000_000  # characters that the packed data of a page may take
-TEXT_LIMITS = (8000, 4000, 2000, 1000, 500, 250, 100)  # characters of a raw text, where all of them do not fit
+TEXT_LIMITS = (
+    8000,
+    4000,
+    2000,
+    1000,
+    500,
+    250,
+    100,
+)  # characters of a raw text, where all of them do not fit
 _FIELDS = ("id", "source", "language", "question", "gold", "image_id", "linked_id", "organ", "modality")
 LEAK = {True: "leaked", False: "free"}
 

@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 Scoring = Sequence[ScoringProtocol]
 
+
 def evaluate(settings: Config, layout: Layout, run: Run) -> Evaluation:
     """Score the answers of every stage of `run` and write its evaluation, predictions and page."""
     folder = layout.data(run)

@@ -254,7 +254,7 @@ function explorer(data, pictures) {
         el("span", {lang: language}, el("span", {className: "muted"}, "Gold "), field("gold", row)),
         el("span", {className: "muted small"}, [field("id", row), field("source", row), group("answer_type", row)].join(" · "))),
       el("span", {className: "brief small"}, ...brief.map(key => el("span", {},
-        el("span", {className: "muted"}, lines[key] + " "), badge(key, row), el("span", {lang: language, className: "short"}, said(key, row) ?? "")))));
+        el("span", {className: "muted"}, lines[key]), badge(key, row), el("span", {lang: language, className: "short"}, said(key, row) ?? "")))));
     made.append(head);
     return made;
   }
