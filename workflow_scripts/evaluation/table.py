@@ -99,10 +99,7 @@ def _scores(evaluation: Evaluation) -> list[str]:
         ["terms", *(percent(group["overall"].get("accuracy_terms")) for *_, group in found)],
     ]
     names = sorted({name for *_, group in found for name in group.get("test_sets", {})})
-    sets = [
-        [name, *(percent(group.get("test_sets", {}).get(name, {}).get("accuracy")) for *_, group in found)]
-        for name in names
-    ]
+    sets = [[name, *(_of_set(group, name) for *_, group in found)] for name in names]
     blocks, room = [[*columns[:3]]], WIDTH - max(map(len, labels)) - _width([*columns])
     for column in sets:
         if (room := room - _width([column])) < 0:
@@ -111,6 +108,11 @@ def _scores(evaluation: Evaluation) -> list[str]:
         blocks[-1].append(column)
     blocks[0].append(columns[3])
     return [line for block in blocks for line in _aligned(labels, block)]
+
+
+def _of_set(group: Breakdown, name: str) -> str:
+    parts = group.get("test_sets", {})
+    return percent(parts[name]["accuracy"] if name in parts else None)
 
 
 def _over_all(evaluation: Evaluation, key: str, group: Breakdown) -> str:

@@ -91,7 +91,7 @@ def _data(
         "lines": shown,
         "protocols": list(next(iter(verdicts.values()))),
         "facets": _facets(rows, leaked),
-        "fields": {field: [strings(dict(row)[field]) for row in rows] for field in _FIELDS},
+        "fields": {field: [strings(str(dict(row)[field])) for row in rows] for field in _FIELDS},
         "cluster": list(map(int, clusters)),
         "answers": {
             line: {
@@ -117,7 +117,7 @@ def _facets(rows: Sequence[Prediction], leaked: Collection[str] | None) -> dict[
     }
     if leaked is not None:
         found["leak"] = [LEAK[image_key(row["source"], row["image_id"]) in leaked] for row in rows]
-    facets = {}
+    facets: dict[str, dict[str, list[Any]]] = {}
     for name, values in found.items():
         names = sorted(set(values))
         numbers = {group: number for number, group in enumerate(names)}

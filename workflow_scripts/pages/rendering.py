@@ -68,7 +68,7 @@ def report_page(path: Path, runs: list[ReportedRun], between: Mapping[str, Compa
 
 def _forest_of(runs: list[ReportedRun]) -> Markup:
     """The final model of each run with its interval, and its floor below it."""
-    points = []
+    points: list[charts.Point | None] = []
     for run in runs:
         groups, final = run["evaluation"].get("groups", {}), run["evaluation"]["final_stage"]
         if final in groups and FLOOR in groups:
@@ -77,14 +77,14 @@ def _forest_of(runs: list[ReportedRun]) -> Markup:
     return charts.forest_plot("Accuracy of all runs", points, "accuracy, %, with 95 % intervals")
 
 
-def _point(label: str, groups: Mapping[str, Mapping[str, Group]], strong: bool) -> charts.Point:
+def _point(label: str, groups: Mapping[str, Mapping[str, Group]], strong: bool) -> charts.Point | None:
     return charts.point(label, groups["overall"][OVERALL]["score"], strong)
 
 
 def headline_forest(evaluation: Evaluation) -> Markup:
     """The score of every line with its interval, where it is known, and the floor as a line across."""
     groups, accuracies = evaluation.get("groups", {}), {}
-    points = []
+    points: list[charts.Point | None] = []
     for key, _, found in lines(evaluation):
         accuracy = accuracies[key] = found["overall"]["accuracy"]
         if key in groups:

@@ -28,7 +28,9 @@ function el(tag, properties = {}, ...children) {
 const embedded = id => document.getElementById(id).textContent;
 
 async function unpacked(id) {
-  const bytes = Uint8Array.from(atob(embedded(id)), character => character.charCodeAt(0));
+  const characters = atob(embedded(id));
+  const bytes = new Uint8Array(characters.length);
+  for (let place = 0; place < bytes.length; place++) bytes[place] = characters.charCodeAt(place);
   return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).json();
 }
 
