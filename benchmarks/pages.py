@@ -55,6 +55,8 @@ def rows(questions: int, images: int, words: int, seed: int = 0) -> dict[str, li
         chinese = draw.random() < 0.2
         text, answers, kind = draw.choice(_CHINESE if chinese else _ENGLISH)
         image, gold = number * images // questions, draw.choice(answers)
+        question_type = draw.choice(("Organ", "Abnormality", "Position")) if chinese else ""
+        organ, modality = draw.choice(("Lung", "Liver", "Heart", "")), draw.choice(("CT", "MRI", "X-Ray"))
         for line, share in LINES.items():
             answer = gold if draw.random() < share else draw.choice(answers)
             length = words if line == "untrained" else words // 10
@@ -71,9 +73,9 @@ def rows(questions: int, images: int, words: int, seed: int = 0) -> dict[str, li
                     "linked_id": "",
                     "language": "zh" if chinese else "en",
                     "answer_type": kind,
-                    "question_type": draw.choice(("Organ", "Abnormality", "Position")) if chinese else "",
-                    "organ": draw.choice(("Lung", "Liver", "Heart", "")),
-                    "modality": draw.choice(("CT", "MRI", "X-Ray")),
+                    "question_type": question_type,
+                    "organ": organ,
+                    "modality": modality,
                     "question": text.format(number % 97),
                     "gold": gold,
                     "text": answer if line == "floor" else thought if unread else told,

@@ -2,25 +2,15 @@
 
 import re
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks import pages
-from workflow_scripts.datasets import terminology
-from workflow_scripts.evaluation import analysis, paper, protocols
+from workflow_scripts.evaluation import paper
 from workflow_scripts.evaluation.table import with_interval
 
 
-@pytest.fixture(scope="module")
-def evaluation():
-    lines = pages.rows(120, 40, 10)
-    said = analysis.verdicts(lines, protocols.MODULES, terminology.load())
-    return pages.evaluation(lines, said, ["slake/0", "pathvqa/1"])
-
-
-def test_latex(evaluation):
-    text = paper.latex([evaluation, {**evaluation, "run": "a&b_100%_#1"}])
+def test_latex(made_evaluation):
+    text = paper.latex([made_evaluation, {**made_evaluation, "run": "a&b_100%_#1"}])
     for command in ("toprule", "midrule", "bottomrule"):
         assert text.count(f"\\{command}") == 1
     for begun, ended in ((r"\begin{table}", r"\end{table}"), (r"\begin{tabular}", r"\end{tabular}")):
@@ -31,15 +21,15 @@ def test_latex(evaluation):
     assert {len(re.split(r"(?<!\\)&", row)) for row in rows} == {7}
     assert not re.search(r"(?<!\\)[%#_$]", text)
     free, score = (
-        evaluation["picture"]["leaks"]["free"],
-        evaluation["groups"]["dpo"]["overall"]["all"]["score"],
+        made_evaluation["picture"]["leaks"]["free"],
+        made_evaluation["groups"]["dpo"]["overall"]["all"]["score"],
     )
     chosen = next(row for row in rows if "DPO" in row)
     assert with_interval(score) in chosen and with_interval(free) in chosen and "[" in chosen
 
 
-def test_markdown(evaluation):
-    text = paper.markdown([evaluation])
+def test_markdown(made_evaluation):
+    text = paper.markdown([made_evaluation])
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert len(rows) == 2 + 3 and {row.count("|") for row in rows} == {8}
     assert "strict protocol" in text and r"DPO \*" in text

@@ -159,4 +159,4 @@ def test_the_command_writes_or_prints(layout, tmp_path, capsys):
     assert command.main(flags) == 0 and layout.report().is_file()
     assert not capsys.readouterr().out
     assert command.main([*flags, "--print", str(BARE)]) == 0
-    assert capsys.readouterr().out.startswith([str(BARE)])
+    assert capsys.readouterr().out.startswith(str(BARE))

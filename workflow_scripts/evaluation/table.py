@@ -80,7 +80,7 @@ def table(evaluation: Evaluation) -> str:
     n = evaluation["stages"][evaluation["final_stage"]]["overall"]["n"]
     caption = (
         f"{evaluation['run']}: accuracy in %, {protocols.DEFAULT.NAME} protocol, n = {n:,} questions, unreadable ones are "
-        "wrong; [ ]: 95 % interval; terms: medical synonyms are right too"
+        "wrong; with 95 % intervals; terms: medical synonyms are right too"
     )
     older = versions.others(evaluation.get("versions", versions.UNKNOWN))
     warning = [f"made by another version of the code than this one: {older}"] if older else []

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from workflow_scripts.evaluation.statistics.intervals import Estimate
 
@@ -56,8 +56,8 @@ def _svg(title: str, spec: dict[str, Any]) -> Markup:
     import vl_convert
 
     whole = {"$schema": "https://vega.github.io/schema/vega-lite/v6.json", "config": _CONFIG, **spec}
-    drawn: str = vl_convert.vegalite_to_svg({**whole, "description": title})
-    return Markup(drawn)  # text in it is escaped by the library
+    drawn: str = vl_convert.vegalite_to_svg(whole)  # which escapes the texts in it
+    return Markup(drawn.replace("<svg ", f'<svg role="img" aria-label="{escape(title)}" ', 1))
 
 
 def _values(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -118,11 +118,12 @@ def line_chart(title: str, points: Sequence[tuple[float, float]]) -> Markup:
     points = [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
     if not points:
         return Markup("")
+    single = {"color": "var(--accent)"} if len(points) == 1 else False
     spec = {
         "width": WIDTH,
         "height": 140,
         "data": _values([{"step": x, "value": y} for x, y in points]),
-        "mark": {"type": "line", "color": "var(--accent)", "strokeWidth": 1.8, "point": len(points) == 1},
+        "mark": {"type": "line", "color": "var(--accent)", "strokeWidth": 1.8, "point": single},
         "encoding": {
             "x": {
                 "field": "step",
