@@ -28,6 +28,7 @@ _CONFIG = {
         "labelFontSize": 11,
         "titleFontSize": 11,
         "labelPadding": 6,
+        "labelFlush": False,
         "labelLimit": 220,
     },
 }

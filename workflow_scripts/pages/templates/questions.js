@@ -124,11 +124,12 @@ function explorer(data, pictures) {
   const ofVerdicts = [["", "any"], ...Object.entries(VERDICTS)];
   const form = el("form", {className: "filter", onsubmit: event => event.preventDefault()},
     search,
-    ...Object.keys(facets).filter(name => facets[name].names.length > 1).map(name =>
-      select(name, FACETS[name] ?? name, [["", "all"], ...facets[name].names.map(value => [value, value])])),
-    select("line", "Stage", ofLines), select("verdict", "is", ofVerdicts),
-    select("other", "and stage", ofLines), select("other_verdict", "is", ofVerdicts),
-    select("protocol", "Protocol", protocols.map(name => ["" + name, name])));
+    el("details", {open: innerWidth > 767}, el("summary", {}, "By group"), el("div", {className: "row"}, ...Object.keys(facets).filter(name => facets[name].names.length > 1).map(name =>
+      select(name, FACETS[name] ?? name, [["", "all"], ...facets[name].names.map(value => [value, value])])))),
+    el("div", {className: "row"},
+      el("div", {className: "pair"}, select("line", "Stage", ofLines), select("verdict", "is", ofVerdicts)),
+      el("div", {className: "pair"}, select("other", "and stage", ofLines), select("other_verdict", "is", ofVerdicts)),
+      select("protocol", "by protocol", protocols.map(name => [name, name]))));
   const presets = el("p", {className: "small presets"});
   const named = {};
   if (answers.sft && answers.dpo) {
