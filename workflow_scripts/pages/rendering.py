@@ -109,11 +109,13 @@ def _report_section(run: ReportedRun) -> dict[str, Any]:
         if training
     }
     described = evaluation.get("groups", {})
+    leaks = evaluation["picture"]["leaks"] if "picture" in evaluation else None
     return {
         **run,
         "other_versions": versions.others(evaluation.get("versions", versions.UNKNOWN)),
         "accuracy": {key: group["overall"]["accuracy"] for key, group in found.items()},
         "scores": {key: groups["overall"][OVERALL]["score"] for key, groups in described.items()},
+        "free": leaks["free"] if leaks else None,
         "groups": _groups(found),
         "forest": headline_forest(evaluation),
         "losses": losses,
