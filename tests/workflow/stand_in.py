@@ -25,7 +25,8 @@ outputs = {
     "ask": [
         f"answers/{run}/{given.get('--model')}.{given.get('--variant')}.{end}" for end in ("jsonl", "json")
     ],
-    "evaluate": [f"eval/{run}.json", f"eval/{run}/predictions.jsonl", f"eval/{run}/gallery.html"],
+    "evaluate": [f"eval/{run}.json"]
+    + [f"eval/{run}/{name}" for name in ("predictions.jsonl", "predictions.parquet", "evaluation.html")],
 }
 
 start = time.time()

@@ -80,9 +80,13 @@ class Layout:
         """What each stage of a run answered to each test question."""
         return self.root / "eval" / str(run) / "predictions.jsonl"
 
-    def gallery(self, run: Run) -> Path:
-        """The page of sampled predictions with their pictures."""
-        return self.root / "eval" / str(run) / "gallery.html"
+    def scores(self, run: Run) -> Path:
+        """The same as a table, with the score of each protocol."""
+        return self.root / "eval" / str(run) / "predictions.parquet"
+
+    def evaluation_page(self, run: Run) -> Path:
+        """The page of a run's numbers, each leading to the questions behind it."""
+        return self.root / "eval" / str(run) / "evaluation.html"
 
     def model_evaluation(self, model: Path) -> Path:
         """The scores of one model, or of a folder of models: named after its place, here or anywhere."""

@@ -11,7 +11,7 @@ from workflow_scripts.datasets.checks.structure import Row
 from workflow_scripts.datasets.records import SPLITS
 from workflow_scripts.models.dialogue import Dialogue, image_paths
 from workflow_scripts.models.interfaces import Tokenizer
-from workflow_scripts.pages import rendering
+from workflow_scripts.pages import thumbnails
 
 if TYPE_CHECKING:
     import torch
@@ -76,7 +76,7 @@ class Viewer:
             "id": row.record["id"],
             "source": row.record["source"],
             "split": row.split,
-            "images": [rendering.thumbnail(self._seen(*entry)) for entry in found[:IMAGES]],
+            "images": [thumbnails.thumbnail(self._seen(*entry)) for entry in found[:IMAGES]],
             "image_tokens": [self._pixels.tokens(grid) for _, grid in found],
             "prompt": turn.prompt,
             "target": token_texts(self._dialogue.processor.tokenizer, turn.completion),

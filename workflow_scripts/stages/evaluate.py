@@ -1,12 +1,12 @@
-"""Score what a run's models answered to its test questions: `results/eval/{run}.json`, predictions and a gallery.
+"""Score what a run's models answered to its test questions: `results/eval/{run}.json`, predictions and a page.
 
 The untrained, the SFT and the DPO model, and the better of the last two, by validation rows, on blank and on other
 images too. No model is loaded.
 """
 
 import logging
-import random
-from collections.abc import Mapping
+import os
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,34 +16,41 @@ from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.configuration import dependencies
 from workflow_scripts.configuration.settings import Config
 from workflow_scripts.datasets import terminology
-from workflow_scripts.datasets.pictures.frames import FRAMES, FrameRule
 from workflow_scripts.datasets.records import Record
-from workflow_scripts.evaluation import analysis, answers, floor, protocols, questions
+from workflow_scripts.evaluation import analysis, answers, floor, protocols, questions, scores
 from workflow_scripts.evaluation.answers import TRAINED, Answer, AnswersSummary
 from workflow_scripts.evaluation.predictions import Prediction
+from workflow_scripts.evaluation.protocols import ScoringProtocol
 from workflow_scripts.evaluation.protocols.judge import Judge
 from workflow_scripts.evaluation.statistics import pictures
+from workflow_scripts.evaluation.statistics.clusters import clusters
 from workflow_scripts.evaluation.table import STAGES, Evaluation, percent
 
 logger = logging.getLogger(__name__)
 
-GALLERY_QUESTIONS = 60
+Scoring = Sequence[ScoringProtocol]
 
 
 def evaluate(settings: Config, layout: Layout, run: Run) -> Evaluation:
-    """Score the answers of every stage of `run` and write its evaluation, predictions and gallery."""
+    """Score the answers of every stage of `run` and write its evaluation, predictions and page."""
     folder = layout.data(run)
     train, test = (list(files.read_jsonl(layout.split(run, split))) for split in ("train", "test"))
     terms = terminology.load(tuple(settings.terms))
     choice = answers.final_stage(layout, run, settings.seed)
     asked = settings.evaluation.asked
     lines = {analysis.FLOOR: floor_rows(train, test), **_lines(settings, layout, run, test)}
-    scores = {line: protocols.breakdown(rows, terms) for line, rows in lines.items()}
-    for line, shares in scores.items():
-        logger.info("%s: %s %% of %d", line, percent(shares["overall"]["accuracy"]), len(test))
-    further = [Judge(judge, layout.judged())] if (judge := settings.evaluation.judge) else []
+    judge = [Judge(asking, layout.judged())] if (asking := settings.evaluation.judge) else []
+    scoring: Scoring = (*protocols.MODULES, *judge)
+    said = analysis.verdicts(lines, scoring, terms)
+    default = protocols.DEFAULT
+    shares = {
+        line: protocols.breakdown_of(rows, said[line][default.NAME], default.NUMBERS)
+        for line, rows in lines.items()
+    }
+    for line, found in shares.items():
+        logger.info("%s: %s %% of %d", line, percent(found["overall"]["accuracy"]), len(test))
     leaked = pictures.leaked_images(files.read_object(folder / "validation.json"))
-    found = analysis.analyse(lines, choice["stage"], leaked, terms, further, settings.seed)
+    analysed = analysis.analyse(lines, choice["stage"], leaked, scoring, said, settings.seed)
     summaries = {line: answers.summary(layout.answers(run, *source)) for line, source in asked.items()}
     evaluation: Evaluation = {
         "run": str(run),
@@ -51,21 +58,18 @@ def evaluate(settings: Config, layout: Layout, run: Run) -> Evaluation:
         "versions": _versions(settings, layout, run),
         "data_fingerprint": files.read_value(folder / "summary.json", "fingerprint"),
         "model": _model(layout, run, summaries) | {"selection": choice},
-        "stages": {line: scores[line] for line in STAGES},
-        "floor": {"question_only": scores[analysis.FLOOR]},
-        "ablation": {line: scores[line] for line in asked if line not in STAGES},
-        "groups": found["groups"],
-        "protocols": found["protocols"],
-        "comparisons": found["comparisons"],
-        "picture": found["picture"],
-        "resolution": found["resolution"],
+        "stages": {line: shares[line] for line in STAGES},
+        "floor": {"question_only": shares[analysis.FLOOR]},
+        "ablation": {line: shares[line] for line in asked if line not in STAGES},
+        "groups": analysed["groups"],
+        "protocols": analysed["protocols"],
+        "comparisons": analysed["comparisons"],
+        "picture": analysed["picture"],
+        "resolution": analysed["resolution"],
         "cost": _cost(layout, run, summaries),
     }
-    everything = [row for line in asked for row in lines[line]]
-    _write_predictions(layout.predictions(run), everything, folder)
-    write_gallery(
-        layout.gallery(run), f"{run}: predictions", everything, folder, settings.seed, settings.data.frames
-    )
+    _write_predictions(layout, run, {line: lines[line] for line in asked}, said)
+    _write_page(settings, layout, run, evaluation, scoring, lines, said, leaked)
     files.write_json(layout.evaluation(run), evaluation)
     return evaluation
 
@@ -147,9 +151,17 @@ def floor_rows(train: list[Record], test: list[Record]) -> list[Prediction]:
     return answers.predictions(test, guesses, analysis.FLOOR, lambda text: text or None)
 
 
-def _write_predictions(path: Path, rows: list[Prediction], folder: Path) -> None:
-    """Write rows whose images are relative to `folder`, images then relative to the file."""
-    files.write_jsonl(path, (with_image_from(row, folder, path.parent) for row in rows))
+def _write_predictions(layout: Layout, run: Run, lines: analysis.Lines, said: analysis.Verdicts) -> None:
+    """Write the rows of all lines, images then relative to the file, and the same as a table with their scores."""
+    path = layout.predictions(run)
+    rows = [with_image_from(row, layout.data(run), path.parent) for found in lines.values() for row in found]
+    files.write_jsonl(path, rows)
+    labels = [int(label) for found in lines.values() for label in clusters(found)]
+    verdicts = {
+        protocol: [verdict for line in lines for verdict in said[line][protocol]]
+        for protocol in said[analysis.FLOOR]
+    }
+    scores.write(layout.scores(run), rows, verdicts, labels)
 
 
 def with_image_from(row: Prediction, folder: Path, target: Path) -> Prediction:
@@ -157,23 +169,37 @@ def with_image_from(row: Prediction, folder: Path, target: Path) -> Prediction:
     return {**row, "image": files.relative(folder / row["image"], target) if row["image"] else ""}
 
 
-def write_gallery(
-    path: Path, title: str, rows: list[Prediction], folder: Path, seed: int, frames: FrameRule = FRAMES
+def _write_page(
+    settings: Config,
+    layout: Layout,
+    run: Run,
+    evaluation: Evaluation,
+    scoring: Scoring,
+    lines: analysis.Lines,
+    said: analysis.Verdicts,
+    leaked: Collection[str],
 ) -> None:
-    """A page of sampled questions with their pictures and every stage's answer."""
+    """The page of the run, with all questions and their pictures."""
     from workflow_scripts.datasets.pictures.images import open_image
-    from workflow_scripts.pages import rendering
+    from workflow_scripts.pages import evaluation_page, evidence, rendering
+    from workflow_scripts.pages.thumbnails import thumbnails
 
-    ids = sorted({row["id"] for row in rows})
-    chosen = set(random.Random(seed).sample(ids, min(GALLERY_QUESTIONS, len(ids))))
-    shown = [row for row in rows if row["id"] in chosen]
-    pictures = {
-        image: rendering.thumbnail(open_image(folder / image, frames))
-        for image in {row["image"] for row in shown}
-        if image
+    path, folder = layout.evaluation_page(run), layout.data(run)
+    names = sorted({row["image"] for rows in lines.values() for row in rows if row["image"]})
+    pictures = thumbnails(names, lambda name: open_image(folder / name, settings.data.frames))
+    labels = [int(label) for label in clusters(lines[analysis.FLOOR])]
+    packed = evidence.pack(lines, said, rendering.LINES, labels, leaked, list(pictures.uris))
+    linked = {
+        "Data": folder / "validation.html",
+        "JSON": layout.evaluation(run),
+        "JSONL": layout.predictions(run),
+        "Parquet": layout.scores(run),
+        "All runs": layout.report(),
     }
-    cards: list[Prediction] = [{**row, "image": pictures.get(row["image"], "")} for row in shown]
-    rendering.gallery_page(path, title, cards)
+    links = {title: os.path.relpath(target, path.parent) for title, target in linked.items()}
+    evaluation_page.evaluation_page(
+        path, evaluation, scoring, evaluation_page.Evidence(packed, pictures), links
+    )
 
 
 def stage(settings: Config, layout: Layout, run: Run) -> Evaluation:

@@ -75,7 +75,7 @@ def preferences(settings: Config, layout: Layout, run: Run, sft_model: Path) -> 
 def _write_page(path: Path, run: str, rows: list[PreferenceRecord], seed: int, frames: FrameRule) -> None:
     """The page of `SHOWN_PAIRS` random pairs of each origin, with their first image."""
     from workflow_scripts.datasets.pictures.images import open_image
-    from workflow_scripts.pages import rendering
+    from workflow_scripts.pages import rendering, thumbnails
 
     by_origin: dict[str, list[PreferenceRecord]] = defaultdict(list)
     for row in rows:
@@ -89,7 +89,7 @@ def _write_page(path: Path, run: str, rows: list[PreferenceRecord], seed: int, f
                 "question": unescape(row["prompt"].replace(IMAGE_PLACEHOLDER, "")),
                 "chosen": unescape(row["chosen"]),
                 "rejected": unescape(row["rejected"]),
-                "image": rendering.thumbnail(open_image(path.parent / row["images"][0], frames)),
+                "image": thumbnails.thumbnail(open_image(path.parent / row["images"][0], frames)),
             }
             for row in draw.sample(found, min(SHOWN_PAIRS, len(found)))
         ]

@@ -29,7 +29,7 @@ from workflow_scripts.datasets.tokens import tokens
 from workflow_scripts.evaluation.protocols import strict
 from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.models.dialogue import Dialogue
-from workflow_scripts.pages import rendering
+from workflow_scripts.pages import rendering, thumbnails
 from workflow_scripts.pages.samples import Sample, Sampler, Viewer
 
 logger = logging.getLogger(__name__)
@@ -304,7 +304,7 @@ def _side_by_side(bits: int, one: Picture, other: Picture, frames: FrameRule) ->
         "bits": bits,
         "names": [one.name, other.name],
         "splits": [", ".join(sorted(picture.splits)) for picture in (one, other)],
-        "images": [rendering.thumbnail(open_image(picture.path, frames)) for picture in (one, other)],
+        "images": [thumbnails.thumbnail(open_image(picture.path, frames)) for picture in (one, other)],
     }
 
 
