@@ -400,7 +400,7 @@ class Dpo(Training):
         return trainer
 
 
-class Evaluation(Section):
+class EvaluationSettings(Section):
     """Generation and scoring."""
 
     batch_size: Count = 16
@@ -500,7 +500,7 @@ class Config(Section):
     sft: Sft = Sft()
     preferences: Preferences = Preferences()
     dpo: Dpo = Dpo()
-    evaluation: Evaluation = Evaluation()
+    evaluation: EvaluationSettings = EvaluationSettings()
     output_in_use: InUse = Field(
         default="end",
         description="another command writes the same output: end with an error that names it, or wait for it",
