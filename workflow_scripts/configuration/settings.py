@@ -424,7 +424,7 @@ class Judge(Section):
     retries: Natural = Field(default=5, description="further tries of a request that failed")
 
 
-class Evaluation(Section):
+class EvaluationSettings(Section):
     """Generation and scoring."""
 
     tokens_per_batch: Count = Field(
@@ -561,7 +561,7 @@ class Config(Section):
     sft: Sft = Sft()
     preferences: Preferences = Preferences()
     dpo: Dpo = Dpo()
-    evaluation: Evaluation = Evaluation()
+    evaluation: EvaluationSettings = EvaluationSettings()
     output_in_use: InUse = Field(
         default="end",
         description="another command writes the same output: end with an error that names it, or wait for it",

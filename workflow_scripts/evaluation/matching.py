@@ -6,13 +6,13 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from workflow_scripts.base.errors import shown
-from workflow_scripts.datasets.records import Asked
+from workflow_scripts.datasets.records import QuestionFields
 from workflow_scripts.evaluation.answer_files import GivenAnswer
 
 BY = ("id", "question and image", "question and gold", "question alone")
 
 
-class Question(Asked):
+class Question(QuestionFields):
     """What is known of a question of a test set; `linked_id` is what its rephrasings share, "" for none."""
 
     answer: str

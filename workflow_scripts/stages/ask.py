@@ -54,7 +54,7 @@ def ask(settings: Config, layout: Layout, run: Run, model: str, variant: Variant
         "model": chosen,
         "variant": variant,
         "version": versions.RESULTS["ask"],
-        "data_fingerprint": files.read_value(layout.data(run) / "summary.json", "fingerprint"),
+        "data_fingerprint": files.read_value(layout.data_summary(run), "fingerprint"),
         "asked": questions.how_asked(untrained=chosen == "untrained"),
         "generation_config": found.checkpoint_settings,
         "n": len(records),

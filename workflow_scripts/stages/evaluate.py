@@ -12,7 +12,7 @@ from typing import Any
 
 from workflow_scripts import tracking
 from workflow_scripts.base import files, locks, versions
-from workflow_scripts.base.paths import Layout, Run
+from workflow_scripts.base.paths import MANIFEST, SUMMARY, Layout, Run
 from workflow_scripts.configuration import dependencies
 from workflow_scripts.configuration.settings import Config
 from workflow_scripts.datasets import terminology
@@ -49,14 +49,14 @@ def evaluate(settings: Config, layout: Layout, run: Run) -> Evaluation:
     }
     for line, found in shares.items():
         logger.info("%s: %s %% of %d", line, percent(found["overall"]["accuracy"]), len(test))
-    leaked = pictures.leaked_images(files.read_object(folder / "validation.json"))
+    leaked = pictures.leaked_images(files.read_object(layout.validation(run)))
     analysed = analysis.analyse(lines, choice["stage"], leaked, scoring, said, settings.seed)
     summaries = {line: answers.summary(layout.answers(run, *source)) for line, source in asked.items()}
     evaluation: Evaluation = {
         "run": str(run),
         "final_stage": choice["stage"],
         "versions": _versions(settings, layout, run),
-        "data_fingerprint": files.read_value(folder / "summary.json", "fingerprint"),
+        "data_fingerprint": files.read_value(folder / SUMMARY, "fingerprint"),
         "model": _model(layout, run, summaries) | {"selection": choice},
         "stages": {line: shares[line] for line in STAGES},
         "floor": {"question_only": shares[analysis.FLOOR]},
@@ -85,11 +85,11 @@ def _lines(settings: Config, layout: Layout, run: Run, test: list[Record]) -> di
 
 def _model(layout: Layout, run: Run, summaries: Mapping[str, AnswersSummary]) -> dict[str, Any]:
     """Which model, from where, how it was trained and how it was asked."""
-    trained = {stage: files.read_object(layout.trained(stage, run) / "metrics.json") for stage in TRAINED}
+    trained = {stage: files.read_object(layout.metrics(stage, run)) for stage in TRAINED}
     return {
         "version": run.model_version,
         "mode": run.mode,
-        **files.read_value(layout.model(run.model_version, run.mode) / "manifest.json", "origin"),
+        **files.read_value(layout.model(run.model_version, run.mode) / MANIFEST, "origin"),
         **{stage: {key: found[key] for key in ("method", "fingerprint")} for stage, found in trained.items()},
         "asked": {stage: summaries[stage]["asked"] for stage in STAGES},
         "generation_config": summaries["untrained"]["generation_config"],
@@ -98,9 +98,7 @@ def _model(layout: Layout, run: Run, summaries: Mapping[str, AnswersSummary]) ->
 
 def _cost(layout: Layout, run: Run, summaries: Mapping[str, AnswersSummary]) -> dict[str, float]:
     """Seconds of training and asking, answers of before counted with what they took then."""
-    trained = {
-        stage: files.read_value(layout.trained(stage, run) / "metrics.json", "seconds") for stage in TRAINED
-    }
+    trained = {stage: files.read_value(layout.metrics(stage, run), "seconds") for stage in TRAINED}
     seconds = sum(found["seconds"] for found in summaries.values())
     count = sum(found["n"] for found in summaries.values())
     return {
@@ -113,14 +111,14 @@ def _cost(layout: Layout, run: Run, summaries: Mapping[str, AnswersSummary]) -> 
 def _versions(settings: Config, layout: Layout, run: Run) -> dict[str, int | None]:
     """The versions of all that the scores depend on, as each stage has recorded its own."""
     written = {
-        "convert": layout.data(run) / "summary.json",
-        "sft": layout.trained("sft", run) / "metrics.json",
+        "convert": layout.data_summary(run),
+        "sft": layout.metrics("sft", run),
         "preferences": layout.pairs_summary(run),
-        "dpo": layout.trained("dpo", run) / "metrics.json",
+        "dpo": layout.metrics("dpo", run),
     }
     downloads = [layout.raw(source) for source in settings.sources(run.dataset)]
     downloads.append(layout.model(run.model_version, run.mode))
-    fetched = [_version(folder / "manifest.json") for folder in downloads]
+    fetched = [_version(folder / MANIFEST) for folder in downloads]
     found = {stage: _version(path) for stage, path in written.items()}
     oldest = None if None in fetched else min(filter(None, fetched))
     asked = _version(layout.answers(run, "sft", "original").with_suffix(".json"))

@@ -94,7 +94,7 @@ def _run(layout: Layout, evaluation: Evaluation) -> ReportedRun:
     run = Run(*evaluation["run"].split("_"))
     linked = {
         "evaluation": layout.evaluation_page(run),
-        "data": layout.data(run) / "validation.html",
+        "data": layout.validation_page(run),
         "numbers": layout.evaluation(run),
     }
     # The page says in one line what the model is; the linked numbers have the rest.
@@ -102,9 +102,9 @@ def _run(layout: Layout, evaluation: Evaluation) -> ReportedRun:
     return {
         "run": str(run),
         "evaluation": {**evaluation, "model": model},
-        "sft": _read_if_there(layout.trained("sft", run) / "metrics.json"),
-        "dpo": _read_if_there(layout.trained("dpo", run) / "metrics.json"),
-        "validation": _read_if_there(layout.data(run) / "validation.json"),
+        "sft": _read_if_there(layout.metrics("sft", run)),
+        "dpo": _read_if_there(layout.metrics("dpo", run)),
+        "validation": _read_if_there(layout.validation(run)),
         "links": {
             title: os.path.relpath(path, layout.report().parent)
             for title, path in linked.items()

@@ -11,7 +11,7 @@ from workflow_scripts.base import files
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.configuration.settings import Training
 from workflow_scripts.training import checkpoints
-from workflow_scripts.training.data.batching import Row, load
+from workflow_scripts.training.data.batching import RowCost, load
 from workflow_scripts.training.strategies import STRATEGIES
 
 ROOM = 0.75  # of the free memory, for activations; the rest is for gradients, the head and fragments
@@ -48,7 +48,7 @@ class OutOfMemory(UserError):
 
 
 @contextmanager
-def explained(stage: str, settings: Training, costs: list[Row], image_side: int) -> Iterator[None]:
+def explained(stage: str, settings: Training, costs: list[RowCost], image_side: int) -> Iterator[None]:
     """Say what to change where memory runs out in the block: of rows with these `costs`, an OutOfMemory."""
     try:
         yield
