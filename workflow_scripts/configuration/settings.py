@@ -409,7 +409,7 @@ def _no_key(url: str) -> str:
     return url
 
 
-class Judge(Section):
+class JudgeSettings(Section):
     """A language model that judges open answers, at any OpenAI-compatible server; its key is JUDGE_API_KEY."""
 
     url: Annotated[str, AfterValidator(_no_key)] = Field(
@@ -452,7 +452,7 @@ class EvaluationSettings(Section):
         default=1,
         description="GPUs of one job, each for a part of the questions, or all for a model that does not fit one; 0: CPU",
     )
-    judge: Judge | None = Field(
+    judge: JudgeSettings | None = Field(
         default=None,
         description="a language model's verdicts beside the other protocols, such as {url: http://127.0.0.1:8000/v1, "
         "model: Qwen3-32B}; empty: none, and nothing is sent anywhere",

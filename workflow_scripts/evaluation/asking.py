@@ -1,4 +1,4 @@
-"""Answers to records: those that are kept, and from the model what is missing, on several GPUs where it has them."""
+"""AskingResult to records: those that are kept, and from the model what is missing, on several GPUs where it has them."""
 
 import logging
 import multiprocessing
@@ -32,7 +32,7 @@ WAY = "way.json"  # beside kept answers: what they depend on, and the checkpoint
 
 
 @dataclass(frozen=True)
-class Answers:
+class AskingResult:
     """An answer for each record, how many of these were asked now, and the checkpoint's own generation settings."""
 
     rows: list[KeptAnswer]
@@ -59,7 +59,7 @@ class Share:
 
 def ask(
     examiner: Examiner, model: Path, records: Sequence[Record], folder: Path, variant: Variant, kept: Path
-) -> Answers:
+) -> AskingResult:
     """The answers of the model at `model` to `records`, whose images are relative to `folder`.
 
     Those that `kept` has, to the same prompt and images, are taken from there. The others are asked for, each question
@@ -87,7 +87,7 @@ def ask(
                 _ask_share(share, processor)
             known = kept_answers.read(place)
     settings = files.read_value(place.parent / WAY, "generation_config") if records else {}
-    return Answers([known[key] for key in keys], len(missing), settings)
+    return AskingResult([known[key] for key in keys], len(missing), settings)
 
 
 def _key(record: Record, dialogue: Dialogue, folder: Path, digest: Callable[[Path], str]) -> str:
@@ -164,7 +164,7 @@ def _end_with(parent: BaseProcess) -> None:
 
 def _ask_share(share: Share, processor: Processor | None = None) -> None:
     keys, records = list(share.records), list(share.records.values())
-    progress = Progress(len(records))
+    progress = AskingProgress(len(records))
     with (
         share.examiner.model(share.model, processor, share.spread) as model,
         kept_answers.appending(share.kept) as append,
@@ -189,7 +189,7 @@ def _ask_share(share: Share, processor: Processor | None = None) -> None:
             before = now
 
 
-class Progress:
+class AskingProgress:
     """A line on how far it is, now and then."""
 
     def __init__(self, total: int) -> None:

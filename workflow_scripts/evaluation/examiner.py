@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from workflow_scripts.models.interfaces import Processor
 
 
-class Asking(Protocol):
+class AskingSettings(Protocol):
     """How a model is asked: on how many GPUs, how many tokens at once, and for how many at most."""
 
     @property
@@ -33,7 +33,7 @@ class Asking(Protocol):
 class Examiner:
     """Loads models to be asked, and says what their answers depend on."""
 
-    asking: Asking
+    asking: AskingSettings
     max_image_side: int
     frames: FrameRule
     model_version: str

@@ -188,7 +188,7 @@ def _write_page(
     labels = [int(label) for label in clusters(lines[analysis.FLOOR])]
     packed = evidence.pack(lines, said, rendering.LINES, labels, leaked, list(pictures.uris))
     linked = {
-        "Data": folder / "validation.html",
+        "Data": layout.validation_page(run),
         "JSON": layout.evaluation(run),
         "JSONL": layout.predictions(run),
         "Parquet": layout.scores(run),

@@ -5,7 +5,7 @@ from transformers import GenerationConfig
 
 from workflow_scripts.evaluation.generation import cache, queue
 from workflow_scripts.evaluation.generation.generator import Generator
-from workflow_scripts.evaluation.generation.stopping import Answer
+from workflow_scripts.evaluation.generation.stopping import GrowingAnswer
 from workflow_scripts.models import standins
 from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.models.dialogue import Dialogue
@@ -119,8 +119,8 @@ def form(request):
     return Generator(model, processor, dialogue, 2**17, 20), version.answer_format(mode)
 
 
-def written(generator: Generator, text: str) -> Answer:
-    answer = Answer(generator.limits, thinking=False)
+def written(generator: Generator, text: str) -> GrowingAnswer:
+    answer = GrowingAnswer(generator.limits, thinking=False)
     for token in generator.processor.tokenizer.encode(text, add_special_tokens=False):
         if not answer.ended:
             answer.take(token)
