@@ -1,4 +1,4 @@
-"""QLoRA's memory, and where the time of a step goes."""
+"""QLoRA, which needs a package beside the others."""
 
 import tempfile
 from pathlib import Path
@@ -14,7 +14,6 @@ from benchmarks.gpu_check.training import Bench, run
 from workflow_scripts.training import optional
 
 QLORA_GIB = 24
-PROFILED = 20  # kernels
 
 
 def qlora(bench: Bench, findings: Findings) -> None:
@@ -62,25 +61,6 @@ def quantize(model: Any) -> None:
             old.weight = None
     model.is_loaded_in_4bit = True
     model.quantization_method = config.quant_method
-
-
-def profile(bench: Bench, findings: Findings) -> None:
-    """The kernels that take most of a step of SFT with many questions on the largest images."""
-    if not on_gpu():
-        raise Skipped("there is no GPU")
-    with tempfile.TemporaryDirectory() as folder:
-        case = common.case(Path(folder), bench.shape.questions[0], max(bench.shape.sides), bench.shape.images)
-        with bench.ours(sft, case, [list(range(len(case.records)))] * 2) as (trainer, _):
-            activities = [torch.profiler.ProfilerActivity.CUDA]
-            with torch.profiler.profile(activities=activities) as profiled:
-                trainer.train()
-    found = sorted(profiled.key_averages(), key=lambda entry: -entry.self_device_time_total)
-    whole = sum(entry.self_device_time_total for entry in found)
-    for number, entry in enumerate(found[:PROFILED], start=1):
-        findings.figure(
-            f"kernel {number}",
-            f"{entry.self_device_time_total / whole:.1%}, {entry.count} calls, {entry.key[:120]}",
-        )
 
 
 def needs(package: str) -> None:

@@ -118,8 +118,10 @@ class Base:
                 trainer.model.unload()
             trainer.accelerator.free_memory()
             trainer.model = trainer.model_wrapped = trainer.optimizer = None
-            # TRL's fused head and our shared prefixes are in the place of these.
-            self.made.__dict__.pop("forward", None)
-            self.made.model.__dict__.pop("forward", None)
+            self.made.gradient_checkpointing_disable()
+            # TRL's fused head, our shared prefixes, fused steps and compiled layers are in the place of these.
+            for module in self.made.modules():
+                module.__dict__.pop("forward", None)
+                module._compiled_call_impl = None
             self.made.__dict__.pop("peft_config", None)
             forget_peak()

@@ -3,7 +3,6 @@
 from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import torch
 from accelerate.utils import gather_object
@@ -12,7 +11,6 @@ from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 from trl import DPOConfig, DPOTrainer
 from trl.models import prepare_deepspeed
-from trl.trainer import dpo_trainer
 
 from workflow_scripts.base import files
 from workflow_scripts.configuration.settings import Dpo
@@ -36,9 +34,10 @@ class SharedPrefixDPOTrainer(PlannedBatches, PartRates, DPOTrainer):
 
     def __init__(self, *args: Any, reference: Path, passes: list[list[int]], **kwargs: Any) -> None:
         self.reference, self.passes = reference, passes
-        # TRL 1.16 hashes all weights, in fp32 on the CPU, for the name of a file that is not used here: 75 s for 9B.
-        with patch.object(dpo_trainer, "hash_module", lambda model: ""):
-            super().__init__(*args, **kwargs)
+        super().__init__(*args, **kwargs)
+        if not self.precompute_ref_logps:  # `precomputes` left it to us
+            self.precompute_ref_logps = True
+            self.train_dataset = self._precompute_ref_logps(self.train_dataset, "train", 0)
 
     def _prepare_dataset(self, dataset: Dataset, *args: Any) -> Dataset:
         """The rows are tokens already; TRL would look for texts."""
@@ -86,6 +85,15 @@ class SharedPrefixDPOTrainer(PlannedBatches, PartRates, DPOTrainer):
                 save_file(values, temporary)
 
 
+def precomputes(method: str) -> bool:
+    """Whether TRL is to ask for the reference's log-probabilities while it builds the trainer, by the way of training.
+
+    TRL 1.16 then hashes all weights on the CPU, for a file that is not ours: 75 s of 9B. An adapter is its own
+    reference, so the trainer asks by itself; for full training TRL would otherwise load a second model.
+    """
+    return method == "full"
+
+
 def objective(references: Path) -> Objective[Dpo]:
     """What DPO does by itself; the reference's log-probabilities are kept in the folder `references`."""
     return Objective("dpo", True, rows.preference_rows, _arguments, partial(build, references))
@@ -97,7 +105,7 @@ def _arguments(settings: Dpo, start: Start, folder: Path, seed: int, schedule: S
         beta=settings.beta,
         loss_type=list(settings.loss),
         loss_weights=list(settings.loss.values()),
-        precompute_ref_log_probs=True,
+        precompute_ref_log_probs=precomputes(settings.method),
     )
 
 
