@@ -12,7 +12,7 @@ RESULTS = {
     "validate": 1,
     "sft": 1,
     "preferences": 1,
-    "dpo": 1,
+    "dpo": 2,  # 2: validated on images that SFT has not seen
     "evaluate": 1,
 }
 Recorded = Mapping[str, int | None]  # by stage; None: from before numbers were recorded

@@ -301,7 +301,8 @@ class Training(Section):
         "least validation loss is kept; empty: no validation, the last model is kept",
     )
     validation_rows: Count = Field(
-        default=500, description="sft: validation rows; dpo: pairs set aside, at most a tenth of them"
+        default=500,
+        description="sft: validation rows; dpo: pairs of validation images that no train row shows",
     )
     patience: Count | None = Field(
         default=None,

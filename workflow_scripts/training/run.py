@@ -292,7 +292,8 @@ def build(
 ) -> PlannedBatches:
     """The trainer, and a summary of what it is about to do."""
     settings = prepared.settings
-    of_rows = [prepared.depends_on[name] for name in ("data", "images", "base_model")]
+    of_rows = [prepared.depends_on.get(name) for name in ("data", "validation_data", "images", "base_model")]
+    of_rows.append(prepared.held)
     of_model = [loaded.pixels.settings(), str(loaded.model.dtype), settings.lora.quantize]
     set_seed(task.seed)  # a new adapter is the same, however the model was loaded
     trainer = task.objective.build(
