@@ -49,9 +49,10 @@ def layout(tmp_path):
     return layout
 
 
-def pairs(layout, train: list[dict], **settings) -> list[dict]:
+def pairs(layout, train: list[dict], validation: list[dict] = (), **settings) -> list[dict]:
     """What `preferences` writes for these train records, by rules unless `settings` say otherwise."""
     files.write_jsonl(layout.split(RUN, "train"), train)
+    files.write_jsonl(layout.split(RUN, "validation"), validation)
     own = {"own_answers": False, **settings}
     configuration = validate(
         {"datasets": {"mine": {"reader": "rad", "path": "x"}}, "preferences": own}, "test"
@@ -66,13 +67,33 @@ def test_no_pair_shows_a_test_image(layout, shown):
         layout, [record("train", "Left", "a"), record("train", "Right", "b"), record("train", "Left", *shown)]
     )
     assert {row["image_id"] for row in rows} == {"a", "b"}
-    held_out = HeldOut(layout, RUN)
+    held_out = HeldOut(layout, RUN, "test")
     for row in rows:
         assert held_out.among(row["images"], layout.preferences(RUN).parent) == []
         assert (row["chosen"], row["rejected"]) in (
             ("<answer>Left</answer>", "<answer>Right</answer>"),
             ("<answer>Right</answer>", "<answer>Left</answer>"),
         )
+
+
+def test_pairs_for_validation_show_images_that_are_in_no_other_split(layout):
+    """As in SLAKE, where most validation images are in train too."""
+    for shade, name in enumerate("de", start=3):
+        Image.new("L", (8, 8), shade).save(layout.root / "raw" / f"{name}.png")
+    shown = ("a", "copy", "d", "e")
+    validation = [
+        record("validation", answer, image)
+        for image, answer in zip(shown, ("Left", "Left", "Left", "Right"), strict=True)
+    ]
+    train = [record("train", "Left", "a"), record("train", "Right", "b")]
+    before = pairs(layout, train)
+    assert list(files.read_jsonl(layout.validation_pairs(RUN))) == []
+    assert pairs(layout, train, validation) == before
+    found = list(files.read_jsonl(layout.validation_pairs(RUN)))
+    assert {row["image_id"] for row in found} == {"d", "e"}
+    for row in found:
+        assert row["origin"] != "own_answer" and row["chosen"] != row["rejected"]
+        assert (layout.validation_pairs(RUN).parent / row["images"][0]).is_file()
 
 
 def test_a_set_whose_train_images_are_all_tested_has_no_pairs(layout):

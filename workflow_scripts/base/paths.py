@@ -83,6 +83,10 @@ class Layout:
         """The preference pairs of a run."""
         return self.root / "preferences" / f"{run}.jsonl"
 
+    def validation_pairs(self, run: Run) -> Path:
+        """Pairs about validation images that no train row shows, for DPO's validation."""
+        return self.root / "preferences" / f"{run}.validation.jsonl"
+
     def pairs_summary(self, run: Run) -> Path:
         """How many pairs of each origin a run has."""
         return self.root / "preferences" / f"{run}.json"

@@ -54,7 +54,7 @@ READ_BY: dict[str, dict[str, tuple[str, ...]]] = {
 # The stages that read a key by which their results do not change: it says how they run, when they stop, or which of
 # their input files to read.
 READ_BESIDES: dict[str, dict[str, tuple[str, ...]]] = {
-    "data": {"max_missing_images": ("convert",), "max_tokens": ("sft", "dpo")},
+    "data": {"max_missing_images": ("convert",), "max_tokens": ("sft", "dpo"), "splits": ("dpo",)},
     "sft": dict.fromkeys(_HOW, ("sft",)),
     "preferences": {"files": ("validate",)},
     "dpo": dict.fromkeys(_HOW, ("dpo",)),

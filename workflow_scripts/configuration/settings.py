@@ -159,8 +159,9 @@ class Data(Section):
     """Conversion and validation."""
 
     thoughts: Literal["facts", "empty"] = Field(
-        default="facts",
-        description="thinking mode, rows without a rationale: build it from the row's annotations, or none",
+        default="empty",
+        description="thinking mode, rows without a rationale: build it from the row's annotations (facts), or none; "
+        "by benchmarks/thoughts.md, empty does not lose to base mode",
     )
     terminology: Literal["keep", "canonical"] = Field(
         default="keep",
@@ -302,7 +303,8 @@ class Training(Section):
         "least validation loss is kept; empty: no validation, the last model is kept",
     )
     validation_rows: Count = Field(
-        default=500, description="sft: validation rows; dpo: pairs set aside, at most a tenth of them"
+        default=500,
+        description="sft: validation rows; dpo: pairs of validation images that no train row shows",
     )
     patience: Count | None = Field(
         default=None,

@@ -293,7 +293,8 @@ def build(
     callbacks: Sequence[TrainerCallback],
 ) -> PlannedBatches:
     """The trainer, and a summary of what it is about to do."""
-    of_rows = [prepared.depends_on[name] for name in ("data", "images", "base_model")]
+    of_rows = [prepared.depends_on.get(name) for name in ("data", "validation_data", "images", "base_model")]
+    of_rows.append(prepared.held)
     of_model = [loaded.pixels.settings(), str(loaded.model.dtype), prepared.settings.lora.quantize]
     settings = _recompute(prepared, loaded)
     set_seed(task.seed)  # a new adapter is the same, however the model was loaded
