@@ -36,7 +36,7 @@ SETTINGS: dict[str, Any] = {
         "save_steps": 10000,
         "log_steps": 100,
     },
-    "evaluation": {"batch_size": 64, "max_new_tokens": 128, "gpus": 0},
+    "evaluation": {"max_new_tokens": 128, "gpus": 0},
     "tracking": [],
 }
 

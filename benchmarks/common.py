@@ -1,6 +1,7 @@
 """What both trainings are measured on: the model, the dialogues and the order of the rows."""
 
 import random
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -59,14 +60,22 @@ LARGE_TEXT = {
     "num_attention_heads": 32,
     "num_key_value_heads": 2,
     "vocab_size": 151552,
+    "initializer_range": 0.02,
 }
 LARGE_LAYER_BYTES = 2 * (2 * 4096 * 4096 + 2 * 4096 * 256 + 3 * 4096 * 13696)
-LARGE_VISION = {"hidden_size": 1536, "depth": 24, "num_heads": 12, "intermediate_size": 13696}
+LARGE_VISION = {
+    "hidden_size": 1536,
+    "depth": 24,
+    "num_heads": 12,
+    "intermediate_size": 13696,
+    "initializer_range": 0.02,
+}
+SHARED_MEMORY = 2**32  # bytes, that workers hand batches of pixels through
 
 
 @dataclass
 class Case:
-    """Dialogues on `IMAGES` images of one size, and what trains on them."""
+    """Dialogues on some images of one size, and what trains on them."""
 
     folder: Path
     questions: int
@@ -94,14 +103,15 @@ class Case:
         return self.folder / name
 
 
-def case(folder: Path, questions: int, side: int) -> Case:
+def case(folder: Path, questions: int, side: int, images: int = IMAGES) -> Case:
     """The same every time: smooth pictures, questions of four to ten words, answers of one to three."""
     chance = random.Random(f"{questions} {side}")
     write = VERSIONS[VERSION].answer_format(MODE).write
     records = []
-    for number in range(IMAGES):
+    for number in range(images):
         name = f"{number}.jpg"
-        picture = Image.effect_noise((24, 24), 60 + number).resize((side, side), Image.Resampling.BICUBIC)
+        noise = bytes(min(max(round(chance.gauss(128, 60 + number)), 0), 255) for _ in range(24 * 24))
+        picture = Image.frombytes("L", (24, 24), noise).resize((side, side), Image.Resampling.BICUBIC)
         picture.convert("RGB").save(folder / name, quality=95)
         for question in range(questions):
             asked = " ".join(chance.choices(WORDS, k=chance.randint(4, 10)))
@@ -122,8 +132,8 @@ def case(folder: Path, questions: int, side: int) -> Case:
     return Case(folder, questions, side, processor, records)
 
 
-def model():
-    """A model with random weights, the same every time; the vision tower is frozen.
+def model_config() -> Any:
+    """Glm4v's, for the model of the benchmarks.
 
     On a GPU it has the shapes of GLM-4.1V-9B, with as many text layers as a quarter of the free memory holds in bf16.
     """
@@ -138,10 +148,15 @@ def model():
     half = text.head_dim // 4  # of the rotated dimensions, which are half of a head's
     text.rope_parameters["mrope_section"] = [half - 2 * (half * 3 // 8), half * 3 // 8, half * 3 // 8]
     vision.out_hidden_size, vision.image_size = text.hidden_size, 336
+    return config
+
+
+def model(config: Any = None) -> Any:
+    """A model of `config` (`model_config`) with random weights, the same every time; the vision tower is frozen."""
     set_seed(0)
     device, dtype = loading.device_and_dtype(1)
     with torch.device(device):
-        made = AutoModelForImageTextToText.from_config(config, dtype=dtype)
+        made = AutoModelForImageTextToText.from_config(config or model_config(), dtype=dtype)
     for parameter in made.model.visual.parameters():
         parameter.requires_grad_(False)
     return made
@@ -193,7 +208,15 @@ def arguments(case: Case, folder: Path, epochs: int = 1) -> dict:
         "report_to": "none",
         "save_strategy": "no",
         "disable_tqdm": True,
+        "dataloader_num_workers": 2 if on_gpu and _shared_memory() >= SHARED_MEMORY else 0,
     }
+
+
+def _shared_memory() -> int:
+    try:
+        return shutil.disk_usage("/dev/shm").free
+    except OSError:
+        return 0
 
 
 def in_order(case: Case) -> list[list[int]]:

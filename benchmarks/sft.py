@@ -3,8 +3,10 @@
 import argparse
 import sys
 import time
+from typing import Any
 
 from datasets import Dataset
+from peft import LoraConfig
 from trl import SFTConfig, SFTTrainer
 
 from benchmarks import common, timing
@@ -12,6 +14,7 @@ from workflow_scripts.models import loading
 from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.training.data import rows
 from workflow_scripts.training.data.collators import SftCollator
+from workflow_scripts.training.data.features import FeatureStore
 from workflow_scripts.training.trainers.sft import SharedPrefixSFTTrainer
 
 
@@ -21,24 +24,33 @@ class StockTrainer(common.StockOrder, SFTTrainer):
 
 def measure(case: common.Case, options: argparse.Namespace) -> timing.Cell:
     """One cell of the table."""
-    ours = rows.sft_rows(case.write("train.jsonl", case.records), case.dialogue)
-    unique = common.unique_tokens(case, SftCollator(case.processor, case.pixels()), ours)
-    total = sum(
-        len(prompt) + len(completion) - 2 + case.dialogue.image_tokens(case.side, case.side)
-        for prompt, completion in zip(ours["prompt_ids"], ours["completion_ids"], strict=True)
-    )
+    dataset = ours(case)
     return timing.measure(
         case,
-        lambda: stock(case, options.method),
-        lambda: engine(case, ours, options.method),
-        (total, unique),
+        lambda: _stock(case, options.method),
+        lambda: _engine_with_features(case, dataset, options.method),
+        tokens(case, dataset),
         options.repeats,
         options.method,
     )
 
 
-def stock(case: common.Case, method: str) -> SFTTrainer:
-    """TRL's trainer."""
+def ours(case: common.Case) -> Dataset:
+    """The rows as our trainer takes them."""
+    return rows.sft_rows(case.write("train.jsonl", case.records), case.dialogue)
+
+
+def tokens(case: common.Case, dataset: Dataset) -> tuple[int, int]:
+    """All tokens of the rows that predict one, and those that differ."""
+    total = sum(
+        len(prompt) + len(completion) - 2 + case.dialogue.image_tokens(case.side, case.side)
+        for prompt, completion in zip(dataset["prompt_ids"], dataset["completion_ids"], strict=True)
+    )
+    return total, common.unique_tokens(case, SftCollator(case.processor, case.pixels()), dataset)
+
+
+def stock(case: common.Case, model: Any, lora: LoraConfig | None, **changes: Any) -> SFTTrainer:
+    """TRL's trainer of `model`; `changes` are of its arguments."""
     stop = VERSIONS[common.VERSION].stop_token
     listed = [
         {
@@ -48,11 +60,10 @@ def stock(case: common.Case, method: str) -> SFTTrainer:
         }
         for record in case.records
     ]
-    model = common.model()
     trainer = StockTrainer(
         model,
-        peft_config=common.adapter(model, method),
-        args=SFTConfig(**common.arguments(case, case.folder / "stock")),
+        peft_config=lora,
+        args=SFTConfig(**common.arguments(case, case.folder / "stock") | changes),
         train_dataset=Dataset.from_list(listed),
         processing_class=case.processor,
     )
@@ -60,26 +71,44 @@ def stock(case: common.Case, method: str) -> SFTTrainer:
     return trainer
 
 
-def engine(case: common.Case, dataset: Dataset, method: str) -> tuple[SFTTrainer, float]:
-    """Our trainer, and the seconds of the pass that it makes once: vision features."""
-    model, pixels = common.model(), case.pixels()
-    started = time.perf_counter()
-    store = common.kept_features(case.folder, model, pixels, dataset)
-    once = time.perf_counter() - started
-    trainer = SharedPrefixSFTTrainer(
+def engine(
+    case: common.Case,
+    dataset: Dataset,
+    model: Any,
+    lora: LoraConfig | None,
+    features: FeatureStore,
+    planned: list[list[int]],
+    **changes: Any,
+) -> SFTTrainer:
+    """Our trainer of `model` on the batches `planned`; `changes` are of its arguments."""
+    return SharedPrefixSFTTrainer(
         model,
         args=SFTConfig(
-            **common.arguments(case, case.folder / "ours"), dataset_kwargs={"skip_prepare_dataset": True}
+            **common.arguments(case, case.folder / "ours") | changes,
+            dataset_kwargs={"skip_prepare_dataset": True},
         ),
         train_dataset=dataset,
         processing_class=case.processor,
         data_collator=SftCollator(
-            case.processor, pixels, store, loading.use_tree_attention(model, model.device)
+            case.processor, case.pixels(), features, loading.use_tree_attention(model, model.device)
         ),
-        peft_config=common.adapter(model, method),
-        planned=common.in_order(case),
+        peft_config=lora,
+        planned=planned,
     )
-    return trainer, once
+
+
+def _stock(case: common.Case, method: str) -> SFTTrainer:
+    model = common.model()
+    return stock(case, model, common.adapter(model, method))
+
+
+def _engine_with_features(case: common.Case, dataset: Dataset, method: str) -> tuple[SFTTrainer, float]:
+    """Our trainer, and the seconds of the pass that it makes once: vision features."""
+    model = common.model()
+    started = time.perf_counter()
+    features = common.kept_features(case.folder, model, case.pixels(), dataset)
+    once = time.perf_counter() - started
+    return engine(case, dataset, model, common.adapter(model, method), features, common.in_order(case)), once
 
 
 if __name__ == "__main__":

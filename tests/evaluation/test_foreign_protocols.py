@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from workflow_scripts.datasets import readers
 from workflow_scripts.evaluation.protocols import (
     closed_only,
     llava_med,
@@ -52,6 +53,20 @@ def test_llava_med_scores_open_questions_as_its_own_functions_do(vector):
 @pytest.mark.parametrize("vector", CLOSED)
 def test_llava_med_scores_closed_questions_as_its_own_functions_do(vector):
     assert verdict(llava_med, vector["gold"], vector["pred"], "closed").score == vector["llava_med"]
+
+
+@pytest.mark.parametrize(
+    ("reader", "folder", "language", "ceiling"),
+    [("slake", "slake/Slake1.0", "en", 85.3), ("rad", "vqa_rad", "en", 93.4)],
+)
+def test_llava_med_has_a_ceiling_below_all_closed_questions(realdata, reader, folder, language, ceiling):
+    golds = [
+        example.answer
+        for example in readers.READERS[reader](realdata / folder)
+        if (example.split, example.answer_type, example.language) == ("test", "closed", language)
+    ]
+    found = llava_med.metrics([row(gold, gold, "closed") for gold in golds])
+    assert round(100 * found["closed_accuracy"], 1) == ceiling
 
 
 @pytest.mark.parametrize("vector", OPEN)

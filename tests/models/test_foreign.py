@@ -28,7 +28,7 @@ EXPERT = re.compile(r"\.experts\.\d+\.")  # one by one in files, all in one tens
 CPU = torch.device("cpu")
 SETTINGS = """
 datasets: {slake: {reader: slake, embedded: 12}}
-evaluation: {max_new_tokens: 4, batch_size: 64, gpus: 0}
+evaluation: {max_new_tokens: 4, gpus: 0}
 tracking: []
 """
 

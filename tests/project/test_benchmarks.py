@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,46 @@ def test_the_engine_and_stock_lose_alike(name):
     (cell,) = json.loads(answer.stdout.splitlines()[-1])["cells"]
     assert cell["rows"] == 12 and cell["unique_tokens"] < cell["total_tokens"]
     assert cell["largest_loss_difference"] < 1e-5
+
+
+@pytest.mark.slow
+def test_what_is_checked_on_a_gpu_works_on_a_small_shape(tmp_path):
+    written = tmp_path / "found.json"
+    command = [sys.executable, "-m", "benchmarks.gpu_check", "--small", "--json", str(written)]
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    checks = {check["name"]: check for check in files.read_json(written)["checks"]}
+    assert answer.returncode == 0, [check["trace"] for check in checks.values()]
+    done = ["environment", "attention", "exactness", "training", "generation", "resumption"]
+    assert [name for name, check in checks.items() if check["state"] == "done"][: len(done)] == done
+    exact = [goal for name in ("attention", "exactness", "resumption") for goal in checks[name]["goals"]]
+    assert len(exact) == 6 and all(goal["met"] for goal in exact)
+    assert len(checks["training"]["figures"]) == 6  # SFT and DPO: ours, stock, and the ratio of both
+
+
+def test_a_check_that_fails_hides_no_other(tmp_path):
+    from benchmarks.gpu_check import runner
+
+    def fails(findings: runner.Findings) -> None:
+        findings.figure("before", 1.0)
+        raise ValueError("broken\nmore")
+
+    def lasts(findings: runner.Findings) -> None:
+        findings.goal("to be quick", "slow", False)
+        time.sleep(30)
+
+    def works(findings: runner.Findings) -> None:
+        assert files.read_json(tmp_path / "found.json")["checks"][1]["goals"][0]["found"] == "slow"
+        findings.goal("to end", "ended", True)
+
+    checks = [runner.Check("a", 9, fails), runner.Check("b", 1.2, lasts), runner.Check("c", 9, works)]
+    found = runner.run(checks, 20, tmp_path / "found.json")
+    assert [(each.state, each.error) for each in found] == [
+        ("failed", "ValueError: broken"),
+        ("stopped", "its 1 s are over"),
+        ("done", ""),
+    ]
+    assert found[0].figures == {"before": 1.0} and "broken" in found[0].trace
+    assert runner.table(found).splitlines()[-1] == "1 of 2 goals are met"
 
 
 def test_rows_are_doubled_and_every_image_is_there(realdata, tmp_path, monkeypatch):

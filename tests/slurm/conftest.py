@@ -16,7 +16,7 @@ SETTINGS = {
     "sft": {"gpus": 2, "max_steps": 4, "batch_size": 4, "gradient_checkpointing": False},
     "preferences": {"max_questions": 4, "samples": 1},
     "dpo": {"gpus": 4, "max_steps": 2, "batch_size": 4, "gradient_checkpointing": False},
-    "evaluation": {"batch_size": 64, "max_new_tokens": 24, "blank_image": False, "max_validation_rows": 8},
+    "evaluation": {"max_new_tokens": 24, "blank_image": False, "max_validation_rows": 8},
 }
 
 

@@ -20,7 +20,7 @@ RUN = Run("rad", "4.1v", "base")
 SETTINGS = """
 datasets: {rad: {reader: rad, embedded: 10}}
 models: {4.1v: {base: {embedded: true}}}
-evaluation: {max_new_tokens: 40, batch_size: 1, gpus: 0}
+evaluation: {max_new_tokens: 40, tokens_per_batch: 1, gpus: 0}
 tracking: []
 """
 ROOT = Path(__file__).parents[2]

@@ -17,7 +17,7 @@ from workflow_scripts.base import files
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.configuration.reading import load
-from workflow_scripts.evaluation.generation import Generator
+from workflow_scripts.evaluation.generation.generator import Generator
 from workflow_scripts.evaluation.table import table
 from workflow_scripts.models import loading
 from workflow_scripts.stages import ask, convert, download, evaluate, validate
@@ -27,7 +27,7 @@ RUN = Run("rad", "4.1v", "base")
 SETTINGS = """
 datasets: {rad: {reader: rad, embedded: 10}}
 models: {4.1v: {base: {embedded: true}}}
-evaluation: {max_new_tokens: 8, batch_size: 64, max_validation_rows: 4, gpus: 0}
+evaluation: {max_new_tokens: 8, max_validation_rows: 4, gpus: 0}
 tracking: []
 """
 
@@ -94,7 +94,7 @@ def test_nothing_is_asked_twice_and_what_changes_answers_asks_again(flags, layou
     settings = load([Path(flags[1])])
     asked(settings, layout)
     assert not any(asked(settings, layout).values())
-    assert not any(asked(settings, layout, batch_size=3).values())
+    assert not any(asked(settings, layout, tokens_per_batch=500).values())
     again = asked(settings, layout, max_new_tokens=6)
     assert again["untrained"] and again["sft"] and again["shuffled_image"]
     assert not any(asked(settings, layout).values())  # what was kept of before is still there

@@ -22,7 +22,7 @@ SHORT = {
     },
     "preferences": {"max_questions": 8, "max_pairs": 24},
     "dpo": {"max_steps": 3, "batch_size": 16, "gradient_checkpointing": False},
-    "evaluation": {"max_new_tokens": 24, "batch_size": 64, "max_validation_rows": 20},
+    "evaluation": {"max_new_tokens": 24, "max_validation_rows": 20},
     "tracking": [],
 }
 

@@ -25,7 +25,7 @@ REAL = {
     },
     "preferences": {"max_questions": 50, "max_pairs": 64},
     "dpo": {"method": "full", "learning_rate": 1e-5, "batch_size": 16, "gradient_checkpointing": False},
-    "evaluation": {"batch_size": 64, "max_new_tokens": 48},
+    "evaluation": {"max_new_tokens": 48},
     "tracking": [],
 }
 

@@ -11,7 +11,7 @@ RESULTS = {
     "convert": 3,  # 2: image_disjoint keeps train and validation apart too; 3: records have linked_id
     "validate": 2,  # 2: leaked_images
     "sft": 1,
-    "preferences": 1,
+    "preferences": 2,  # 2: each answer has random numbers of its own
     "dpo": 1,
     "ask": 1,
     "evaluate": 2,  # 2: of kept answers; a tie of SFT and DPO keeps SFT

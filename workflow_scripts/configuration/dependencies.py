@@ -29,8 +29,9 @@ READ_BY: dict[str, dict[str, tuple[str, ...]]] = {
     "preferences": dict.fromkeys(Preferences.model_fields, ("preferences",)),
     "dpo": {key: _HOW.get(key, ("dpo",)) for key in Dpo.model_fields},
     "evaluation": {
-        "batch_size": ("preferences",),  # in bf16, other neighbours may tip an answer
+        "tokens_per_batch": ("preferences",),  # in bf16, other neighbours may tip an answer
         "max_new_tokens": ("preferences", "ask"),
+        "thought_budget": ("preferences", "ask"),
         "max_validation_rows": ("ask",),
         "blank_image": ("evaluate",),
         "shuffled_image": ("evaluate",),
@@ -46,7 +47,7 @@ READ_BESIDES: dict[str, dict[str, tuple[str, ...]]] = {
     "sft": dict.fromkeys(_HOW, ("sft",)),
     "preferences": {"files": ("validate",)},
     "dpo": dict.fromkeys(_HOW, ("dpo",)),
-    "evaluation": {"batch_size": ("ask",), "gpus": ("preferences", "ask")},
+    "evaluation": {"tokens_per_batch": ("ask",), "gpus": ("preferences", "ask")},
 }
 # Sections and keys that all stages may read whole.
 _SHARED = {"seed", "datasets", "models", "terms", "tracking", "tracking_uri", "output_in_use"}

@@ -426,8 +426,16 @@ class Judge(Section):
 class Evaluation(Section):
     """Generation and scoring."""
 
-    batch_size: Count = 16
+    tokens_per_batch: Count = Field(
+        default=131_072,
+        description="tokens that are kept at once, prompts and all that may be written: 40 kB each for 4.1v in bf16, "
+        "190 kB for 4.5v",
+    )
     max_new_tokens: Count = Field(default=1024, description="answers cut off here are counted as truncated")
+    thought_budget: Count | None = Field(
+        default=None,
+        description="tokens of a thought, which is closed there for the answer to follow; empty: no limit",
+    )
     max_validation_rows: Count = Field(
         default=500,
         description="validation rows that decide between the SFT and the DPO model, never seen in training",
@@ -449,6 +457,13 @@ class Evaluation(Section):
         "model: Qwen3-32B}; empty: none, and nothing is sent anywhere",
     )
     threads: Count = Field(default=8, description="CPU cores of one job")
+
+    @field_validator("thought_budget")
+    @classmethod
+    def _leaves_an_answer(cls, budget: int | None, info: ValidationInfo) -> int | None:
+        if budget is not None and budget >= info.data.get("max_new_tokens", budget + 1):
+            raise ValueError("no answer can follow such a thought within max_new_tokens")
+        return budget
 
     @property
     def asked(self) -> dict[str, tuple[str, str]]:

@@ -12,19 +12,21 @@ from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.models.formats import AnswerFormat
 
 if TYPE_CHECKING:
-    from workflow_scripts.evaluation.generation import Generator
+    from workflow_scripts.evaluation.generation.generator import Generator
     from workflow_scripts.models.interfaces import Processor
 
 
 class Asking(Protocol):
-    """How a model is asked: on how many GPUs, how many rows at once, for how many tokens at most."""
+    """How a model is asked: on how many GPUs, how many tokens at once, and for how many at most."""
 
     @property
     def gpus(self) -> int: ...
     @property
-    def batch_size(self) -> int: ...
+    def tokens_per_batch(self) -> int: ...
     @property
     def max_new_tokens(self) -> int: ...
+    @property
+    def thought_budget(self) -> int | None: ...
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Examiner:
     def way(self, path: Path) -> dict[str, Any]:
         """Everything that the answers of the model at `path` depend on besides prompts and images; plain values.
 
-        How many GPUs and rows at once is not among it, though in bf16 other neighbours may tip an answer.
+        How many GPUs and tokens at once is not among it, though in bf16 other neighbours may tip an answer.
         """
         from workflow_scripts.models import loading
 
@@ -63,6 +65,7 @@ class Examiner:
             "max_image_side": self.max_image_side,
             "frames": self.frames,
             "max_new_tokens": self.asking.max_new_tokens,
+            "thought_budget": self.asking.thought_budget,
         }
 
     @contextmanager
@@ -74,7 +77,7 @@ class Examiner:
         By its `processor`, where that is loaded already. `spread` over all GPUs that are visible, by default where it
         may use several.
         """
-        from workflow_scripts.evaluation.generation import Generator
+        from workflow_scripts.evaluation.generation.generator import Generator
         from workflow_scripts.models import loading
         from workflow_scripts.models.dialogue import Dialogue
 
@@ -85,8 +88,9 @@ class Examiner:
             loading.model(path, dtype, device, device_map="auto" if spread else None),
             processor,
             Dialogue(processor, self.model_version, self.mode),
-            self.asking.batch_size,
+            self.asking.tokens_per_batch,
             self.asking.max_new_tokens,
+            self.asking.thought_budget,
         )
         try:
             yield generator

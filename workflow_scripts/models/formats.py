@@ -9,7 +9,7 @@ unclosed thought for one, holds no answer; one box holds the answer, several box
 import re
 from dataclasses import dataclass
 
-END_OF_THOUGHT = "</think>"  # a token of its own in every checkpoint
+BEGIN_OF_THOUGHT, END_OF_THOUGHT = "<think>", "</think>"  # tokens of their own in every checkpoint
 _THOUGHT = re.compile(r"\s*<think>(?P<thought>.*?)</think>(?P<rest>.*)", re.DOTALL)
 _ANSWER = re.compile(r"\s*<answer>(?P<answer>.*?)</answer>", re.DOTALL)
 # What may end generation and is yet a part of the form: 4.1V's published checkpoints list `</answer>` as an eos.
@@ -52,6 +52,11 @@ class AnswerFormat:
             raise ValueError("an answer must not be blank")
         target = f"<answer>{answer}</answer>" if self.tagged else answer
         return f"<think>{escape(thought.strip())}</think>{target}" if self.thinking else target
+
+    @property
+    def after_thought(self) -> str:
+        """What stands between a thought and the answer."""
+        return END_OF_THOUGHT + ("<answer>" if self.tagged else "")
 
     def read(self, text: str) -> str | None:
         """The answer in a generated `text`, or None where the text does not have the format."""

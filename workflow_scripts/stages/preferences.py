@@ -147,17 +147,16 @@ def own_answers(
     settings: Config, run: Run, sft_model: Path, records: list[Record], answers: Answers, folder: Path
 ) -> Iterator[tuple[Pair, str]]:
     """(pair, thought) for what the SFT model samples to `records` and none of the right `answers` agrees with."""
-    from transformers import set_seed
-
     from workflow_scripts.evaluation.examiner import Examiner
 
     own = settings.preferences
     examiner = Examiner(
         settings.evaluation, settings.data.max_image_side, settings.data.frames, run.model_version, run.mode
     )
-    set_seed(settings.seed)
     with examiner.model(sft_model) as model:
-        sampled = model.answer(records, folder, temperature=own.temperature, samples=own.samples)
+        sampled = model.answer(
+            records, folder, temperature=own.temperature, samples=own.samples, seed=settings.seed
+        )
     for record, generations in zip(records, sampled, strict=True):
         for generation in generations:
             parsed = None if generation.truncated else examiner.answer_format.parse(generation.text)

@@ -29,6 +29,7 @@ from workflow_scripts.training import (
     finished,
     memory,
     model,
+    optional,
     parts,
     strategies,
     summary,
@@ -307,7 +308,7 @@ def build(
             part_rates=prepared.start.rates,
             reference_key=files.fingerprint([*of_rows, *of_model]),
             validates=bool(prepared.held),
-            callbacks=[*callbacks, *early_stopping.callbacks(settings)],
+            callbacks=[*callbacks, *early_stopping.callbacks(settings), *optional.callbacks(settings)],
         )
     )
     trainer.remove_callback(PrinterCallback)  # Progress says it
