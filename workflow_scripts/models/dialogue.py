@@ -61,7 +61,7 @@ class Dialogue:
             else message
             for message in messages
         ]
-        rendered = self._render(earlier, add_generation_prompt=True, enable_thinking=True)
+        rendered = self._render(earlier, add_generation_prompt=True, thinking=True)
         return rendered.rpartition(ASSISTANT)[0] + ASSISTANT + self.style.opening
 
     def history(self, messages: Sequence[Message]) -> list[Message]:
@@ -108,12 +108,15 @@ class Dialogue:
                     record["images"][:seen],
                 )
 
-    def _render(self, messages: Sequence[Message], add_generation_prompt: bool, **options: bool) -> str:
+    def _render(
+        self, messages: Sequence[Message], add_generation_prompt: bool, thinking: bool = False
+    ) -> str:
+        """In this dialogue's mode, or as `thinking` whatever the mode."""
         return self.processor.apply_chat_template(
             [{"role": message["role"], "content": parts(message)} for message in messages],
             add_generation_prompt=add_generation_prompt,
             tokenize=False,
-            **(options or VERSIONS[self.model_version].template_options(self.mode)),
+            **VERSIONS[self.model_version].template_options("thinking" if thinking else self.mode),
         )
 
     def tokens(self, text: str) -> list[int]:
