@@ -62,14 +62,19 @@ class Share:
 
 
 def ask(
-    examiner: Examiner, model: Path, records: Sequence[Record], folder: Path, variant: Variant, kept: Path
+    examiner: Examiner,
+    model: Path,
+    processor: Processor,
+    records: Sequence[Record],
+    folder: Path,
+    variant: Variant,
+    kept: Path,
 ) -> Answers:
-    """The answers of the model at `model` to `records`, whose images are relative to `folder`.
+    """The answers of the model at `model` to `records`, whose images are relative to `folder`, by the model's `processor`.
 
     Those that `kept` has, to the same prompt and images, are taken from there. The others are asked for, each question
     once; one command at a time asks the same model in the same way, others wait for it.
     """
-    processor = examiner.processor(model)
     dialogue = examiner.dialogue(processor)
     prompts = [dialogue.prompt(question_of(record)) for record in records]
     digest = cache(files.sha256)

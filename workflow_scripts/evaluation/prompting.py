@@ -11,6 +11,7 @@ from workflow_scripts.evaluation import asking, questions
 from workflow_scripts.evaluation.examiner import Examiner
 from workflow_scripts.evaluation.questions import HowAsked
 from workflow_scripts.models import prompt_styles
+from workflow_scripts.models.interfaces import Processor
 from workflow_scripts.models.prompt_styles import AUTO, OURS, STYLES, PromptStyle
 
 logger = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ class Manner:
 def manner(
     examiner: Examiner,
     path: Path,
+    processor: Processor,
     records: Sequence[Record],
     folder: Path,
     kept: Path,
@@ -68,16 +70,25 @@ def manner(
         return Manner(replace(examiner, style=STYLES[style]), untrained, untrained)
     if untrained or not records or not prompt_styles.is_foreign(path):
         return Manner(examiner, untrained, untrained)
-    return _tried(examiner, path, records, folder, kept)
+    return _tried(examiner, path, processor, records, folder, kept)
 
 
-def _tried(examiner: Examiner, path: Path, records: Sequence[Record], folder: Path, kept: Path) -> Manner:
+def _tried(
+    examiner: Examiner,
+    path: Path,
+    processor: Processor,
+    records: Sequence[Record],
+    folder: Path,
+    kept: Path,
+) -> Manner:
     """The style in which the model's answers have the form most often; that of its files first, and in a tie."""
     rows = records[:: max(1, len(records) // TRIED_ROWS)][:TRIED_ROWS]
     spoken_for = prompt_styles.recognised(path)
     readable: dict[PromptStyle, int] = {}
     for style in dict.fromkeys((spoken_for, *STYLES.values())):
-        found = asking.ask(replace(examiner, style=style), path, rows, folder, "original", kept).rows
+        found = asking.ask(
+            replace(examiner, style=style), path, processor, rows, folder, "original", kept
+        ).rows
         form = examiner.answer_format
         readable[style] = sum(not row["truncated"] and form.read(row["text"]) is not None for row in found)
         if readable[style] == len(rows):

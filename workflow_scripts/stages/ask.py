@@ -45,8 +45,9 @@ def ask(settings: Config, layout: Layout, run: Run, model: str, variant: Variant
         records += _sample(validation, settings.evaluation.max_validation_rows, settings.seed)
     path, folder, kept = models(layout, run)[chosen], layout.data(run), layout.kept_answers()
     own = examiner(settings, run.model_version, run.mode, chosen)
-    how = prompting.manner(own, path, records, folder, kept, untrained=chosen == "untrained")
-    found = asking.ask(how.examiner, path, how.put(records), folder, variant, kept)
+    processor = own.processor(path)
+    how = prompting.manner(own, path, processor, records, folder, kept, untrained=chosen == "untrained")
+    found = asking.ask(how.examiner, path, processor, how.put(records), folder, variant, kept)
     summary: AnswersSummary = {
         "run": str(run),
         "model": chosen,

@@ -52,9 +52,12 @@ def evaluate_model(
     generation_config: dict[str, Any] = {}
     with locks.one_writer(output, settings.output_in_use), gpus.taken(settings.evaluation.gpus):
         kept = layout.kept_answers()
+        examiner = ask.examiner(settings, version, mode, path.resolve().name)
+        processor = examiner.processor(path)
         how = prompting.manner(
-            ask.examiner(settings, version, mode, path.resolve().name),
+            examiner,
             path,
+            processor,
             tests[test_datasets[0]],
             layout.data(Run(test_datasets[0], version, mode)),
             kept,
@@ -63,7 +66,7 @@ def evaluate_model(
         )
         for name, records in tests.items():
             folder = layout.data(Run(name, version, mode))
-            found = asking.ask(how.examiner, path, how.put(records), folder, "original", kept)
+            found = asking.ask(how.examiner, path, processor, how.put(records), folder, "original", kept)
             generation_config = found.checkpoint_settings
             read = answers.predictions(records, answers.rows(records, found.rows), "model", how.read)
             rows += [evaluate.with_image_from(row, folder, output.parent) for row in read]
