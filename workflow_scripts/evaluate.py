@@ -26,6 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--output", type=Path, help="with --model_path: the JSON to write; default: in results/eval/models/"
     )
+    flags.add_prompt_style(parser)
     options = parser.parse_args(arguments)
     if path := options.model_path:
         version, mode = flags.run_names(options, path, ("model_version", "mode"))
@@ -34,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
 
         settings, layout = flags.stage_inputs(options, "ask", Run(tests[0], version, mode))
         output = options.output or layout.model_evaluation(path)
-        evaluate_model.stage(settings, layout, path, version, mode, tests, output)
+        evaluate_model.stage(settings, layout, path, version, mode, tests, output, options.prompt_style)
     else:
         from workflow_scripts.stages import evaluate
 

@@ -40,6 +40,9 @@ READ_BY: dict[str, dict[str, tuple[str, ...]]] = {
     "preferences": dict.fromkeys(Preferences.model_fields, ("preferences",)),
     "dpo": {key: _HOW.get(key, ("dpo",)) for key in Dpo.model_fields},
     "evaluation": {
+        "backend": ("ask",),
+        "server": ("ask",),
+        "engine": ("ask",),
         "tokens_per_batch": ("preferences",),  # in bf16, other neighbours may tip an answer
         "max_new_tokens": ("preferences", "ask"),
         "thought_budget": ("preferences", "ask"),

@@ -13,6 +13,7 @@ from workflow_scripts.base.processes import started_by_torchrun
 from workflow_scripts.configuration import dependencies, reading
 from workflow_scripts.configuration.settings import Config
 from workflow_scripts.models.catalogue import MODES, VERSIONS
+from workflow_scripts.models.prompt_styles import AUTO, STYLES
 
 # Names the configuration for the commands that Snakemake starts.
 CONFIG_VARIABLE = "MEDVQA_CONFIG"
@@ -89,6 +90,18 @@ def model_folder(text: str) -> Path:
     if not Path(text).is_dir():
         raise UserError(f"{text}: no such folder; give that of a model or an adapter")
     return Path(text)
+
+
+def add_prompt_style(result: argparse.ArgumentParser) -> None:
+    """How a model that was trained elsewhere was prompted."""
+    meanings = "; ".join(f"{style.name}: {style.meaning}" for style in STYLES.values())
+    result.add_argument(
+        "--prompt_style",
+        choices=[AUTO, *STYLES],
+        default=AUTO,
+        help=f"how the model was prompted in its training ({meanings}); {AUTO}: ours for models of this project, for others "
+        "what their files tell and a few questions in each style show",
+    )
 
 
 def comma_separated(text: str) -> list[str]:

@@ -182,7 +182,7 @@ def own_answers(
     examiner = Examiner(
         settings.evaluation, settings.data.max_image_side, settings.data.frames, run.model_version, run.mode
     )
-    with examiner.model(sft_model) as model:
+    with examiner.generator(sft_model) as model:
         sampled = model.answer(
             records, folder, temperature=own.temperature, samples=own.samples, seed=settings.seed
         )

@@ -11,6 +11,7 @@ from workflow_scripts.configuration.settings import Config
 from workflow_scripts.evaluation.predictions import Metrics
 from workflow_scripts.evaluation.table import percent
 from workflow_scripts.models import bases
+from workflow_scripts.models.prompt_styles import AUTO
 from workflow_scripts.stages.evaluate_model import evaluate_model
 
 logger = logging.getLogger(__name__)
@@ -29,26 +30,32 @@ def models_in(folder: Path) -> list[Path]:
 
 
 def evaluate(
-    settings: Config, layout: Layout, models_dir: Path, test_datasets: list[str], output: Path
+    settings: Config,
+    layout: Layout,
+    models_dir: Path,
+    test_datasets: list[str],
+    output: Path,
+    prompt_style: str = AUTO,
 ) -> dict[str, Metrics]:
     """Score every model of a folder on `test_datasets`, or else on the set it was trained on; writes metrics by name
     to `output` and returns them."""
     # All names first: a model that cannot be asked is found before hours go into the others.
     names = {path: _names(path, test_datasets) for path in models_in(models_dir)}
     with locks.one_writer(output, settings.output_in_use):
-        summary = _scores(settings, layout, names)
+        summary = _scores(settings, layout, names, prompt_style)
         files.write_json(output, summary)
     return summary
 
 
 def _scores(
-    settings: Config, layout: Layout, names: dict[Path, tuple[str, str, list[str]]]
+    settings: Config, layout: Layout, names: dict[Path, tuple[str, str, list[str]]], prompt_style: str
 ) -> dict[str, Metrics]:
     summary = {}
     for path, (version, mode, tests) in names.items():
         settings.checkpoint(version, mode)
         own = dependencies.shown_to("ask", settings, Run(tests[0], version, mode))
-        result = evaluate_model(own, layout, path, version, mode, tests, layout.model_evaluation(path))
+        output = layout.model_evaluation(path)
+        result = evaluate_model(own, layout, path, version, mode, tests, output, prompt_style)
         summary[path.name] = result["overall"]
         overall = result["overall"]
         logger.info("%s: %s %% of %d", path.name, percent(overall["accuracy"]), overall["n"])

@@ -34,7 +34,7 @@ class Tags(BaseModel):
     system_tag: str = "system"
 
 
-class Entry(BaseModel):
+class DatasetEntry(BaseModel):
     """What the file says of one table."""
 
     file_name: str = ""
@@ -82,7 +82,7 @@ def of_table(table: Path) -> Naming:
     if entry is None:
         return Naming()
     try:
-        stated = Entry.model_validate(entry)
+        stated = DatasetEntry.model_validate(entry)
     except ValidationError as error:
         raise UserError(f"{path}: {table.name}: {structure.describe(error)}") from None
     known = _COLUMNS.get(stated.formatting)
