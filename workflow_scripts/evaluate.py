@@ -1,4 +1,4 @@
-"""Score what a run's models answered to its test questions: `results/eval/{run}.json`, predictions and a gallery.
+"""Score what a run's models answered to its test questions: `results/eval/{run}.json`, predictions and a page.
 
 As a stage of the chain (no --model_path) it loads no model: `ask` has asked them. With --model_path it asks and scores
 that one model on the sets of --test_datasets.
@@ -26,6 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--output", type=Path, help="with --model_path: the JSON to write; default: in results/eval/models/"
     )
+    flags.add_prompt_style(parser)
     options = parser.parse_args(arguments)
     if path := options.model_path:
         version, mode = flags.run_names(options, path, ("model_version", "mode"))
@@ -34,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
 
         settings, layout = flags.stage_inputs(options, "ask", Run(tests[0], version, mode))
         output = options.output or layout.model_evaluation(path)
-        evaluate_model.stage(settings, layout, path, version, mode, tests, output)
+        evaluate_model.stage(settings, layout, path, version, mode, tests, output, options.prompt_style)
     else:
         from workflow_scripts.stages import evaluate
 

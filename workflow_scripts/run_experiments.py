@@ -19,13 +19,19 @@ def main(arguments: list[str] | None = None) -> int:
         type=Path,
         help="the summary to write; default: in results/eval/models/, named after the folder",
     )
+    flags.add_prompt_style(parser)
     options = parser.parse_args(arguments)
     settings, layout = flags.settings_and_layout(options)
     from workflow_scripts.stages import run_experiments
 
     output = options.output or layout.model_evaluation(options.models_dir)
     run_experiments.evaluate(
-        settings, layout, options.models_dir, flags.comma_separated(options.test_datasets), output
+        settings,
+        layout,
+        options.models_dir,
+        flags.comma_separated(options.test_datasets),
+        output,
+        options.prompt_style,
     )
     return 0
 

@@ -2,86 +2,20 @@
 
 import json
 import socket
-import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import chain, repeat
 
 import pytest
+from chat_server import NONSENSE, Server
 from hypothesis import given
 from hypothesis import strategies as st
 
 from workflow_scripts.base.errors import UserError
-from workflow_scripts.evaluation.backends.openai_client import NoAnswer, OpenAIClient
+from workflow_scripts.evaluation.backends.openai_client import GIVE_UP_AFTER, NoAnswer, OpenAIClient
 from workflow_scripts.evaluation.protocols import breakdown
-from workflow_scripts.evaluation.protocols.judge import GIVE_UP_AFTER, Judge, parsed
-
-
-class Server(ThreadingHTTPServer):
-    """Judges by `rule`, a function of the user's message; `faults` are what it does instead, request by request."""
-
-    daemon_threads = True
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.rule = lambda text: "Same words. VERDICT: CORRECT"
-        self.faults = repeat(None)
-        self.requests, self.keys, self.paths = [], [], []
-        self.at_once, self.most_at_once = 0, 0
-        self.lock = threading.Lock()
-        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.server_port}/v1"
-
-
-class Handler(BaseHTTPRequestHandler):
-    def do_POST(self):
-        server = self.server
-        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        with server.lock:
-            server.at_once += 1
-            server.most_at_once = max(server.at_once, server.most_at_once)
-            server.requests.append(request)
-            server.keys.append(self.headers.get("Authorization"))
-            server.paths.append(self.path)
-            fault = next(server.faults)
-        try:
-            self.answer(fault, request)
-        except BrokenPipeError:
-            pass
-        finally:
-            with server.lock:
-                server.at_once -= 1
-
-    def answer(self, fault, request):
-        text = self.server.rule(request["messages"][-1]["content"])
-        body = {
-            "choices": [{"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}],
-            "usage": {"completion_tokens": len(text.split())},
-        }
-        if fault == "slow":
-            time.sleep(0.5)
-        if fault == "hang up":
-            self.close_connection = True
-            self.connection.shutdown(socket.SHUT_RDWR)
-            return
-        status, headers = 200, {}
-        if isinstance(fault, int):
-            status, body = fault, {"error": {"message": "the server says no"}}
-            headers = {"Retry-After": "0.01"} if fault == 429 else {}
-        data = fault if isinstance(fault, bytes) else json.dumps(body).encode()
-        self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(len(data))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *arguments):
-        pass
+from workflow_scripts.evaluation.protocols.judge import Judge, parsed
 
 
 @pytest.fixture
@@ -129,20 +63,11 @@ def row(gold, text, answer_type="open", question="What is shown?", **more):
 
 
 MESSAGES = [{"role": "user", "content": "hello"}]
-NONSENSE = [
-    b"",
-    b"<html>",
-    b"[]",
-    b"{}",
-    b'{"choices": []}',
-    b'{"choices": [{"message": null}]}',
-    b"[" * 10**5,
-]
 
 
 def test_a_completion_and_what_is_sent(server, client, monkeypatch):
     found = client.complete(MESSAGES, max_tokens=7)
-    assert found == ("Same words. VERDICT: CORRECT", "stop", 4)
+    assert found[:3] == ("Same words. VERDICT: CORRECT", "stop", 4)
     assert server.requests == [{"model": "model", "messages": MESSAGES, "max_tokens": 7}]
     assert server.paths == ["/v1/chat/completions"] and server.keys == [None]
     monkeypatch.setenv("TEST_API_KEY", "secret")

@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from workflow_scripts.models.catalogue import VERSIONS
-from workflow_scripts.models.dialogue import Dialogue, _parts
+from workflow_scripts.models.dialogue import Dialogue, parts
 from workflow_scripts.models.pixels import Pixels, batch
 
 QUESTION = "<image>Is the heart enlarged?"
@@ -37,7 +37,7 @@ def test_the_trained_prompt_is_the_inference_prompt_token_for_token(dialogue, re
                 "role": "user",
                 "content": [
                     {"type": "image", "path": str(tmp_path / "a.png")},
-                    _parts(record["messages"][0])[1],
+                    parts(record["messages"][0])[1],
                 ],
             }
         ],

@@ -132,4 +132,8 @@ def test_evaluate_asks_it_and_says_when_our_template_is_taken(
     with caplog.at_level(logging.WARNING):
         assert command.main([*flags, "--model_path", name]) == 0
     assert [message for message in caplog.messages if "chat template" in message] == said
+    assert (
+        sum("was trained elsewhere, and writes our form in no style" in line for line in caplog.messages) == 1
+    )
+    assert files.read_json("scores.json")["asked"]["reading"] == "lenient"
     assert files.read_json("scores.json")["overall"]["n"] > 0

@@ -65,6 +65,15 @@ def test_a_check_that_fails_hides_no_other(tmp_path):
     assert runner.table(found).splitlines()[-1] == "1 of 2 goals are met"
 
 
+@pytest.mark.slow
+def test_the_generator_and_generate_answer_alike():
+    flags = ["--questions", "2", "--sides", "112", "--samples", "1", "2", "--repeats", "1"]
+    command = [sys.executable, "-m", "benchmarks.generation", *flags]
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    greedy, drawn = json.loads(answer.stdout.splitlines()[-1])["cells"]
+    assert greedy["rows"] == greedy["equal"] == 48 and drawn["equal"] is None
+
+
 def test_rows_are_doubled_and_every_image_is_there(realdata, tmp_path, monkeypatch):
     from benchmarks import data
 

@@ -28,7 +28,7 @@ from workflow_scripts.training.trainers import base
 from workflow_scripts.training.trainers.dpo import SharedPrefixDPOTrainer, precomputes
 from workflow_scripts.training.trainers.sft import SharedPrefixSFTTrainer
 
-STEPS, MICRO, ACCUMULATION = 20, 4, 2
+STEPS, MICRO, ACCUMULATION = 10, 4, 2
 
 
 class StockSFT(StockOrder, SFTTrainer):
@@ -166,10 +166,11 @@ def relative(left: torch.Tensor, right: torch.Tensor) -> float:
     ("method", "changes"),
     [
         ("full", {}),
-        ("lora", {}),
-        ("lora", {"activation_checkpointing": True}),
-        ("full", {"activation_checkpointing": True}),
-        ("lora", {"cached": True}),
+        ("lora", {"activation_checkpointing": True, "cached": True}),
+        pytest.param("full", {"activation_checkpointing": True}, marks=pytest.mark.slow),
+        pytest.param("lora", {"activation_checkpointing": True}, marks=pytest.mark.slow),
+        pytest.param("lora", {"cached": True}, marks=pytest.mark.slow),
+        pytest.param("lora", {}, marks=pytest.mark.slow),
     ],
 )
 def test_sft_losses_equal_stock(corpus, stock_losses, tmp_path, method, changes):
@@ -177,7 +178,10 @@ def test_sft_losses_equal_stock(corpus, stock_losses, tmp_path, method, changes)
     assert losses(mine) == pytest.approx(stock_losses(stock_sft, method), abs=1e-5)
 
 
-@pytest.mark.parametrize(("method", "cached"), [("full", False), ("lora", False), ("lora", True)])
+@pytest.mark.parametrize(
+    ("method", "cached"),
+    [("full", False), ("lora", True), pytest.param("lora", False, marks=pytest.mark.slow)],
+)
 def test_dpo_losses_equal_stock(corpus, stock_losses, tmp_path, method, cached):
     mine = dpo(corpus, tmp_path, method, cached)
     assert losses(mine) == pytest.approx(stock_losses(stock_dpo, method), abs=1e-5)

@@ -40,6 +40,9 @@ READ_BY: dict[str, dict[str, tuple[str, ...]]] = {
     "preferences": dict.fromkeys(Preferences.model_fields, ("preferences",)),
     "dpo": {key: _HOW.get(key, ("dpo",)) for key in Dpo.model_fields},
     "evaluation": {
+        "backend": ("ask",),
+        "server": ("ask",),
+        "engine": ("ask",),
         "tokens_per_batch": ("preferences",),  # in bf16, other neighbours may tip an answer
         "max_new_tokens": ("preferences", "ask"),
         "thought_budget": ("preferences", "ask"),
@@ -54,7 +57,7 @@ READ_BY: dict[str, dict[str, tuple[str, ...]]] = {
 # The stages that read a key by which their results do not change: it says how they run, when they stop, or which of
 # their input files to read.
 READ_BESIDES: dict[str, dict[str, tuple[str, ...]]] = {
-    "data": {"max_missing_images": ("convert",), "max_tokens": ("sft", "dpo")},
+    "data": {"max_missing_images": ("convert",), "max_tokens": ("sft", "dpo"), "splits": ("dpo",)},
     "sft": dict.fromkeys(_HOW, ("sft",)),
     "preferences": {"files": ("validate",)},
     "dpo": dict.fromkeys(_HOW, ("dpo",)),

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from workflow_scripts.base import cli, files, gpus, locks
 from workflow_scripts.base.errors import UserError
-from workflow_scripts.base.paths import Layout, Run
+from workflow_scripts.base.paths import METRICS, Layout, Run
 from workflow_scripts.base.processes import started_by_torchrun
 from workflow_scripts.configuration import dependencies, reading
 from workflow_scripts.configuration.settings import Config
 from workflow_scripts.models.catalogue import MODES, VERSIONS
+from workflow_scripts.models.prompt_styles import AUTO, STYLES
 
 # Names the configuration for the commands that Snakemake starts.
 CONFIG_VARIABLE = "MEDVQA_CONFIG"
@@ -65,7 +66,7 @@ def run_names(options: argparse.Namespace, model: Path | None, needed: tuple[str
     missing = [name for name in needed if not known.get(name)]
     if missing:
         flags = " and ".join(f"--{name}" for name in missing)
-        untold = f": neither metrics.json nor the folder's name of {model} tells" if model else ""
+        untold = f": neither {METRICS} nor the folder's name of {model} tells" if model else ""
         raise UserError(f"say {flags}{untold}")
     return [known[name] for name in needed]
 
@@ -75,7 +76,7 @@ def names_of_model(model: Path) -> dict[str, str]:
 
     A folder named {model_version}_{mode}, as of a download, tells these two.
     """
-    metrics = model / "metrics.json"
+    metrics = model / METRICS
     trained = str(files.read_object(metrics).get("run", "")) if metrics.is_file() else ""
     for name in (trained, model.resolve().name):
         parts = name.split("_")
@@ -89,6 +90,18 @@ def model_folder(text: str) -> Path:
     if not Path(text).is_dir():
         raise UserError(f"{text}: no such folder; give that of a model or an adapter")
     return Path(text)
+
+
+def add_prompt_style(result: argparse.ArgumentParser) -> None:
+    """How a model that was trained elsewhere was prompted."""
+    meanings = "; ".join(f"{style.name}: {style.meaning}" for style in STYLES.values())
+    result.add_argument(
+        "--prompt_style",
+        choices=[AUTO, *STYLES],
+        default=AUTO,
+        help=f"how the model was prompted in its training ({meanings}); {AUTO}: ours for models of this project, for others "
+        "what their files tell and a few questions in each style show",
+    )
 
 
 def comma_separated(text: str) -> list[str]:

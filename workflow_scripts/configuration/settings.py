@@ -14,6 +14,7 @@ from pydantic import (
     Tag,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 
 from workflow_scripts.base import credentials
@@ -159,8 +160,9 @@ class Data(Section):
     """Conversion and validation."""
 
     thoughts: Literal["facts", "empty"] = Field(
-        default="facts",
-        description="thinking mode, rows without a rationale: build it from the row's annotations, or none",
+        default="empty",
+        description="thinking mode, rows without a rationale: build it from the row's annotations (facts), or none; "
+        "by benchmarks/thoughts.md, empty does not lose to base mode",
     )
     terminology: Literal["keep", "canonical"] = Field(
         default="keep",
@@ -302,7 +304,8 @@ class Training(Section):
         "least validation loss is kept; empty: no validation, the last model is kept",
     )
     validation_rows: Count = Field(
-        default=500, description="sft: validation rows; dpo: pairs set aside, at most a tenth of them"
+        default=500,
+        description="sft: validation rows; dpo: pairs of validation images that no train row shows",
     )
     patience: Count | None = Field(
         default=None,
@@ -409,24 +412,50 @@ def _no_key(url: str) -> str:
     return url
 
 
-class Judge(Section):
-    """A language model that judges open answers, at any OpenAI-compatible server; its key is JUDGE_API_KEY."""
+class ServedModelSettings(Section):
+    """A model at an OpenAI-compatible server."""
 
     url: Annotated[str, AfterValidator(_no_key)] = Field(
         description="the address before /chat/completions, such as http://127.0.0.1:8000/v1"
     )
     model: str = Field(min_length=1, description="the model's name at that server")
-    parameters: dict[str, Any] = Field(
-        default={"temperature": 0, "max_tokens": 512}, description="further fields of each request"
-    )
+    parameters: dict[str, Any] = Field(default={}, description="further fields of each request")
     concurrent: Count = Field(default=8, description="requests at once")
     timeout: Positive = Field(default=120, description="seconds of one try")
     retries: Natural = Field(default=5, description="further tries of a request that failed")
 
 
-class Evaluation(Section):
+class JudgeSettings(ServedModelSettings):
+    """A language model that judges open answers; its key is JUDGE_API_KEY."""
+
+    parameters: dict[str, Any] = Field(
+        default={"temperature": 0, "max_tokens": 512}, description="further fields of each request"
+    )
+
+
+class ServerSettings(ServedModelSettings):
+    """The server that backend openai asks; its key is EVALUATION_API_KEY."""
+
+    timeout: Positive = Field(default=600, description="seconds of one try")
+
+
+class EvaluationSettings(Section):
     """Generation and scoring."""
 
+    backend: Literal["transformers", "vllm", "openai"] = Field(
+        default="transformers",
+        description="what asks models for ask and evaluate --model_path; vllm: its engine (pip install vllm); openai: server",
+    )
+    server: ServerSettings | None = Field(
+        default=None,
+        description="with backend openai: any compatible server, which is sent questions and images, such as "
+        "{url: http://127.0.0.1:8000/v1, model: '{model}'}, where {model} stands for untrained, sft or dpo, or the folder's "
+        "name",
+    )
+    engine: dict[str, Any] = Field(
+        default={},
+        description="with backend vllm: further arguments of vllm.LLM, such as {max_model_len: 8192}",
+    )
     tokens_per_batch: Count = Field(
         default=131_072,
         description="tokens that are kept at once, prompts and all that may be written: 40 kB each for 4.1v in bf16, "
@@ -452,7 +481,7 @@ class Evaluation(Section):
         default=1,
         description="GPUs of one job, each for a part of the questions, or all for a model that does not fit one; 0: CPU",
     )
-    judge: Judge | None = Field(
+    judge: JudgeSettings | None = Field(
         default=None,
         description="a language model's verdicts beside the other protocols, such as {url: http://127.0.0.1:8000/v1, "
         "model: Qwen3-32B}; empty: none, and nothing is sent anywhere",
@@ -465,6 +494,16 @@ class Evaluation(Section):
         if budget is not None and budget >= info.data.get("max_new_tokens", budget + 1):
             raise ValueError("no answer can follow such a thought within max_new_tokens")
         return budget
+
+    @model_validator(mode="after")
+    def _backend_can_do_it(self) -> Self:
+        if self.backend == "openai" and self.server is None:
+            raise ValueError("backend openai needs server: {url: …, model: …}")
+        if self.backend == "vllm" and self.gpus == 0:
+            raise ValueError("backend vllm needs gpus of 1 or more")
+        if self.backend != "transformers" and self.thought_budget is not None:
+            raise ValueError(f"thought_budget is of backend transformers alone, not of {self.backend}")
+        return self
 
     @property
     def asked(self) -> dict[str, tuple[str, str]]:
@@ -561,7 +600,7 @@ class Config(Section):
     sft: Sft = Sft()
     preferences: Preferences = Preferences()
     dpo: Dpo = Dpo()
-    evaluation: Evaluation = Evaluation()
+    evaluation: EvaluationSettings = EvaluationSettings()
     output_in_use: InUse = Field(
         default="end",
         description="another command writes the same output: end with an error that names it, or wait for it",

@@ -129,10 +129,11 @@ def predictions(
 def of_model(
     layout: Layout, run: Run, records: Sequence[Record], model: str, variant: str, line: str
 ) -> list[Prediction]:
-    """What `model` of `run` answered to `records`, as `line` of an evaluation; an untrained one is read leniently."""
+    """What `model` of `run` answered to `records`, as `line` of an evaluation, read as its summary says."""
     form = VERSIONS[run.model_version].answer_format(run.mode)
-    found = read(layout.answers(run, model, variant), records)
-    return predictions(records, found, line, form.read_leniently if model == "untrained" else form.read)
+    path = layout.answers(run, model, variant)
+    lenient = summary(path)["asked"]["reading"] == "lenient"
+    return predictions(records, read(path, records), line, form.read_leniently if lenient else form.read)
 
 
 def final_stage(layout: Layout, run: Run, seed: int) -> Choice:

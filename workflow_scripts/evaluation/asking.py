@@ -1,4 +1,4 @@
-"""Answers to records: those that are kept, and from the model what is missing, on several GPUs where it has them."""
+"""AskingResult to records: those that are kept, and from the model what is missing, on several GPUs where it has them."""
 
 import logging
 import multiprocessing
@@ -22,8 +22,9 @@ from workflow_scripts.evaluation import kept_answers
 from workflow_scripts.evaluation.examiner import Examiner
 from workflow_scripts.evaluation.kept_answers import KeptAnswer
 from workflow_scripts.evaluation.questions import Variant, question_of
-from workflow_scripts.models.dialogue import Dialogue, image_paths
+from workflow_scripts.models.dialogue import image_paths
 from workflow_scripts.models.interfaces import Processor
+from workflow_scripts.models.prompt_styles import opened
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +33,11 @@ WAY = "way.json"  # beside kept answers: what they depend on, and the checkpoint
 
 
 @dataclass(frozen=True)
-class Answers:
-    """An answer for each record, how many of these were asked now, and the checkpoint's own generation settings."""
+class AskingResult:
+    """An answer for each record, how many of these were asked now, and the checkpoint's own generation settings.
+
+    The part of a thought that stood in a prompt stands at the beginning of its text.
+    """
 
     rows: list[KeptAnswer]
     asked: int
@@ -58,18 +62,24 @@ class Share:
 
 
 def ask(
-    examiner: Examiner, model: Path, records: Sequence[Record], folder: Path, variant: Variant, kept: Path
-) -> Answers:
-    """The answers of the model at `model` to `records`, whose images are relative to `folder`.
+    examiner: Examiner,
+    model: Path,
+    processor: Processor,
+    records: Sequence[Record],
+    folder: Path,
+    variant: Variant,
+    kept: Path,
+) -> AskingResult:
+    """The answers of the model at `model` to `records`, whose images are relative to `folder`, by the model's `processor`.
 
     Those that `kept` has, to the same prompt and images, are taken from there. The others are asked for, each question
     once; one command at a time asks the same model in the same way, others wait for it.
     """
-    processor = examiner.processor(model)
-    dialogue = Dialogue(processor, examiner.model_version, examiner.mode)
+    dialogue = examiner.dialogue(processor)
+    prompts = [dialogue.prompt(question_of(record)) for record in records]
     digest = cache(files.sha256)
-    keys = [_key(record, dialogue, folder, digest) for record in records]
-    way = examiner.way(model)
+    keys = [_key(prompt, record, folder, digest) for prompt, record in zip(prompts, records, strict=True)]
+    way = examiner.way(model, processor)
     place = kept / files.fingerprint(way) / variant
     with locks.one_writer(place, "wait"):
         known = kept_answers.read(place)
@@ -78,7 +88,7 @@ def ask(
             logger.info("%d of %d questions were answered before", len(keys) - len(missing), len(keys))
         if missing:
             devices = _devices(examiner, model)
-            spread = examiner.asking.gpus > 1 and not devices
+            spread = examiner.shares and not devices
             blank = variant == "blank"
             share = Share(examiner, model, way, missing, folder, blank, spread, place / "0.jsonl")
             if devices:
@@ -87,20 +97,28 @@ def ask(
                 _ask_share(share, processor)
             known = kept_answers.read(place)
     settings = files.read_value(place.parent / WAY, "generation_config") if records else {}
-    return Answers([known[key] for key in keys], len(missing), settings)
+    rows = [
+        _with_opening(known[key], opened(prompt, examiner.style))
+        for key, prompt in zip(keys, prompts, strict=True)
+    ]
+    return AskingResult(rows, len(missing), settings)
 
 
-def _key(record: Record, dialogue: Dialogue, folder: Path, digest: Callable[[Path], str]) -> str:
+def _key(prompt: str, record: Record, folder: Path, digest: Callable[[Path], str]) -> str:
     """What a question is known by: its rendered prompt and the bytes of its images."""
     images = [digest(Path(path)) for path in image_paths(record["images"], folder)]
-    return files.fingerprint([dialogue.prompt(question_of(record)), images])
+    return files.fingerprint([prompt, images])
+
+
+def _with_opening(answer: KeptAnswer, opening: str) -> KeptAnswer:
+    return {**answer, "text": opening + answer["text"]}
 
 
 def _devices(examiner: Examiner, model: Path) -> list[str]:
     """The GPUs of the job where each may ask a share of the questions, because the model fits one; else none."""
     from workflow_scripts.models import loading
 
-    names = gpus.visible()[: examiner.asking.gpus]
+    names = gpus.visible()[: examiner.asking.gpus] if examiner.shares else []
     return names if len(names) > 1 and loading.fits(model, gpus.memory()) else []
 
 
@@ -164,7 +182,7 @@ def _end_with(parent: BaseProcess) -> None:
 
 def _ask_share(share: Share, processor: Processor | None = None) -> None:
     keys, records = list(share.records), list(share.records.values())
-    progress = Progress(len(records))
+    progress = AskingProgress(len(records))
     with (
         share.examiner.model(share.model, processor, share.spread) as model,
         kept_answers.appending(share.kept) as append,
@@ -189,7 +207,7 @@ def _ask_share(share: Share, processor: Processor | None = None) -> None:
             before = now
 
 
-class Progress:
+class AskingProgress:
     """A line on how far it is, now and then."""
 
     def __init__(self, total: int) -> None:

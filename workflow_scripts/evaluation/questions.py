@@ -22,20 +22,26 @@ INSTRUCTIONS = {
 
 
 class HowAsked(TypedDict):
-    """How a model was asked: by the bare question or with an instruction, and read by its form or leniently."""
+    """How a model was asked: by the bare question or with an instruction, and read by its form or leniently.
+
+    `prompt_style` is one of models.prompt_styles, `backend` one of evaluation.backends.
+    """
 
     instruction: dict[str, list[str]] | None
-    reading: str
+    reading: Literal["lenient", "by the trained form"]
+    prompt_style: str
+    backend: str
 
 
-def how_asked(untrained: bool) -> HowAsked:
-    """How a model is asked that is `untrained` on the project's form, or trained on it."""
-    if untrained:
-        return {
-            "instruction": {language: list(both) for language, both in INSTRUCTIONS.items()},
-            "reading": "lenient",
-        }
-    return {"instruction": None, "reading": "by the trained form"}
+def how_asked(instructed: bool, lenient: bool, prompt_style: str, backend: str) -> HowAsked:
+    """Plain values; an `instructed` model is one that is untrained on the project's form."""
+    instruction = {language: list(both) for language, both in INSTRUCTIONS.items()}
+    return {
+        "instruction": instruction if instructed else None,
+        "reading": "lenient" if lenient else "by the trained form",
+        "prompt_style": prompt_style,
+        "backend": backend,
+    }
 
 
 def question_of(record: Record) -> list[Message]:

@@ -15,6 +15,9 @@ from workflow_scripts.datasets.records import IMAGE_PLACEHOLDER, SIDES, Message,
 from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.models.formats import END_OF_THOUGHT, escape
 from workflow_scripts.models.interfaces import Processor, frame_rule
+from workflow_scripts.models.prompt_styles import ASSISTANT, OURS, PromptStyle
+
+_THOUGHT = re.compile(r"\s*<think>.*?</think>\s*", re.DOTALL)
 
 
 class Part(TypedDict):
@@ -35,18 +38,31 @@ class Turn:
 
 @dataclass(frozen=True)
 class Dialogue:
-    """How records become text and tokens for one processor, model version and mode."""
+    """How records become text and tokens for one processor, model version and mode.
+
+    `style` is another than OURS for a model that was trained elsewhere.
+    """
 
     processor: Processor
     model_version: str
     mode: str
+    style: PromptStyle = OURS
 
     def prompt(self, messages: Sequence[Message]) -> str:
         """The text that the model continues: every message, then the start of an assistant turn.
 
         Earlier answers stand in it without their thoughts and tags (`history`).
         """
-        return self._render(self.history(messages), add_generation_prompt=True)
+        if self.style.opening is None:
+            return self._render(self.history(messages), add_generation_prompt=True)
+        earlier: list[Message] = [
+            {"role": "assistant", "content": _THOUGHT.sub("", message["content"])}
+            if message["role"] == "assistant"
+            else message
+            for message in messages
+        ]
+        rendered = self._render(earlier, add_generation_prompt=True, thinking=True)
+        return rendered.rpartition(ASSISTANT)[0] + ASSISTANT + self.style.opening
 
     def history(self, messages: Sequence[Message]) -> list[Message]:
         """`messages` as later turns see them: of an earlier assistant turn its bare answer.
@@ -92,12 +108,15 @@ class Dialogue:
                     record["images"][:seen],
                 )
 
-    def _render(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
+    def _render(
+        self, messages: Sequence[Message], add_generation_prompt: bool, thinking: bool = False
+    ) -> str:
+        """In this dialogue's mode, or as `thinking` whatever the mode."""
         return self.processor.apply_chat_template(
-            [{"role": message["role"], "content": _parts(message)} for message in messages],
+            [{"role": message["role"], "content": parts(message)} for message in messages],
             add_generation_prompt=add_generation_prompt,
             tokenize=False,
-            **VERSIONS[self.model_version].template_options(self.mode),
+            **VERSIONS[self.model_version].template_options("thinking" if thinking else self.mode),
         )
 
     def tokens(self, text: str) -> list[int]:
@@ -122,17 +141,17 @@ class Dialogue:
         return tokens
 
 
-def _parts(message: Message) -> str | list[Part]:
+def parts(message: Message) -> str | list[Part]:
     """A user's text with placeholders as the list of images and texts that chat templates expect."""
     if message["role"] != "user":
         return message["content"]
-    parts: list[Part] = []
+    found: list[Part] = []
     for piece in re.split(f"({re.escape(IMAGE_PLACEHOLDER)})", message["content"]):
         if piece == IMAGE_PLACEHOLDER:
-            parts.append({"type": "image"})
+            found.append({"type": "image"})
         elif piece:
-            parts.append({"type": "text", "text": piece})
-    return parts
+            found.append({"type": "text", "text": piece})
+    return found
 
 
 def conversation(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -152,7 +171,7 @@ def conversation(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _in_parts(message: Message) -> dict[str, Any]:
-    content = _parts(message)
+    content = parts(message)
     if isinstance(content, str):  # Arrow has one type a column
         content = [{"type": "text", "text": content}]
     return {"role": message["role"], "content": content}

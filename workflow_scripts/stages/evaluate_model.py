@@ -7,13 +7,14 @@ from typing import Any
 
 from workflow_scripts.base import files, gpus, locks, versions
 from workflow_scripts.base.errors import UserError
-from workflow_scripts.base.paths import Layout, Run
+from workflow_scripts.base.paths import MANIFEST, METRICS, Layout, Run
 from workflow_scripts.configuration.settings import Config
 from workflow_scripts.datasets import terminology
 from workflow_scripts.datasets.records import Record
-from workflow_scripts.evaluation import answers, asking, protocols, questions
+from workflow_scripts.evaluation import answers, asking, prompting, protocols
 from workflow_scripts.evaluation.predictions import Breakdown, Prediction
 from workflow_scripts.evaluation.questions import HowAsked
+from workflow_scripts.models.prompt_styles import AUTO
 from workflow_scripts.stages import ask, evaluate
 
 logger = logging.getLogger(__name__)
@@ -39,22 +40,35 @@ def evaluate_model(
     mode: str,
     test_datasets: list[str],
     output: Path,
+    prompt_style: str = AUTO,
 ) -> ModelEvaluation:
-    """Score one model on the test records of several sets; writes `output` and the predictions beside it."""
+    """Score one model on the test records of several sets; writes `output` and the predictions beside it.
+
+    `prompt_style` is one of models.prompt_styles, or AUTO.
+    """
     tests = {name: _test_records(settings, layout, Run(name, version, mode)) for name in test_datasets}
-    examiner = ask.examiner(settings, version, mode)
-    untrained = (path / "manifest.json").is_file()  # of a download; what was trained has metrics.json
+    untrained = (path / MANIFEST).is_file()  # of a download; what was trained has metrics.json
     rows: list[Prediction] = []
     generation_config: dict[str, Any] = {}
     with locks.one_writer(output, settings.output_in_use), gpus.taken(settings.evaluation.gpus):
+        kept = layout.kept_answers()
+        examiner = ask.examiner(settings, version, mode, path.resolve().name)
+        processor = examiner.processor(path)
+        how = prompting.manner(
+            examiner,
+            path,
+            processor,
+            tests[test_datasets[0]],
+            layout.data(Run(test_datasets[0], version, mode)),
+            kept,
+            untrained,
+            prompt_style,
+        )
         for name, records in tests.items():
             folder = layout.data(Run(name, version, mode))
-            asked = [questions.instructed(record) for record in records] if untrained else records
-            found = asking.ask(examiner, path, asked, folder, "original", layout.kept_answers())
+            found = asking.ask(how.examiner, path, processor, how.put(records), folder, "original", kept)
             generation_config = found.checkpoint_settings
-            form = examiner.answer_format
-            read_answer = form.read_leniently if untrained else form.read
-            read = answers.predictions(records, answers.rows(records, found.rows), "model", read_answer)
+            read = answers.predictions(records, answers.rows(records, found.rows), "model", how.read)
             rows += [evaluate.with_image_from(row, folder, output.parent) for row in read]
         result: ModelEvaluation = {
             "model_path": str(path),
@@ -66,7 +80,7 @@ def evaluate_model(
                 "ask": versions.RESULTS["ask"],
                 "evaluate": versions.RESULTS["evaluate"],
             },
-            "asked": questions.how_asked(untrained),
+            "asked": how.told,
             "generation_config": generation_config,
             **protocols.breakdown(rows, terminology.load(tuple(settings.terms))),
         }
@@ -77,7 +91,7 @@ def evaluate_model(
 
 def _version_of_training(model: Path) -> dict[str, int | None]:
     """The version of the stage that trained `model`, where its metrics.json tells."""
-    path = model / "metrics.json"
+    path = model / METRICS
     metrics = files.read_json(path) if path.is_file() else {}
     return {metrics["stage"]: metrics.get("version")} if "stage" in metrics else {}
 
@@ -99,10 +113,11 @@ def stage(
     mode: str,
     test_datasets: list[str],
     output: Path,
+    prompt_style: str,
 ) -> ModelEvaluation:
     """`evaluate_model`, with its numbers printed."""
     settings.checkpoint(version, mode)
-    result = evaluate_model(settings, layout, path, version, mode, test_datasets, output)
+    result = evaluate_model(settings, layout, path, version, mode, test_datasets, output, prompt_style)
     print(json.dumps(result["overall"], indent=2))
     logger.info("written: %s", output)
     return result

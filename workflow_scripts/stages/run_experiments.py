@@ -10,6 +10,8 @@ from workflow_scripts.configuration import dependencies, flags
 from workflow_scripts.configuration.settings import Config
 from workflow_scripts.evaluation.predictions import Metrics
 from workflow_scripts.evaluation.table import percent
+from workflow_scripts.models import bases
+from workflow_scripts.models.prompt_styles import AUTO
 from workflow_scripts.stages.evaluate_model import evaluate_model
 
 logger = logging.getLogger(__name__)
@@ -19,39 +21,41 @@ def models_in(folder: Path) -> list[Path]:
     """The models and adapters directly below `folder`, by name."""
     if not folder.is_dir():
         raise UserError(f"--models_dir {folder}: no such folder")
-    found = [
-        path
-        for path in sorted(folder.iterdir())
-        if (path / "config.json").is_file() or (path / "adapter_config.json").is_file()
-    ]
+    found = [path for path in sorted(folder.iterdir()) if bases.is_model(path)]
     if not found:
         raise UserError(
-            f"--models_dir {folder}: no model in it (a folder with config.json or adapter_config.json)"
+            f"--models_dir {folder}: no model in it (a folder with {bases.CONFIG} or {bases.ADAPTER_CONFIG})"
         )
     return found
 
 
 def evaluate(
-    settings: Config, layout: Layout, models_dir: Path, test_datasets: list[str], output: Path
+    settings: Config,
+    layout: Layout,
+    models_dir: Path,
+    test_datasets: list[str],
+    output: Path,
+    prompt_style: str = AUTO,
 ) -> dict[str, Metrics]:
     """Score every model of a folder on `test_datasets`, or else on the set it was trained on; writes metrics by name
     to `output` and returns them."""
     # All names first: a model that cannot be asked is found before hours go into the others.
     names = {path: _names(path, test_datasets) for path in models_in(models_dir)}
     with locks.one_writer(output, settings.output_in_use):
-        summary = _scores(settings, layout, names)
+        summary = _scores(settings, layout, names, prompt_style)
         files.write_json(output, summary)
     return summary
 
 
 def _scores(
-    settings: Config, layout: Layout, names: dict[Path, tuple[str, str, list[str]]]
+    settings: Config, layout: Layout, names: dict[Path, tuple[str, str, list[str]]], prompt_style: str
 ) -> dict[str, Metrics]:
     summary = {}
     for path, (version, mode, tests) in names.items():
         settings.checkpoint(version, mode)
         own = dependencies.shown_to("ask", settings, Run(tests[0], version, mode))
-        result = evaluate_model(own, layout, path, version, mode, tests, layout.model_evaluation(path))
+        output = layout.model_evaluation(path)
+        result = evaluate_model(own, layout, path, version, mode, tests, output, prompt_style)
         summary[path.name] = result["overall"]
         overall = result["overall"]
         logger.info("%s: %s %% of %d", path.name, percent(overall["accuracy"]), overall["n"])

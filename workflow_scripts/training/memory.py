@@ -11,7 +11,7 @@ from workflow_scripts.base import files
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.configuration.settings import Training
 from workflow_scripts.training import checkpoints
-from workflow_scripts.training.data.batching import Row, load
+from workflow_scripts.training.data.batching import RowCost, load
 from workflow_scripts.training.strategies import STRATEGIES
 
 ROOM = 0.75  # of the free memory, for activations; the rest is for gradients, the head and fragments
@@ -48,7 +48,7 @@ class OutOfMemory(UserError):
 
 
 @contextmanager
-def explained(stage: str, settings: Training, costs: list[Row], image_side: int) -> Iterator[None]:
+def explained(stage: str, settings: Training, costs: list[RowCost], image_side: int) -> Iterator[None]:
     """Say what to change where memory runs out in the block: of rows with these `costs`, an OutOfMemory."""
     try:
         yield
@@ -97,7 +97,7 @@ def recomputed(settings: Training, text: Any, tokens: int, free: int) -> int | N
     memory for them. Automatic for LoRA on whole dense weights in bf16, of which a layer keeps for each token: the input
     of each of the four norms, those of the projections, queries, keys, values, and what goes into and comes out of the
     MLP's activation; with dropout each projection's input once more, and a byte for its mask. By this 8064 tokens of the
-    9B take 47 GiB; on an H200 they took 48 without dropout (benchmarks/gpu_check, "without checkpointing").
+    9B take 47 GiB; by its peaks with and without recomputation, an H200 needed 48 (no dropout; benchmarks/gpu_check).
     """
     if settings.gradient_checkpointing is not None:
         return 1 if settings.gradient_checkpointing else None

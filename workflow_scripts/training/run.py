@@ -19,7 +19,7 @@ from workflow_scripts.base import files, versions
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.processes import processes
 from workflow_scripts.datasets.pictures.frames import FrameRule
-from workflow_scripts.models import loading, processors
+from workflow_scripts.models import bases, loading, processors
 from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.models.dialogue import Dialogue
 from workflow_scripts.models.pixels import Pixels
@@ -36,7 +36,7 @@ from workflow_scripts.training import (
 )
 from workflow_scripts.training.arguments import recompute
 from workflow_scripts.training.data import features, held_out, rows, schedule
-from workflow_scripts.training.data.batching import Row
+from workflow_scripts.training.data.batching import RowCost
 from workflow_scripts.training.data.schedule import Schedule
 from workflow_scripts.training.data.shared import Shared
 from workflow_scripts.training.interruption import StopOnSignal
@@ -107,7 +107,7 @@ class Prepared(Generic[Settings]):
     start: Start
     processor: Any
     dataset: Dataset
-    costs: list[Row]
+    costs: list[RowCost]
     held: list[int]
     digests: dict[str, str]
     depends_on: dict[str, Any]
@@ -212,7 +212,9 @@ def prepare(task: Task[Settings]) -> Prepared[Settings]:
     )
 
 
-def _rows(task: Task[Settings], dialogue: Dialogue, shared: Shared) -> tuple[Dataset, list[Row], list[int]]:
+def _rows(
+    task: Task[Settings], dialogue: Dialogue, shared: Shared
+) -> tuple[Dataset, list[RowCost], list[int]]:
     """All rows, what each costs, and which of them are validated on instead of trained on."""
     settings, read = task.settings, task.objective.read_rows
     dataset = shared.rows(task.data, lambda: read(task.data, dialogue))
@@ -292,7 +294,8 @@ def build(
 ) -> PlannedBatches:
     """The trainer, and a summary of what it is about to do."""
     settings = prepared.settings
-    of_rows = [prepared.depends_on[name] for name in ("data", "images", "base_model")]
+    of_rows = [prepared.depends_on.get(name) for name in ("data", "validation_data", "images", "base_model")]
+    of_rows.append(prepared.held)
     of_model = [loaded.pixels.settings(), str(loaded.model.dtype), settings.lora.quantize]
     every = _recomputed(prepared, loaded)
     recompute(prepared.arguments, every)
@@ -366,7 +369,7 @@ def save(
     shutil.rmtree(final / "ref", ignore_errors=True)
     for leftover in ("training_args.bin", "README.md"):
         (final / leftover).unlink(missing_ok=True)
-    if loading.is_adapter(final):
+    if bases.is_adapter(final):
         loading.name_base(final, loading.base_of(task.base_model))
     prepared.processor.save_pretrained(final)
     metrics = finished.seal(final, prepared.depends_on, metrics)

@@ -5,7 +5,7 @@ from transformers import GenerationConfig
 
 from workflow_scripts.evaluation.generation import cache, queue
 from workflow_scripts.evaluation.generation.generator import Generator
-from workflow_scripts.evaluation.generation.stopping import Answer
+from workflow_scripts.evaluation.generation.stopping import GrowingAnswer
 from workflow_scripts.models import standins
 from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.models.dialogue import Dialogue
@@ -21,7 +21,7 @@ def test_every_question_gets_the_tokens_that_generate_gives_it_alone(asked, budg
     monkeypatch.setattr(queue, "PASS_TOKENS", pass_tokens)
     found = asked.generator(budget).answer(asked.records, asked.folder)
     assert [(row[0].text, row[0].tokens) for row in found] == asked.one_by_one
-    assert len({row[0].text for row in found}) > 5  # they differ, so that a mix-up is seen
+    assert len({row[0].text for row in found}) > 5 and len({row[0].tokens for row in found}) > 3
 
 
 def test_each_image_and_prefix_runs_once_however_little_fits_into_a_batch(dense, monkeypatch):
@@ -44,7 +44,7 @@ def test_each_image_and_prefix_runs_once_however_little_fits_into_a_batch(dense,
     assert len(prefixes) == len(shown)
 
 
-@pytest.mark.parametrize(("budget", "samples"), [(100, 1), (260, 1), (600, 3), (2**17, 2)])
+@pytest.mark.parametrize(("budget", "samples"), [(260, 1), (600, 3), (2**17, 2)])
 def test_a_batch_stays_within_its_budget_and_rows_that_have_ended_leave_it(
     dense, budget, samples, monkeypatch
 ):
@@ -53,21 +53,23 @@ def test_a_batch_stays_within_its_budget_and_rows_that_have_ended_leave_it(
 
     def watched(batch, model, tokens):
         write(batch, model, tokens)
-        sizes.append((len(batch), len(batch) * batch.columns))
+        sizes.append((len(batch), batch.columns))
 
     monkeypatch.setattr(cache.Batch, "write", watched)
-    # Half of the vocabulary ends an answer, so that rows end one after the other.
-    generator = dense.generator(budget)
-    monkeypatch.setattr(
-        generator,
-        "limits",
-        type(generator.limits)(frozenset(range(0, 2000, 7)), 12, generator.limits.thought),
-    )
-    found = generator.answer(dense.records, dense.folder, temperature=1.0, samples=samples)
+    found = dense.generator(budget).answer(dense.records, dense.folder, temperature=1.0, samples=samples)
     assert [len(row) for row in found] == [samples] * len(dense.records)
-    assert max(cells for rows, cells in sizes if rows > samples) <= budget if budget > 200 else True
-    assert max(rows for rows, _ in sizes) <= max(samples, budget // 12)
-    assert min(rows for rows, _ in sizes) < max(rows for rows, _ in sizes) or budget < 200
+    assert max(rows * columns for rows, columns in sizes) <= budget
+    assert len({rows for rows, _ in sizes}) > 2  # they leave one after the other, and not together
+
+
+def test_a_question_that_does_not_fit_into_the_budget_is_asked_alone(dense, monkeypatch):
+    rows = []
+    write = cache.Batch.write
+    monkeypatch.setattr(
+        cache.Batch, "write", lambda batch, *rest: rows.append(len(batch)) or write(batch, *rest)
+    )
+    assert len(dense.generator(1).answer(dense.records, dense.folder, samples=2)) == len(dense.records)
+    assert set(rows) == {2}
 
 
 def test_samples_depend_on_the_seed_and_the_record_and_not_on_what_is_asked_beside(asked):
@@ -77,10 +79,10 @@ def test_samples_depend_on_the_seed_and_the_record_and_not_on_what_is_asked_besi
     for index in (1, 12):
         alone = generator.answer([asked.records[index]], asked.folder, temperature=1.0, samples=2, seed=5)
         assert [one.text for one in alone[0]] == everything[index][:2]
-    assert all(len(set(row)) == 3 for row in everything)
+    assert sum(len(set(row)) == 3 for row in everything) > 10
     assert everything[1] != everything[7]  # the same question, of another record
     other = texts(asked.generator(), asked, temperature=1.0, samples=3, seed=6)
-    assert all(a != b for a, b in zip(everything, other, strict=True))
+    assert sum(a != b for a, b in zip(everything, other, strict=True)) > 10
 
 
 def test_records_come_as_they_are_answered(dense):
@@ -119,8 +121,8 @@ def form(request):
     return Generator(model, processor, dialogue, 2**17, 20), version.answer_format(mode)
 
 
-def written(generator: Generator, text: str) -> Answer:
-    answer = Answer(generator.limits, thinking=False)
+def written(generator: Generator, text: str) -> GrowingAnswer:
+    answer = GrowingAnswer(generator.limits, thinking=False)
     for token in generator.processor.tokenizer.encode(text, add_special_tokens=False):
         if not answer.ended:
             answer.take(token)

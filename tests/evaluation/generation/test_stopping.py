@@ -8,8 +8,8 @@ from workflow_scripts.evaluation.generation.stopping import (
     LONGEST_CYCLE,
     REPETITION_STEP,
     REPETITION_WINDOW,
-    Answer,
-    Limits,
+    AnswerLimits,
+    GrowingAnswer,
     Thought,
     is_endless,
 )
@@ -17,11 +17,13 @@ from workflow_scripts.evaluation.generation.stopping import (
 BEGIN, END, OPEN, STOP, WORD = 1, 2, 3, 4, 9
 
 
-def answer(budget: int | None = None, tokens: int = 400, thinking: bool = False) -> Answer:
-    return Answer(Limits(frozenset({STOP}), tokens, Thought(BEGIN, END, [END, OPEN], budget)), thinking)
+def answer(budget: int | None = None, tokens: int = 400, thinking: bool = False) -> GrowingAnswer:
+    return GrowingAnswer(
+        AnswerLimits(frozenset({STOP}), tokens, Thought(BEGIN, END, [END, OPEN], budget)), thinking
+    )
 
 
-def write(made: Answer, tokens: list[int]) -> list[int]:
+def write(made: GrowingAnswer, tokens: list[int]) -> list[int]:
     for token in tokens:
         if made.ended:
             break

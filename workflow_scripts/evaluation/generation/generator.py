@@ -14,7 +14,7 @@ from workflow_scripts.evaluation.generation import Generation
 from workflow_scripts.evaluation.generation.decoding import Request, decode
 from workflow_scripts.evaluation.generation.prompts import Prompt, groups
 from workflow_scripts.evaluation.generation.queue import Queue
-from workflow_scripts.evaluation.generation.stopping import Answer, Limits, Thought
+from workflow_scripts.evaluation.generation.stopping import AnswerLimits, GrowingAnswer, Thought
 from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.models.dialogue import Dialogue, image_paths
 from workflow_scripts.models.formats import BEGIN_OF_THOUGHT, CLOSING_TAGS, END_OF_THOUGHT
@@ -66,7 +66,7 @@ class Generator:
             self.dialogue.tokens(closing),
             self.thought_budget,
         )
-        self.limits = Limits(frozenset(stops), self.max_new_tokens, thought)
+        self.limits = AnswerLimits(frozenset(stops), self.max_new_tokens, thought)
 
     def answer(
         self,
@@ -116,7 +116,7 @@ class Generator:
         ids = self.dialogue.tokens(self.dialogue.prompt(messages))
         return Prompt(index, record["id"], ids, tuple(image_paths(record["images"], folder)))
 
-    def read(self, answer: Answer) -> Generation:
+    def read(self, answer: GrowingAnswer) -> Generation:
         """What has been written, as text."""
         ids = answer.written
         if answer.stopped and ids[-1] not in self.kept_stops:

@@ -17,7 +17,7 @@ class Prompt:
 
 
 @dataclass(frozen=True)
-class Group:
+class PromptGroup:
     """Prompts that show the same images and begin with the same `prefix`, in which all of these lie.
 
     Where there are several, something of each follows the prefix: its last token's logits are where an answer begins.
@@ -33,7 +33,7 @@ class Group:
         return len(self.prompts) == 1
 
 
-def groups(prompts: Iterable[Prompt], image_token: int) -> list[Group]:
+def groups(prompts: Iterable[Prompt], image_token: int) -> list[PromptGroup]:
     """`prompts` by their images, in the order in which these first occur.
 
     Prompts with the same images after different words are kept apart, so that every image lies in a prefix.
@@ -42,7 +42,7 @@ def groups(prompts: Iterable[Prompt], image_token: int) -> list[Group]:
     for prompt in prompts:
         alike[prompt.images, tuple(_up_to_last(prompt.ids, image_token))].append(prompt)
     return [
-        Group(_common([prompt.ids for prompt in found]), list(images), found)
+        PromptGroup(_common([prompt.ids for prompt in found]), list(images), found)
         for (images, _), found in alike.items()
     ]
 

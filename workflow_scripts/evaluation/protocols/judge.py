@@ -5,15 +5,15 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypedDict
+from typing import TypedDict
 
 from workflow_scripts.base import credentials, files
-from workflow_scripts.base.errors import UserError, shown
+from workflow_scripts.base.errors import shown
 from workflow_scripts.datasets.terminology import Terminology
-from workflow_scripts.evaluation.backends.openai_client import NoAnswer, OpenAIClient
+from workflow_scripts.evaluation.backends.openai_client import NoAnswer, OpenAIClient, Server, replies
 from workflow_scripts.evaluation.predictions import Metrics, ScoredRow
 from workflow_scripts.evaluation.protocols import medevalkit
 from workflow_scripts.evaluation.verdicts import Verdict, given, summary
@@ -21,7 +21,6 @@ from workflow_scripts.evaluation.verdicts import Verdict, given, summary
 logger = logging.getLogger(__name__)
 
 KEY_VARIABLE = "JUDGE_API_KEY"
-GIVE_UP_AFTER = 10  # questions in a row to which the server gave no answer
 
 _INSTRUCTION = """\
 You grade answers to questions about medical images. You see a question, the reference answer and the answer to grade, \
@@ -30,23 +29,6 @@ The answer is correct if it says what the reference says, in whatever words or l
 something else, another side or another degree, contradicts the reference, leaves out a part of it, or leaves it open.
 Give a reason of one sentence. Then end with a line of its own, either "VERDICT: CORRECT" or "VERDICT: INCORRECT"."""
 _VERDICT = re.compile(r"\bverdict\b[\s:*\"'_]*(correct|incorrect)\b", re.IGNORECASE)
-
-
-class Asking(Protocol):
-    """How the judge is asked: where, which model, with which fields of the request, how many at once."""
-
-    @property
-    def url(self) -> str: ...
-    @property
-    def model(self) -> str: ...
-    @property
-    def parameters(self) -> dict[str, Any]: ...
-    @property
-    def concurrent(self) -> int: ...
-    @property
-    def timeout(self) -> float: ...
-    @property
-    def retries(self) -> int: ...
 
 
 class KeptVerdict(TypedDict):
@@ -80,7 +62,7 @@ class Judge:
     )
     NUMBERS = ("open_accuracy", "closed_accuracy")
 
-    def __init__(self, asking: Asking, kept: Path, first_wait: float = 1) -> None:
+    def __init__(self, asking: Server, kept: Path, first_wait: float = 1) -> None:
         self.asking, self.kept, self._first_wait = asking, kept, first_wait
 
     def verdicts(self, rows: Sequence[ScoredRow], terms: Terminology | None = None) -> list[Verdict]:
@@ -116,31 +98,18 @@ class Judge:
         """(key, what the judge wrote) as it comes, or how all tries failed; a UserError where that goes on and on."""
         if not rows:
             return
-        asking, failed = self.asking, 0
-        client = OpenAIClient(
-            asking.url, asking.model, KEY_VARIABLE, asking.timeout, asking.retries, self._first_wait
-        )
-        pool = ThreadPoolExecutor(asking.concurrent)
-        try:
-            asked = {
-                pool.submit(client.complete, _messages(row), **asking.parameters): key
+        asking = self.asking
+        with closing(
+            OpenAIClient(
+                asking.url, asking.model, KEY_VARIABLE, asking.timeout, asking.retries, self._first_wait
+            )
+        ) as client:
+            calls = {
+                key: partial(client.complete, _messages(row), **asking.parameters)
                 for key, row in rows.items()
             }
-            for future in as_completed(asked):
-                try:
-                    yield asked[future], future.result().text
-                    failed = 0
-                except NoAnswer as error:
-                    failed += 1
-                    if failed == GIVE_UP_AFTER:
-                        raise UserError(
-                            f"{credentials.without(asking.url)}: {failed} questions in a row without an answer ({error}); "
-                            "see to the server and start again: the verdicts so far are kept"
-                        ) from None
-                    yield asked[future], error
-        finally:
-            pool.shutdown(cancel_futures=True)
-            client.close()
+            for key, reply in replies(calls, asking.concurrent, credentials.without(asking.url)):
+                yield key, reply if isinstance(reply, NoAnswer) else reply.text
 
 
 _EMPTY = Verdict(0.0, "an empty answer", {"open_accuracy": 0.0})
@@ -162,7 +131,7 @@ def _messages(row: ScoredRow) -> list[dict[str, str]]:
     return [{"role": "system", "content": _INSTRUCTION}, {"role": "user", "content": "\n".join(lines)}]
 
 
-def _key(asking: Asking, row: ScoredRow) -> str:
+def _key(asking: Server, row: ScoredRow) -> str:
     """What the verdict depends on; not on the server, which is one of many that may have the model."""
     return files.fingerprint([asking.model, asking.parameters, _messages(row)])
 
