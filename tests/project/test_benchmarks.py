@@ -32,7 +32,7 @@ def test_what_is_checked_on_a_gpu_works_on_a_small_shape(tmp_path):
     answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     checks = {check["name"]: check for check in files.read_json(written)["checks"]}
     assert answer.returncode == 0, [check["trace"] for check in checks.values()]
-    done = ["environment", "attention", "exactness", "training", "generation", "resumption"]
+    done = ["environment", "attention", "exactness", "training", "variants", "generation", "resumption"]
     assert [name for name, check in checks.items() if check["state"] == "done"][: len(done)] == done
     exact = [goal for name in ("attention", "exactness", "resumption") for goal in checks[name]["goals"]]
     assert len(exact) == 6 and all(goal["met"] for goal in exact)
