@@ -75,7 +75,7 @@ SHARED_MEMORY = 2**32  # bytes, that workers hand batches of pixels through
 
 @dataclass
 class Case:
-    """Dialogues on images of one size, and what trains on them."""
+    """Dialogues on some images of one size, and what trains on them."""
 
     folder: Path
     questions: int

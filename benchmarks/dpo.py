@@ -16,7 +16,7 @@ from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.training.data import rows
 from workflow_scripts.training.data.collators import PreferenceCollator
 from workflow_scripts.training.data.features import FeatureStore
-from workflow_scripts.training.trainers.dpo import SharedPrefixDPOTrainer
+from workflow_scripts.training.trainers.dpo import SharedPrefixDPOTrainer, precomputes
 
 
 class StockTrainer(common.StockOrder, DPOTrainer):
@@ -98,7 +98,8 @@ def engine(
     return SharedPrefixDPOTrainer(
         model,
         args=DPOConfig(
-            **common.arguments(case, case.folder / "ours") | changes, precompute_ref_log_probs=True
+            **common.arguments(case, case.folder / "ours") | changes,
+            precompute_ref_log_probs=precomputes("lora" if lora else "full"),
         ),
         train_dataset=dataset,
         processing_class=case.processor,

@@ -214,7 +214,7 @@ def main(description: str | None, measure_case: Callable[[Case, argparse.Namespa
                 numbers = measure_case(case(Path(folder), questions, side), options).numbers()
             cells.append(numbers)
             print(line(numbers), flush=True)
-    summary = {"device": _device(), "method": options.method, "cells": cells}
+    summary = {"device": device_name(), "method": options.method, "cells": cells}
     if on_gpu:
         summary["matrix_flops_per_second"] = rate = matrix_rate()
         best = max(cell["flops_per_second"] for cell in cells) / rate
@@ -225,7 +225,7 @@ def main(description: str | None, measure_case: Callable[[Case, argparse.Namespa
     return 0
 
 
-def _device() -> str:
+def device_name() -> str:
     return (
         torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} CPU cores"
     )

@@ -2,6 +2,7 @@ rule dpo:
     input:
         preferences="<results>/preferences/{dataset}_{model_version}_{mode}.jsonl",
         sft="<results>/sft/{dataset}_{model_version}_{mode}/metrics.json",
+        validation="<results>/preferences/{dataset}_{model_version}_{mode}.validation.jsonl",
     output:
         "<results>/dpo/{dataset}_{model_version}_{mode}/metrics.json",
     log:

@@ -11,10 +11,11 @@ rule evaluate:
     output:
         evaluation="<results>/eval/{dataset}_{model_version}_{mode}.json",
         predictions="<results>/eval/{dataset}_{model_version}_{mode}/predictions.jsonl",
-        gallery=report(
-            "<results>/eval/{dataset}_{model_version}_{mode}/gallery.html",
-            caption="../docs/captions/gallery.rst",
-            category="Predictions",
+        scores="<results>/eval/{dataset}_{model_version}_{mode}/predictions.parquet",
+        page=report(
+            "<results>/eval/{dataset}_{model_version}_{mode}/evaluation.html",
+            caption="../docs/captions/evaluation.rst",
+            category="Evaluations",
             labels={"run": "{dataset}_{model_version}_{mode}"},
         ),
     log:

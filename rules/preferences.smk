@@ -1,6 +1,7 @@
 rule preferences:
     input:
         train="<results>/data/{dataset}_{model_version}_{mode}/train.jsonl",
+        validation="<results>/data/{dataset}_{model_version}_{mode}/validation.jsonl",
         test="<results>/data/{dataset}_{model_version}_{mode}/test.jsonl",
         # It must have passed; that it was looked at again changes nothing.
         validated=ancient("<results>/data/{dataset}_{model_version}_{mode}/validation.json"),
@@ -8,6 +9,7 @@ rule preferences:
         own=plan.preference_files,
     output:
         pairs="<results>/preferences/{dataset}_{model_version}_{mode}.jsonl",
+        validation="<results>/preferences/{dataset}_{model_version}_{mode}.validation.jsonl",
         summary="<results>/preferences/{dataset}_{model_version}_{mode}.json",
     log:
         "<results>/logs/preferences/{dataset}_{model_version}_{mode}.log",

@@ -2,6 +2,7 @@ import gc
 import os
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -54,3 +55,15 @@ def realdata() -> Path:
     if not folder.is_dir():
         pytest.skip("no real data here; set MEDVQA_REALDATA to its folder, as CONTRIBUTING.md says")
     return folder
+
+
+@pytest.fixture(scope="session")
+def made_evaluation() -> dict[str, Any]:
+    """The evaluation of made answers, with all its parts."""
+    from benchmarks import pages
+    from workflow_scripts.datasets import terminology
+    from workflow_scripts.evaluation import analysis, protocols
+
+    lines = pages.rows(120, 40, 10)
+    said = analysis.verdicts(lines, protocols.MODULES, terminology.load())
+    return {**pages.evaluation(lines, said, ["slake/0", "pathvqa/1"])}

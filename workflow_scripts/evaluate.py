@@ -1,4 +1,4 @@
-"""Score what a run's models answered to its test questions: `results/eval/{run}.json`, predictions and a gallery.
+"""Score what a run's models answered to its test questions: `results/eval/{run}.json`, predictions and a page.
 
 As a stage of the chain (no --model_path) it loads no model: `ask` has asked them. With --model_path it asks and scores
 that one model on the sets of --test_datasets.

@@ -9,7 +9,16 @@ from pathlib import Path
 
 from transformers.utils import logging as transformers_logging
 
-from benchmarks.gpu_check import attention, environment, exactness, extras, generation, resume, runner
+from benchmarks.gpu_check import (
+    attention,
+    environment,
+    exactness,
+    extras,
+    generation,
+    resume,
+    runner,
+    variants,
+)
 from benchmarks.gpu_check.runner import Check
 from benchmarks.gpu_check.shapes import FULL, SMALL, Base, Shape
 from benchmarks.gpu_check.training import Bench
@@ -22,14 +31,14 @@ def checks(shape: Shape) -> list[Check]:
     bench = Bench(Base(), shape)
     return [
         Check("environment", 30, partial(environment.check, shape)),
-        Check("attention", 90, partial(attention.check, shape)),
-        Check("exactness", 60, partial(exactness.check, shape)),
-        Check("training", 240, bench.check),
-        Check("profile", 40, partial(extras.profile, bench)),
-        Check("generation", 50, partial(generation.check, bench)),
+        Check("attention", 60, partial(attention.check, shape)),
+        Check("exactness", 50, partial(exactness.check, shape)),
+        Check("training", 200, bench.check),
+        Check("variants", 150, partial(variants.check, bench)),
+        Check("profile", 45, partial(variants.profile, bench)),
+        Check("generation", 45, partial(generation.check, bench)),
+        Check("QLoRA", 35, partial(extras.qlora, bench)),
         Check("resumption", 25, resume.check),
-        Check("QLoRA", 45, partial(extras.qlora, bench)),
-        Check("Liger", 60, partial(extras.liger, bench)),
     ]
 
 

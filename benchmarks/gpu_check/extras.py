@@ -1,4 +1,4 @@
-"""What needs a package beside the others: QLoRA (bitsandbytes) and Liger's kernels; and where a step's time goes."""
+"""QLoRA, which needs a package beside the others."""
 
 import tempfile
 from pathlib import Path
@@ -11,16 +11,14 @@ from benchmarks.gpu_check import environment
 from benchmarks.gpu_check.runner import Findings, Skipped
 from benchmarks.gpu_check.shapes import forget_peak, on_gpu
 from benchmarks.gpu_check.training import Bench, run
-from workflow_scripts.configuration.settings import Sft
 from workflow_scripts.training import optional
 
 QLORA_GIB = 24
-PROFILED = 20  # kernels
 
 
 def qlora(bench: Bench, findings: Findings) -> None:
     """The peak memory of SFT on NF4 weights, one row with the largest image a pass."""
-    _needs(optional.BITSANDBYTES)
+    needs(optional.BITSANDBYTES)
     bench.base.drop()
     model = bench.base.get()
     quantize(model)
@@ -65,50 +63,8 @@ def quantize(model: Any) -> None:
     model.quantization_method = config.quant_method
 
 
-def liger(bench: Bench, findings: Findings) -> None:
-    """SFT with many questions on the largest images, with Liger's kernels and without."""
-    _needs(optional.LIGER)
-    if not on_gpu():
-        raise Skipped("Liger's kernels need a GPU")
-    settings = Sft(liger=True)
-    for name, changes in (
-        ("without", {}),
-        ("with", optional.liger(settings, torch.device("cuda"))),
-    ):
-        with tempfile.TemporaryDirectory() as folder:
-            case = common.case(
-                Path(folder), bench.shape.questions[0], max(bench.shape.sides), bench.shape.images
-            )
-            rows = len(case.records)
-            with bench.ours(sft, case, [list(range(rows))] * bench.shape.steps, **changes) as (trainer, _):
-                pace = run(trainer)
-        findings.figure(
-            f"{name} Liger",
-            {"rows/s": rows / pace.seconds, "peak, GiB": pace.peak_gib, "losses": pace.losses},
-        )
-    bench.base.drop()
-
-
-def profile(bench: Bench, findings: Findings) -> None:
-    """The kernels that take most of a step of SFT with many questions on the largest images."""
-    if not on_gpu():
-        raise Skipped("there is no GPU")
-    with tempfile.TemporaryDirectory() as folder:
-        case = common.case(Path(folder), bench.shape.questions[0], max(bench.shape.sides), bench.shape.images)
-        with bench.ours(sft, case, [list(range(len(case.records)))] * 2) as (trainer, _):
-            activities = [torch.profiler.ProfilerActivity.CUDA]
-            with torch.profiler.profile(activities=activities) as profiled:
-                trainer.train()
-    found = sorted(profiled.key_averages(), key=lambda entry: -entry.self_device_time_total)
-    whole = sum(entry.self_device_time_total for entry in found)
-    for number, entry in enumerate(found[:PROFILED], start=1):
-        findings.figure(
-            f"kernel {number}",
-            f"{entry.self_device_time_total / whole:.1%}, {entry.count} calls, {entry.key[:120]}",
-        )
-
-
-def _needs(package: str) -> None:
+def needs(package: str) -> None:
+    """Skip the check where `package` ("name==version") is missing."""
     name = package.split("==")[0]
     if environment.version(name) == "missing":
         raise Skipped(f"{name} is not installed")

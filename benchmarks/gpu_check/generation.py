@@ -1,6 +1,7 @@
 """Answers to many questions on an image: transformers' `generate` row by row against the package's Generator."""
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ from benchmarks import common
 from benchmarks.gpu_check.runner import Findings
 from benchmarks.gpu_check.shapes import Moment, Shape, forget_peak, peak_gib
 from benchmarks.gpu_check.training import Bench
-from workflow_scripts.evaluation.generation import Generator
+from workflow_scripts.evaluation.generation.generator import Generator
 from workflow_scripts.models.pixels import batch
 
 IMAGES = 4
+TOKENS = 131_072  # kept at once, the default of `evaluation.tokens_per_batch`
 
 
 def check(bench: Bench, findings: Findings) -> None:
@@ -23,11 +25,12 @@ def check(bench: Bench, findings: Findings) -> None:
     with tempfile.TemporaryDirectory() as folder:
         images = min(IMAGES, shape.images)
         case = common.case(Path(folder), shape.questions[0], max(shape.sides), images)
-        generator = Generator(model, case.processor, case.dialogue, len(case.records), shape.new_tokens)
+        generator = Generator(model, case.processor, case.dialogue, TOKENS, shape.new_tokens)
         # Weights are random, and every answer is as long as any: the last token of the vocabulary is hardly written.
-        generator.stops = [model.config.text_config.vocab_size - 1]
+        stop = model.config.text_config.vocab_size - 1
+        generator.limits = replace(generator.limits, stops=frozenset({stop}))
         ways = {
-            "stock": lambda: stock(model, case, shape.new_tokens, generator.stops),
+            "stock": lambda: stock(model, case, shape.new_tokens, [stop]),
             "ours": lambda: [
                 [found.text for found in row] for row in generator.answer(case.records, case.folder)
             ],

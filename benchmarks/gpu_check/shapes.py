@@ -33,7 +33,7 @@ class Shape:
 
 # A pass of 8192 tokens keeps a GPU busy, stock's and ours.
 FULL = Shape((768, 336), (14, 1), 8, 4, 3, 8192, batch_shapes=50, new_tokens=32, matrix_side=8192)
-SMALL = Shape((56,), (3, 1), 2, 2, 2, 256, batch_shapes=4, new_tokens=4, matrix_side=256)
+SMALL = Shape((56,), (3,), 2, 2, 2, 256, batch_shapes=4, new_tokens=4, matrix_side=256)
 
 
 def on_gpu() -> bool:
@@ -118,8 +118,10 @@ class Base:
                 trainer.model.unload()
             trainer.accelerator.free_memory()
             trainer.model = trainer.model_wrapped = trainer.optimizer = None
-            # TRL's fused head and our shared prefixes are in the place of these.
-            self.made.__dict__.pop("forward", None)
-            self.made.model.__dict__.pop("forward", None)
+            self.made.gradient_checkpointing_disable()
+            # TRL's fused head, our shared prefixes, fused steps and compiled layers are in the place of these.
+            for module in self.made.modules():
+                module.__dict__.pop("forward", None)
+                module._compiled_call_impl = None
             self.made.__dict__.pop("peft_config", None)
             forget_peak()

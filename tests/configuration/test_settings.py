@@ -193,6 +193,14 @@ def test_a_section_that_says_nothing_is_an_error(section):
         reading.validate(raw, "here")
 
 
+def test_an_answer_can_follow_a_thought_of_its_budget():
+    raw = {"evaluation": {"max_new_tokens": 64, "thought_budget": 32}}
+    assert reading.validate(raw, "here").evaluation.thought_budget == 32
+    raw["evaluation"]["thought_budget"] = 64
+    with pytest.raises(UserError, match="evaluation.thought_budget: 64: no answer can follow"):
+        reading.validate(raw, "here")
+
+
 def test_a_batch_is_split_over_the_gpus_of_all_nodes():
     raw = {"sft": {"batch_size": 16, "gpus": 4, "nodes": 4}}
     assert reading.validate(raw, "here").sft.nodes == 4

@@ -162,7 +162,10 @@ def test_a_null_answer_is_an_empty_one_for_conversion_to_drop(tmp_path):
     assert [row.answer for row in rows_of(tmp_path)] == [""]
 
 
-words = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1).map(lambda text: f"w{text}w")
+# Without what markup begins with, which is refused.
+words = st.text(st.characters(exclude_categories=("Cs", "Cc"), exclude_characters="<[\\"), min_size=1).map(
+    lambda text: f"w{text}w"
+)
 
 
 @given(texts=st.lists(st.tuples(words, words), min_size=1, max_size=6))

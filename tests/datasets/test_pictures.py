@@ -2,7 +2,7 @@
 
 from PIL import Image
 
-from workflow_scripts.datasets.checks.structure import Pictures, Problems, Row
+from workflow_scripts.datasets.checks.structure import Pictures, PlacedRecord, Problems
 
 
 def test_blank_pictures_are_warnings_and_all_bad_ones_errors(tmp_path):
@@ -15,7 +15,7 @@ def test_blank_pictures_are_warnings_and_all_bad_ones_errors(tmp_path):
     errors, warnings = Problems(), Problems()
     pictures = Pictures(tmp_path, lambda width, height: 1, errors, warnings)
     for line, name in enumerate(["blank.png", "scan.jpg", *names], start=1):
-        pictures.of(Row(f"train.jsonl:{line}", "train", line, {"images": [name]}))
+        pictures.of(PlacedRecord(f"train.jsonl:{line}", "train", line, {"images": [name]}))
     assert len(pictures.decode()) == 2
     (warning,) = warnings.listed()
     assert warning["examples"] == ["train.jsonl:1: blank.png"]

@@ -10,6 +10,7 @@ import pytest
 import workflow_scripts.evaluation
 from workflow_scripts.base import versions
 from workflow_scripts.evaluation.protocols import breakdown
+from workflow_scripts.evaluation.statistics import comparisons
 from workflow_scripts.evaluation.table import table
 
 SCHEMA = json.loads(Path(workflow_scripts.evaluation.__file__).with_name("schema.json").read_text("utf-8"))
@@ -83,8 +84,8 @@ def test_the_schema_refuses(evaluation, path, value):
 
 def test_table(evaluation):
     assert table(evaluation).splitlines() == [
-        "combined_4.1v_thinking: accuracy in %, strict protocol, n = 3 questions, unreadable ones are wrong;"
-        " terms: medical synonyms are right too",
+        "combined_4.1v_thinking: accuracy in %, strict protocol, n = 3 questions, unreadable ones are wrong;",
+        "  with 95 % intervals; terms: medical synonyms are right too",
         "                             all  closed   open    rad  slake  terms",
         "question-only floor         33.3   100.0    0.0  100.0    0.0   33.3",
         "before training              0.0     0.0    0.0    0.0    0.0    0.0",
@@ -94,9 +95,30 @@ def test_table(evaluation):
     ]
 
 
+@pytest.mark.parametrize(
+    "names", [["pathvqa", "rad", "slake"], [f"a set of our hospital {n}" for n in range(9)]]
+)
+def test_a_table_with_intervals_is_no_wider_than_a_terminal(made_evaluation, names):
+    made = json.loads(json.dumps(made_evaluation))
+    jsonschema.validate(made, SCHEMA, cls=jsonschema.Draft202012Validator)
+    made["model"]["asked"] = {"untrained": {}}
+    for group in made["stages"].values():
+        group["test_sets"] = dict.fromkeys(names, group["overall"])
+    text = table(made)
+    assert max(map(len, text.splitlines())) <= 100
+    sft = made["groups"]["sft"]["overall"]["all"]["score"]
+    assert (
+        f"{100 * sft['value']:.1f} [{100 * sft['interval'][0]:.1f}, {100 * sft['interval'][1]:.1f}]" in text
+    )
+    assert all(name in text for name in names)
+    gain = comparisons.verdict(made_evaluation["comparisons"]["dpo over sft"])
+    assert f"DPO over SFT: {gain}" in " ".join(text.split())
+    assert "noise" in text and "free of leaked images" in text and "show differences of" in text
+
+
 def test_table_without_the_stages_that_were_not_run(evaluation):
     del evaluation["stages"]["dpo"]
     evaluation |= {"final_stage": "sft", "ablation": {}}
     jsonschema.validate(evaluation, SCHEMA, cls=jsonschema.Draft202012Validator)
-    labels = [line[:20].strip() for line in table(evaluation).splitlines()[2:]]
+    labels = [line[:20].strip() for line in table(evaluation).splitlines()[3:]]
     assert labels == ["question-only floor", "before training", "after SFT"]

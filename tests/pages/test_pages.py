@@ -1,18 +1,15 @@
 """The pages: whole without any other file, safe with any text, and true to what they are given."""
 
-import base64
-import io
-import re
 from html.parser import HTMLParser
 
 import pytest
 from PIL import Image
 
 from workflow_scripts.evaluation.protocols import breakdown
-from workflow_scripts.pages import charts, rendering
+from workflow_scripts.pages import rendering, thumbnails
 
 HOSTILE = '<script>alert("x")</script>'
-URI = rendering.thumbnail(Image.new("RGB", (32, 32), "gray"))
+URI = thumbnails.thumbnail(Image.new("RGB", (32, 32), "gray"))
 
 
 # Of Linux, Adobe's name for the same, macOS and Windows.
@@ -184,18 +181,9 @@ def run(name, **changes):
         "sft": training("sft"),
         "dpo": training("dpo"),
         "validation": validation(),
-        "links": {"gallery": "../eval/gallery.html", "validation": "../data/validation.html"},
+        "links": {"evaluation": "../eval/evaluation.html", "validation": "../data/validation.html"},
         **changes,
     }
-
-
-@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK", "RGBA", "P"])
-def test_thumbnail_is_a_small_jpeg(mode):
-    image = Image.new(mode, (800, 400))
-    uri = rendering.thumbnail(image)
-    small = Image.open(io.BytesIO(base64.b64decode(uri.removeprefix("data:image/jpeg;base64,"))))
-    assert (small.format, small.mode, small.size) == ("JPEG", "RGB", (200, 100))
-    assert image.size == (800, 400)
 
 
 def test_validation_page(tmp_path):
@@ -221,24 +209,13 @@ def test_validation_page_of_a_set_with_errors(tmp_path):
     assert "✗ Failed" in text and "image missing" in text
 
 
-def test_gallery_page_judges_each_stage_as_the_protocol_does(tmp_path):
-    rendering.gallery_page(tmp_path / "page.html", "rad", predictions())
-    text = check(tmp_path / "page.html")
-    assert text.count("<article") == 1 and text.count("<details") == 4
-    assert re.findall(r"✓ right|✗ wrong|\? unreadable, cut off", text) == [
-        "? unreadable, cut off",
-        "✗ wrong",
-        "✓ right",
-        "✗ wrong",
-    ]
-
-
 def test_report_page(tmp_path):
     rendering.report_page(tmp_path / "page.html", [run("rad_4.1v_base"), run("slake_4.1v_base")])
     text = check(tmp_path / "page.html")
     assert "strict protocol" in text and "8,000 and 12,000" in text and "1 h 02 min" in text
-    assert text.count('class="curve"') == 4 and "nan" not in text
-    assert 'href="../eval/gallery.html"' in text and 'href="#rad_4.1v_base"' in text
+    assert text.count("loss by step") == 4 and "NaN" not in text
+    assert 'href="../eval/evaluation.html"' in text and 'href="#rad_4.1v_base"' in text
+    assert 'href="../eval/evaluation.html#line=dpo&amp;verdict=right"' in text
 
 
 def test_report_page_of_a_run_with_one_stage_and_nothing_else(tmp_path):
@@ -247,25 +224,13 @@ def test_report_page_of_a_run_with_one_stage_and_nothing_else(tmp_path):
     evaluation |= {"final_stage": "sft", "ablation": {}, "cost": {}}
     evaluation["stages"] = {"sft": evaluation["stages"]["sft"]}
     rendering.report_page(tmp_path / "page.html", [bare])
-    assert "<polyline" not in check(tmp_path / "page.html")
+    text = check(tmp_path / "page.html")
+    assert "loss by step" not in text and "#line=" not in text
 
 
 def test_report_page_without_runs(tmp_path):
     rendering.report_page(tmp_path / "page.html", [])
     check(tmp_path / "page.html")
-
-
-@pytest.mark.parametrize("points", [[(5, 2.0)], [(1, -1.0), (2, 0.0), (3, 1.0)], [(1, 0.0), (2, 0.0)]])
-def test_a_curve_stays_inside_its_frame(points):
-    drawn = re.search(r'points="([^"]+)"', charts.line_chart("loss", points))[1]
-    places = [tuple(map(float, place.split(","))) for place in drawn.split()]
-    assert len(places) == len(points)
-    assert all(0 <= x <= charts.WIDTH and 0 <= y <= 176 for x, y in places)
-
-
-def test_nothing_to_draw():
-    assert charts.line_chart("loss", [(1, float("nan"))]) == ""
-    assert charts.histogram("lengths", [], None) == ""
 
 
 @pytest.mark.parametrize(

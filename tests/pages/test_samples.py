@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from workflow_scripts.datasets.checks.structure import Row
+from workflow_scripts.datasets.checks.structure import PlacedRecord
 from workflow_scripts.models import standins
 from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.models.pixels import Pixels, picture
@@ -25,7 +25,8 @@ def draw(seed, rows):
 
 def rows(split, source, count):
     return [
-        Row("", split, line, {"id": f"{split}-{source}-{line}", "source": source}) for line in range(count)
+        PlacedRecord("", split, line, {"id": f"{split}-{source}-{line}", "source": source})
+        for line in range(count)
     ]
 
 

@@ -36,7 +36,7 @@ def test_what_is_checked_on_a_gpu_works_on_a_small_shape(tmp_path):
     assert [name for name, check in checks.items() if check["state"] == "done"][: len(done)] == done
     exact = [goal for name in ("attention", "exactness", "resumption") for goal in checks[name]["goals"]]
     assert len(exact) == 6 and all(goal["met"] for goal in exact)
-    assert len(checks["training"]["figures"]) == 10  # SFT and DPO, of 3 questions and of 1, ours and stock
+    assert len(checks["training"]["figures"]) == 6  # SFT and DPO: ours, stock, and the ratio of both
 
 
 def test_a_check_that_fails_hides_no_other(tmp_path):
@@ -63,6 +63,15 @@ def test_a_check_that_fails_hides_no_other(tmp_path):
     ]
     assert found[0].figures == {"before": 1.0} and "broken" in found[0].trace
     assert runner.table(found).splitlines()[-1] == "1 of 2 goals are met"
+
+
+@pytest.mark.slow
+def test_the_generator_and_generate_answer_alike():
+    flags = ["--questions", "2", "--sides", "112", "--samples", "1", "2", "--repeats", "1"]
+    command = [sys.executable, "-m", "benchmarks.generation", *flags]
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    greedy, drawn = json.loads(answer.stdout.splitlines()[-1])["cells"]
+    assert greedy["rows"] == greedy["equal"] == 48 and drawn["equal"] is None
 
 
 def test_rows_are_doubled_and_every_image_is_there(realdata, tmp_path, monkeypatch):

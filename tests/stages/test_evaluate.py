@@ -1,11 +1,13 @@
 """Scoring models: one in memory at a time, results that do not overwrite each other, and images that are found."""
 
 import gc
+import re
 import shutil
 import weakref
 from pathlib import Path
 
 import jsonschema
+import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file, save_file
 
@@ -139,6 +141,26 @@ def test_the_untrained_model_is_instructed_and_read_leniently_and_it_is_said_so(
     assert not any(messages[-2]["content"].endswith(english) for messages in prompts[1])
     assert evaluation["model"]["generation_config"] == {}
     assert "before training, instructed" in table(evaluation)
+
+
+def test_the_page_and_the_table_are_of_the_predictions(flags, layout):
+    settings = load([Path(flags[1])])
+    asked(settings, layout)
+    evaluation = evaluate.evaluate(settings, layout, RUN)
+    rows = list(files.read_jsonl(layout.predictions(RUN)))
+    found = pq.read_table(layout.scores(RUN)).to_pylist()
+    assert [{name: row[name] for name in rows[0]} for row in found] == rows
+    for stage in ("untrained", "sft", "blank_image"):
+        strict = [row["strict"] for row in found if row["stage"] == stage]
+        scores = evaluation["groups"][stage]["overall"]["all"]["score"]
+        assert len(strict) == scores["n"] and sum(strict) / len(strict) == pytest.approx(scores["value"])
+    assert len({row["cluster"] for row in found}) == evaluation["resolution"]["clusters"]
+    page = layout.evaluation_page(RUN)
+    text = page.read_text("utf-8")
+    linked = set(re.findall(r'href="(\.[^"#]*|predictions[^"#]*)"', text))
+    assert len(linked) == 5 and "../../report/index.html" in linked  # which the report stage makes
+    assert (page.parent / f"../../data/{RUN}/validation.html").is_file()
+    assert "data:image/webp" in text and str(RUN) in text
 
 
 def test_answers_of_other_data_are_not_scored(flags, layout):

@@ -27,7 +27,7 @@ def layout(tmp_path):
     files.write_json(layout.trained("dpo", FULL) / "metrics.json", training())
     files.write_json(layout.data(FULL) / "validation.json", {"counts": {"test": {"closed": 1, "open": 0}}})
     files.write_text(layout.data(FULL) / "validation.html", "data")
-    files.write_text(layout.gallery(FULL), "gallery")
+    files.write_text(layout.evaluation_page(FULL), "page")
     return layout
 
 
@@ -67,7 +67,7 @@ def test_every_evaluation_is_shown_with_links_that_lead_somewhere(layout):
     page = layout.report()
     links = re.findall(r'href="([^#"]+)"', page.read_text("utf-8"))
     assert {(page.parent / link).resolve() for link in links} == {
-        layout.gallery(FULL).resolve(),
+        layout.evaluation_page(FULL).resolve(),
         (layout.data(FULL) / "validation.html").resolve(),
         layout.evaluation(FULL).resolve(),
         layout.evaluation(BARE).resolve(),
@@ -81,7 +81,7 @@ def test_results_of_another_version_are_marked_on_the_page_and_in_print(layout, 
     report.report(layout)
     page = layout.report().read_text("utf-8")
     assert "†" not in page and f"sft {now['sft']}, preferences" in page
-    assert "another version" not in report.printed(Config(), layout, str(BARE))
+    assert "another version" not in report.printed(Config(), layout, [str(BARE)])
 
     monkeypatch.setitem(versions.RESULTS, "sft", now["sft"] + 1)  # as a change of the code does
     raised = {**now, "sft": now["sft"] + 1}
@@ -90,7 +90,7 @@ def test_results_of_another_version_are_marked_on_the_page_and_in_print(layout, 
     page = layout.report().read_text("utf-8")
     assert f"{BARE}</a> †" in page and f"{FULL}</a></th>" in page
     assert f"{BARE}: sft {now['sft']} (now {raised['sft']})" in page
-    assert report.printed(Config(), layout, str(BARE)).count(f"sft {now['sft']} (now") == 1
+    assert report.printed(Config(), layout, [str(BARE)]).count(f"sft {now['sft']} (now") == 1
 
 
 def test_results_from_before_versions_are_marked(layout):
@@ -117,7 +117,7 @@ def test_no_results_at_all_says_what_to_run(tmp_path):
 
 
 def test_one_run_is_printed_with_the_commands_that_show_more(layout):
-    text = report.printed(Config(), layout, str(FULL))
+    text = report.printed(Config(), layout, [str(FULL)])
     assert "after DPO" in text and "100.0" in text
     assert f"make open, or open {layout.report()}" in text
     assert (
@@ -128,14 +128,14 @@ def test_one_run_is_printed_with_the_commands_that_show_more(layout):
 
 def test_what_is_not_recorded_by_mlflow_or_lies_on_a_server_is_said_so(layout):
     quiet = Config(tracking=[])
-    assert "mlflow" not in report.printed(quiet, layout, str(FULL)).lower()
+    assert "mlflow" not in report.printed(quiet, layout, [str(FULL)]).lower()
     remote = Config(tracking_uri="https://mlflow.example.org")
-    assert report.printed(remote, layout, str(FULL)).endswith("MLflow: https://mlflow.example.org")
+    assert report.printed(remote, layout, [str(FULL)]).endswith("MLflow: https://mlflow.example.org")
 
 
 def test_the_credentials_of_a_server_are_not_printed(layout, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:secret@mlflow.example.org/x")
-    printed = report.printed(Config(), layout, str(FULL))
+    printed = report.printed(Config(), layout, [str(FULL)])
     assert printed.endswith("MLflow: https://mlflow.example.org/x") and "secret" not in printed
 
 
@@ -145,12 +145,12 @@ def test_a_file_that_is_no_evaluation_is_named(layout, foreign):
     with pytest.raises(UserError, match=r"eval/notes\.json: not an evaluation .*move it"):
         report.report(layout)
     with pytest.raises(UserError, match=r"eval/notes\.json: not an evaluation"):
-        report.printed(Config(), layout, "notes")
+        report.printed(Config(), layout, ["notes"])
 
 
 def test_a_run_without_results_is_named(layout):
     with pytest.raises(UserError, match=r"slake_4.1v_base.json: no such file; `snakemake "):
-        report.printed(Config(), layout, "slake_4.1v_base")
+        report.printed(Config(), layout, ["slake_4.1v_base"])
 
 
 def test_the_command_writes_or_prints(layout, tmp_path, capsys):

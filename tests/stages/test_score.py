@@ -8,7 +8,7 @@ from workflow_scripts import score as command
 from workflow_scripts.base import files
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.paths import Layout, Run
-from workflow_scripts.configuration.settings import Config, Judge
+from workflow_scripts.configuration.settings import Config, JudgeSettings
 from workflow_scripts.evaluation import published
 from workflow_scripts.evaluation.protocols import PROTOCOLS
 from workflow_scripts.evaluation.score_table import printed
@@ -178,7 +178,7 @@ def test_a_configured_judge_is_a_protocol_among_the_others(layout, tmp_path, mon
 
     monkeypatch.setattr("workflow_scripts.evaluation.protocols.judge.OpenAIClient", Client)
     settings = Config()
-    settings.evaluation.judge = Judge(url="http://127.0.0.1:1/v1", model="judge-1")
+    settings.evaluation.judge = JudgeSettings(url="http://127.0.0.1:1/v1", model="judge-1")
     found = score(settings, layout, write(tmp_path / "a.jsonl", "a", "No", "b", "c"), "slake")
     own = found["groups"][""]["protocols"]["judge"]["numbers"]
     assert (own["accuracy"]["value"], own["open_accuracy"]["value"]) == (0.75, 1)

@@ -118,13 +118,13 @@ def test_no_message_repeats_the_credentials_of_the_environment(layout, caplog, m
     with caplog.at_level(logging.WARNING):
         record(Config(), layout, "sft")
     assert "mlflow is not recording" in caplog.text and "secret" not in caplog.text
-    mirror = tracking.Record()
+    mirror = tracking.Recorder()
     mirror.open("mlflow", lambda: (_ for _ in ()).throw(OSError("http://me:p@secret@host/api failed")))
     assert "http://host/api failed" in caplog.text and "secret" not in caplog.text
 
 
 def test_a_tracker_that_dies_halfway_is_left_alone(layout, caplog):
-    mirror = tracking.Record()
+    mirror = tracking.Recorder()
 
     class Dying:
         def curve(self, step, values):

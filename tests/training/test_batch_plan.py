@@ -11,20 +11,22 @@ from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.processes import Processes
 from workflow_scripts.configuration.settings import Dpo, Sft
 from workflow_scripts.training.data import batching, schedule
-from workflow_scripts.training.data.batching import Limits, Row, StepSize
+from workflow_scripts.training.data.batching import Limits, RowCost, StepSize
 
 TOKENS = {"a": 20, "b": 10, "c": 20, "d": 5, "e": 20, "f": 15}
 
 
-def row(images: list[str], own: int) -> Row:
+def row(images: list[str], own: int) -> RowCost:
     shown = tuple((image, TOKENS[image]) for image in images)
-    return Row(images[0] if images else f"no image, {own}", shown, own, own + sum(map(TOKENS.get, images)))
+    return RowCost(
+        images[0] if images else f"no image, {own}", shown, own, own + sum(map(TOKENS.get, images))
+    )
 
 
-def of_images(count: int, each: int, tokens: int = 10, own: int = 1) -> list[Row]:
+def of_images(count: int, each: int, tokens: int = 10, own: int = 1) -> list[RowCost]:
     """`each` rows on each of `count` images."""
     return [
-        Row(str(image), ((str(image), tokens),), own, tokens + own)
+        RowCost(str(image), ((str(image), tokens),), own, tokens + own)
         for image in range(count)
         for _ in range(each)
     ]
@@ -160,7 +162,7 @@ def test_a_batch_that_cannot_be_divided_among_the_processes_is_refused():
 
 def test_ranks_agree_on_smaller_batches_where_one_of_them_is_over_the_limit():
     """Were each to look at its own batches only, one would accumulate over more of them than the other."""
-    rows = [Row(str(number), ((str(number), 10 if number < 2 else 100),), 1, 11) for number in range(4)]
+    rows = [RowCost(str(number), ((str(number), 10 if number < 2 else 100),), 1, 11) for number in range(4)]
     settings = Dpo(batch_size=4, micro_batch_tokens=101, epochs=1, gpus=2)
     found = [
         schedule.make(settings, rows, seed=1, equal=True, process=Processes(rank, 2)) for rank in range(2)

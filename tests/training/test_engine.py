@@ -1,12 +1,19 @@
 """The engine against stock TRL, its oracle: the same rows in the same order give the same losses and gradients."""
 
+from contextlib import nullcontext
 from copy import deepcopy
-from functools import cache
+from functools import cache, partial
+from types import SimpleNamespace
 
 import pytest
 import torch
 from datasets import Dataset
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch._dynamo.utils import counters
+from transformers.integrations.flex_attention import WrappedFlexAttention
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+from trl.trainer import dpo_trainer
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 from trl.trainer.utils import add_fused_lm_head
 
@@ -16,10 +23,12 @@ from workflow_scripts.models import adapters, loading, standins
 from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.training.data.collators import IGNORED, PreferenceCollator, SftCollator
 from workflow_scripts.training.engine import forward
-from workflow_scripts.training.trainers.dpo import SharedPrefixDPOTrainer
+from workflow_scripts.training.engine.collation import TokenRow, Vocabulary, collate
+from workflow_scripts.training.trainers import base
+from workflow_scripts.training.trainers.dpo import SharedPrefixDPOTrainer, precomputes
 from workflow_scripts.training.trainers.sft import SharedPrefixSFTTrainer
 
-STEPS, MICRO, ACCUMULATION = 20, 4, 2
+STEPS, MICRO, ACCUMULATION = 10, 4, 2
 
 
 class StockSFT(StockOrder, SFTTrainer):
@@ -121,7 +130,7 @@ def dpo(corpus, folder, method="full", cached=False):
     ours, _ = corpus.pairs()
     return SharedPrefixDPOTrainer(
         model(corpus),
-        args=DPOConfig(**arguments(folder), **DPO, precompute_ref_log_probs=True),
+        args=DPOConfig(**arguments(folder), **DPO, precompute_ref_log_probs=precomputes(method)),
         train_dataset=ours,
         processing_class=corpus.processor,
         data_collator=PreferenceCollator(
@@ -157,10 +166,11 @@ def relative(left: torch.Tensor, right: torch.Tensor) -> float:
     ("method", "changes"),
     [
         ("full", {}),
-        ("lora", {}),
-        ("lora", {"activation_checkpointing": True}),
-        ("full", {"activation_checkpointing": True}),
-        ("lora", {"cached": True}),
+        ("lora", {"activation_checkpointing": True, "cached": True}),
+        pytest.param("full", {"activation_checkpointing": True}, marks=pytest.mark.slow),
+        pytest.param("lora", {"activation_checkpointing": True}, marks=pytest.mark.slow),
+        pytest.param("lora", {"cached": True}, marks=pytest.mark.slow),
+        pytest.param("lora", {}, marks=pytest.mark.slow),
     ],
 )
 def test_sft_losses_equal_stock(corpus, stock_losses, tmp_path, method, changes):
@@ -168,7 +178,10 @@ def test_sft_losses_equal_stock(corpus, stock_losses, tmp_path, method, changes)
     assert losses(mine) == pytest.approx(stock_losses(stock_sft, method), abs=1e-5)
 
 
-@pytest.mark.parametrize(("method", "cached"), [("full", False), ("lora", False), ("lora", True)])
+@pytest.mark.parametrize(
+    ("method", "cached"),
+    [("full", False), ("lora", True), pytest.param("lora", False, marks=pytest.mark.slow)],
+)
 def test_dpo_losses_equal_stock(corpus, stock_losses, tmp_path, method, cached):
     mine = dpo(corpus, tmp_path, method, cached)
     assert losses(mine) == pytest.approx(stock_losses(stock_dpo, method), abs=1e-5)
@@ -177,6 +190,37 @@ def test_dpo_losses_equal_stock(corpus, stock_losses, tmp_path, method, cached):
 @pytest.mark.parametrize(("ours", "stock"), [(sft, stock_sft), (dpo, stock_dpo)])
 def test_gradients_equal_stock(corpus, tmp_path, ours, stock):
     assert relative(gradients(ours(corpus, tmp_path)), gradients(stock(corpus, tmp_path / "stock"))) < 1e-5
+
+
+def test_no_weights_are_hashed_for_a_reference_below_an_adapter(corpus, tmp_path, monkeypatch):
+    def refuse(model):
+        raise AssertionError("hashed")
+
+    monkeypatch.setattr(dpo_trainer, "hash_module", refuse)
+    trainer = dpo(corpus, tmp_path, "lora")
+    assert trainer.ref_model is None
+    assert trainer.reference.is_file() and "ref_chosen_logps" in trainer.train_dataset.column_names
+    with pytest.raises(AssertionError, match="hashed"):
+        dpo(corpus, tmp_path, "full")
+
+
+def test_under_autocast_no_bit_depends_on_pefts_casts(corpus, tmp_path, monkeypatch):
+    def train(folder: str) -> tuple[list[float], torch.Tensor, set[bool]]:
+        torch.manual_seed(0)
+        trainer = sft(corpus, tmp_path / folder, "lora", bf16=True, max_steps=2)
+        adapted = [module for module in trainer.model.modules() if isinstance(module, BaseTunerLayer)]
+        casts = set()
+        adapted[0].register_forward_pre_hook(lambda *_: casts.add(adapted[0].cast_input_dtype_enabled))
+        found = losses(trainer)
+        assert all(module.cast_input_dtype_enabled for module in adapted)
+        trained = [value.flatten() for value in trainer.model.parameters() if value.requires_grad]
+        return found, torch.cat(trained), casts
+
+    found, weights, casts = train("ours")
+    monkeypatch.setattr(base, "disable_input_dtype_casting", lambda *_, **__: nullcontext())
+    true, true_weights, true_casts = train("peft")
+    assert (casts, true_casts) == ({False}, {True})
+    assert found == true and torch.equal(weights, true_weights)
 
 
 def plain_weighted_loss(corpus, trained, rows: list[dict], weight: float) -> torch.Tensor:
@@ -328,3 +372,26 @@ def test_gradients_of_shared_places_are_summed_in_one_order():
     finally:
         torch.set_num_threads(before)
     assert len(sums) == 1
+
+
+@torch.no_grad()
+def test_batches_of_any_length_are_compiled_once_and_once_more(monkeypatch):
+    """As flex attention is called on a GPU: for the first length, then for all others; also for the shortest."""
+    attend = ALL_ATTENTION_FUNCTIONS["flex_attention"]
+    compiled = torch.compile
+    monkeypatch.setattr(torch, "compile", partial(compiled, backend="eager"))
+    monkeypatch.setattr(WrappedFlexAttention, "_is_flex_compiled", False)
+    torch.compiler.reset()
+    before = counters["stats"]["unique_graphs"]
+    words = Vocabulary(image_token=1, pad_token=0, merge_size=2, one_sequence=True)
+    lengths = set()
+    for questions in (9, 1, 30, 17, 4, 50):
+        rows = [TokenRow([2, 3 + number], list(range(2, 22)), []) for number in range(questions)]
+        ends = collate(rows, [], words)["tree"]["ends"]
+        lengths.add(ends.shape[1])
+        query, key, value = (torch.randn(1, heads, ends.shape[1], 16) for heads in (4, 2, 2))
+        layer = SimpleNamespace(training=True)
+        attend(layer, query, key, value, forward.attention_mask(ends, "flex_attention"), scaling=0.25)
+    torch.compiler.reset()
+    assert len(lengths) >= 4
+    assert counters["stats"]["unique_graphs"] - before == 2

@@ -11,14 +11,18 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from test_resume import MODE, Workplace
+from trl import SFTConfig
 
 from workflow_scripts import sft as command
 from workflow_scripts.base import cli, files
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.configuration import reading
-from workflow_scripts.configuration.settings import LossWeights, Sft
+from workflow_scripts.configuration.settings import Lora, LossWeights, Sft
+from workflow_scripts.models import standins
+from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.stages import sft
 from workflow_scripts.training import checkpoints, memory, run
+from workflow_scripts.training.arguments import recompute
 from workflow_scripts.training.trainers.sft import SharedPrefixSFTTrainer, build
 
 VERSION = "4.1v"
@@ -195,3 +199,62 @@ def test_a_killed_retry_keeps_its_budget_until_a_parameter_changes(work):
     assert memory.within_budget(settings, folder, same).micro_batch_tokens == 60
     assert memory.within_budget(settings, folder, same | {"data": "other"}).micro_batch_tokens == 120
     train(work, SmallMemory, oom_retries=0, micro_batch_tokens=120)
+
+
+def test_activations_are_kept_where_they_fit():
+    text = standins.model_config(VERSIONS["4.1v"]).text_config
+    settings = Sft(lora=Lora(dropout=0.0))
+    hidden, inner = text.hidden_size, text.intermediate_size
+    keys = text.num_key_value_heads * hidden // text.num_attention_heads
+    needed = 2 * (9 * hidden + 3 * inner + 2 * keys) * text.num_hidden_layers * 1000
+
+    def every(settings: Sft, share: float, config=text) -> int | None:
+        return memory.recomputed(settings, config, 1000, int(share * needed / memory.ROOM))
+
+    assert every(settings, 1.01) is None
+    assert [every(settings, share) for share in (0.91, 0.51, 0.49, 0.0)] == [11, 2, 1, 1]
+    assert every(Sft(), 1.01) > 1  # dropout keeps more
+    assert every(Sft(gradient_checkpointing=True), 9) == 1
+    assert every(Sft(gradient_checkpointing=False), 0) is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"method": "full"},
+        {"strategy": "zero3"},
+        {"precision": "fp32"},
+        {"lora": {"vision": True}},
+        {"lora": {"quantize": "4bit"}},
+    ],
+)
+def test_all_activations_are_recomputed_where_their_size_is_not_known(changes):
+    text = standins.model_config(VERSIONS["4.1v"]).text_config
+    assert memory.recomputed(Sft.model_validate(changes), text, 1, 2**40) == 1
+    moe = standins.model_config(VERSIONS["4.5v"]).text_config
+    assert memory.recomputed(Sft(), moe, 1, 2**40) == 1
+    assert memory.free(torch.device("cpu")) == 0
+
+
+@pytest.mark.parametrize("every", [None, 1, 2])
+def test_the_trainer_is_told_by_both_names(tmp_path, every):
+    found = SFTConfig(
+        output_dir=str(tmp_path),
+        use_cpu=True,
+        bf16=False,
+        activation_checkpointing=True,
+        activation_checkpointing_kwargs={"use_reentrant": False},
+    )
+    recompute(found, every)
+    assert found.activation_checkpointing is found.gradient_checkpointing is (every is not None)
+    assert found.gradient_checkpointing_kwargs.get("every_n_layers") == (
+        every if every and every > 1 else None
+    )
+
+
+def test_a_smaller_budget_recomputes_all(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory.checkpoints, "belong", lambda *_: True)
+    files.write_json(tmp_path / memory.BUDGET, {"micro_batch_tokens": 60, "retries": 1})
+    assert memory.within_budget(Sft(), tmp_path, {}).gradient_checkpointing is True
+    kept = memory.within_budget(Sft(gradient_checkpointing=False), tmp_path, {})
+    assert kept.gradient_checkpointing is False and kept.micro_batch_tokens == 60

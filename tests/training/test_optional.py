@@ -77,3 +77,13 @@ def test_qlora_refuses_an_moe_and_sharded_weights(installed):
 def test_liger_leaves_the_fused_head_to_trl(installed):
     found = optional.liger(Sft(liger=True), CUDA)
     assert found["use_liger_kernel"] and not found["liger_kernel_config"].get("fused_linear_cross_entropy")
+
+
+def test_ligers_norms_do_not_write_over_the_gradient_of_a_residual():
+    norm, other = torch.nn.Identity(), torch.nn.ReLU(inplace=True)
+    norm.in_place = True
+    model = torch.nn.Sequential(norm, other)
+    (callback,) = optional.callbacks(Sft(liger=True))
+    callback.on_train_begin(None, None, None, model=model)
+    assert norm.in_place is False and other.inplace
+    assert optional.callbacks(Sft()) == []

@@ -13,10 +13,10 @@ from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.stages.sft import stage as sft
 from workflow_scripts.training import summary
 from workflow_scripts.training.data import schedule
-from workflow_scripts.training.data.batching import Row
+from workflow_scripts.training.data.batching import RowCost
 from workflow_scripts.training.model import start
 
-ROWS = [Row(image, ((image, 16),), 20, 36) for image in "abc" for _ in range(8)]
+ROWS = [RowCost(image, ((image, 16),), 20, 36) for image in "abc" for _ in range(8)]
 
 
 def planned(settings: Sft) -> schedule.Schedule:
@@ -74,7 +74,7 @@ def test_checkpointing_takes_less():
         summary.memory(model, settings, start(Path(), settings), planned(settings), processes=1)[
             "activations"
         ]
-        for settings in (Sft(gpus=0, gradient_checkpointing=False), Sft(gpus=0))
+        for settings in (Sft(gpus=0, gradient_checkpointing=False), Sft(gpus=0, gradient_checkpointing=True))
     )
     assert recomputed == kept * (2 * 4 + 34) / (34 * 4)
 

@@ -11,10 +11,12 @@ from safetensors.torch import load_file
 from workflow_scripts.base import files
 from workflow_scripts.base.errors import Terminated, UserError
 from workflow_scripts.stages.dpo import stage as dpo
+from workflow_scripts.stages.dpo import task as dpo_task
 from workflow_scripts.stages.sft import stage as sft
 from workflow_scripts.training import checkpoints
 from workflow_scripts.training.data import held_out
 from workflow_scripts.training.progress import Progress
+from workflow_scripts.training.run import prepare
 from workflow_scripts.training.trainers.sft import SharedPrefixSFTTrainer
 
 
@@ -120,6 +122,28 @@ def test_pairs_are_set_aside_by_image():
     }
     assert held == held_out.set_aside(images, 100, seed=1) != held_out.set_aside(images, 100, seed=2)
     assert len(held_out.set_aside(images, 2, seed=1)) <= 2
+
+
+def test_dpo_is_validated_on_pairs_of_unseen_images(workplace, caplog):
+    """Its own pairs are all trained on; without others they are set aside, and it is said what that means."""
+    workplace.settings.dpo.validation_steps = 2
+    layout, run = workplace.layout, workplace.run
+    own = list(files.read_jsonl(layout.preferences(run)))
+    unseen = [{**row, "id": f"unseen-{row['id']}"} for row in own[:3]]
+    files.write_jsonl(layout.validation_pairs(run), unseen)
+    task = dpo_task(workplace.settings, layout, run, workplace.model)
+    prepared = prepare(task)
+    assert [prepared.dataset["id"][row] for row in prepared.held] == [row["id"] for row in unseen]
+    assert prepared.schedule.rows == len(own) and not caplog.text
+    metrics, _ = trained(workplace, "dpo")
+    assert metrics["train_rows"] == len(own) and metrics["validation_loss"] > 0
+
+    files.write_jsonl(layout.validation_pairs(run), [])
+    task = dpo_task(workplace.settings, layout, run, workplace.model)
+    assert task.validation_data is None and "favours what is memorised" in caplog.text
+    workplace.settings.data.splits = "image_disjoint"
+    with pytest.raises(UserError, match="no pair is of a validation image that SFT has not seen"):
+        dpo_task(workplace.settings, layout, run, workplace.model)
 
 
 def test_too_few_pairs_to_set_some_aside():

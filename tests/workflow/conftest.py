@@ -1,4 +1,5 @@
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,12 +15,13 @@ CORES = os.environ.get("OMP_NUM_THREADS", "2")  # of a worker, or of a small mac
 class Workflow:
     """The real Snakefile in a folder of its own, under a configuration laid over the project's."""
 
-    def __init__(self, folder: Path, settings: dict) -> None:
+    def __init__(self, folder: Path, settings: dict, python: Path = Path(sys.executable)) -> None:
         self.folder = folder
+        self.python = python
         shutil.copy(ROOT / "config.yaml", folder)
         (folder / "settings.yaml").write_text(yaml.safe_dump(settings))
         self.environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
-        self.environment["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        self.environment["PATH"] = f"{python.parent}:{Path(sys.executable).parent}:{os.environ['PATH']}"
 
     def snakemake(self, *arguments: str) -> subprocess.CompletedProcess:
         where = ["--snakefile", str(ROOT / "Snakefile"), "--directory", str(self.folder)]
@@ -28,7 +30,7 @@ class Workflow:
 
     def command(self, stage: str, *arguments: str) -> subprocess.CompletedProcess:
         config = ["--config", "config.yaml", "settings.yaml"]
-        return self._run([sys.executable, "-m", f"workflow_scripts.{stage}", *arguments, *config])
+        return self._run([str(self.python), "-m", f"workflow_scripts.{stage}", *arguments, *config])
 
     def _run(self, command: list[str]) -> subprocess.CompletedProcess:
         return subprocess.run(
@@ -42,7 +44,27 @@ class Workflow:
 @pytest.fixture(scope="session")
 def start(tmp_path_factory):
     """Make a workflow from settings."""
-    return lambda settings: Workflow(tmp_path_factory.mktemp("workflow"), settings)
+    return lambda settings, **python: Workflow(tmp_path_factory.mktemp("workflow"), settings, **python)
+
+
+@pytest.fixture(scope="module")
+def preloaded(tmp_path_factory):
+    """A `python` that runs commands without importing the heavy libraries again."""
+    folder = tmp_path_factory.mktemp("preloaded")
+    script = [sys.executable, str(Path(__file__).with_name("preloaded.py")), str(folder / "socket")]
+    python = folder / "python"
+    python.write_text(f'#!/bin/sh\nexec {shlex.join(script)} "$@"\n')
+    python.chmod(0o755)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "HF_HUB_OFFLINE": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
+    with subprocess.Popen(script, env=environment, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"ready\n"
+        yield python
+        process.terminate()
 
 
 @pytest.fixture

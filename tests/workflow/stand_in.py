@@ -20,12 +20,13 @@ outputs = {
     ],
     "validate": [f"data/{run}/validation.json", f"data/{run}/validation.html"],
     "sft": [f"sft/{run}/metrics.json"],
-    "preferences": [f"preferences/{run}.jsonl", f"preferences/{run}.json"],
+    "preferences": [f"preferences/{run}{end}" for end in (".jsonl", ".validation.jsonl", ".json")],
     "dpo": [f"dpo/{run}/metrics.json"],
     "ask": [
         f"answers/{run}/{given.get('--model')}.{given.get('--variant')}.{end}" for end in ("jsonl", "json")
     ],
-    "evaluate": [f"eval/{run}.json", f"eval/{run}/predictions.jsonl", f"eval/{run}/gallery.html"],
+    "evaluate": [f"eval/{run}.json"]
+    + [f"eval/{run}/{name}" for name in ("predictions.jsonl", "predictions.parquet", "evaluation.html")],
 }
 
 start = time.time()

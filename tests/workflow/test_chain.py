@@ -12,8 +12,8 @@ LORA = "slake_4.1v_thinking"
 
 
 @pytest.fixture(scope="module")
-def lora(start):
-    return finished(start({**SHORT, "tracking": ["mlflow"]}), LORA)
+def lora(start, preloaded):
+    return finished(start({**SHORT, "tracking": ["mlflow"]}, python=preloaded), LORA)
 
 
 def test_the_evaluation_fits_its_schema(lora):
@@ -122,8 +122,8 @@ def test_the_report_shows_the_run(lora):
         ("run_experiments", ["--mode", "evaluate", "--models_dir", "gone"], "no such folder"),
     ],
 )
-def test_a_mistake_is_one_line_and_a_non_zero_status(start, stage, arguments, expected):
-    result = start(SHORT).command(stage, *arguments)
+def test_a_mistake_is_one_line_and_a_non_zero_status(start, preloaded, stage, arguments, expected):
+    result = start(SHORT, python=preloaded).command(stage, *arguments)
     errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert result.returncode == 1 and len(errors) == 1 and expected in errors[0]
     assert "Traceback" not in result.stderr

@@ -3,6 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+# What several stages write or read in folders that they are given.
+MANIFEST = "manifest.json"  # beside what was fetched: each file with its digest, and where it came from
+METRICS = "metrics.json"  # beside a model that was trained: its last file
+SUMMARY = "summary.json"  # beside records: what was read, kept and dropped
+DROPPED = "dropped.jsonl"
+ANNOTATIONS = "annotations.jsonl"
+
 STAGES = ("download", "convert", "validate", "sft", "preferences", "dpo", "ask", "evaluate", "report")
 
 
@@ -28,6 +35,10 @@ class Layout:
         """The raw files of a source, in its original layout, with manifest.json."""
         return self.root / "raw" / source
 
+    def raw_manifest(self, source: str) -> Path:
+        """The raw files of a source with their digests."""
+        return self.raw(source) / MANIFEST
+
     def model(self, model_version: str, mode: str) -> Path:
         """A checkpoint as it was fetched, with manifest.json."""
         return self.root / "models" / f"{model_version}_{mode}"
@@ -40,9 +51,25 @@ class Layout:
         """The records of one of records.SPLITS."""
         return self.data(run) / f"{split}.jsonl"
 
+    def data_summary(self, run: Run) -> Path:
+        """What conversion read, kept and dropped."""
+        return self.data(run) / SUMMARY
+
+    def validation(self, run: Run) -> Path:
+        """What validation found in records that passed."""
+        return self.data(run) / "validation.json"
+
+    def validation_page(self, run: Run) -> Path:
+        """The same with pictures."""
+        return self.data(run) / "validation.html"
+
     def trained(self, stage: str, run: Run) -> Path:
         """The final model of `sft` or `dpo`, with metrics.json."""
         return self.root / stage / str(run)
+
+    def metrics(self, stage: str, run: Run) -> Path:
+        """The curve and the cost of a training that has ended."""
+        return self.trained(stage, run) / METRICS
 
     def checkpoints(self, stage: str, run: Run) -> Path:
         """Unfinished training. No output of Snakemake, which deletes the outputs of a failed job."""
@@ -55,6 +82,10 @@ class Layout:
     def preferences(self, run: Run) -> Path:
         """The preference pairs of a run."""
         return self.root / "preferences" / f"{run}.jsonl"
+
+    def validation_pairs(self, run: Run) -> Path:
+        """Pairs about validation images that no train row shows, for DPO's validation."""
+        return self.root / "preferences" / f"{run}.validation.jsonl"
 
     def pairs_summary(self, run: Run) -> Path:
         """How many pairs of each origin a run has."""
@@ -80,9 +111,13 @@ class Layout:
         """What each stage of a run answered to each test question."""
         return self.root / "eval" / str(run) / "predictions.jsonl"
 
-    def gallery(self, run: Run) -> Path:
-        """The page of sampled predictions with their pictures."""
-        return self.root / "eval" / str(run) / "gallery.html"
+    def scores(self, run: Run) -> Path:
+        """The same as a table, with the score of each protocol."""
+        return self.root / "eval" / str(run) / "predictions.parquet"
+
+    def evaluation_page(self, run: Run) -> Path:
+        """The page of a run's numbers, each leading to the questions behind it."""
+        return self.root / "eval" / str(run) / "evaluation.html"
 
     def model_evaluation(self, model: Path) -> Path:
         """The scores of one model, or of a folder of models: named after its place, here or anywhere."""

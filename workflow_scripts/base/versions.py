@@ -12,7 +12,7 @@ RESULTS = {
     "validate": 2,  # 2: leaked_images
     "sft": 1,
     "preferences": 2,  # 2: each answer has random numbers of its own
-    "dpo": 1,
+    "dpo": 2,  # 2: validated on images that SFT has not seen
     "ask": 1,
     "evaluate": 2,  # 2: of kept answers; a tie of SFT and DPO keeps SFT
 }

@@ -9,7 +9,18 @@ from workflow_scripts.configuration.settings import Combination, Config, Dpo, Pr
 # The stages whose results depend on a key, besides by their input files.
 _SEEN = ("validate", "sft", "preferences", "dpo", "ask")  # these show images to a model, or measure them
 _HOW: dict[str, tuple[str, ...]] = dict.fromkeys(
-    ("gpus", "nodes", "threads", "oom_retries", "save_steps", "log_steps", "strategy", "vision_cache_gb"), ()
+    (
+        "gpus",
+        "nodes",
+        "threads",
+        "oom_retries",
+        "gradient_checkpointing",
+        "save_steps",
+        "log_steps",
+        "strategy",
+        "vision_cache_gb",
+    ),
+    (),
 )
 READ_BY: dict[str, dict[str, tuple[str, ...]]] = {
     "data": {
@@ -46,7 +57,7 @@ READ_BY: dict[str, dict[str, tuple[str, ...]]] = {
 # The stages that read a key by which their results do not change: it says how they run, when they stop, or which of
 # their input files to read.
 READ_BESIDES: dict[str, dict[str, tuple[str, ...]]] = {
-    "data": {"max_missing_images": ("convert",), "max_tokens": ("sft", "dpo")},
+    "data": {"max_missing_images": ("convert",), "max_tokens": ("sft", "dpo"), "splits": ("dpo",)},
     "sft": dict.fromkeys(_HOW, ("sft",)),
     "preferences": {"files": ("validate",)},
     "dpo": dict.fromkeys(_HOW, ("dpo",)),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from workflow_scripts.base import cli, files, gpus, locks
 from workflow_scripts.base.errors import UserError
-from workflow_scripts.base.paths import Layout, Run
+from workflow_scripts.base.paths import METRICS, Layout, Run
 from workflow_scripts.base.processes import started_by_torchrun
 from workflow_scripts.configuration import dependencies, reading
 from workflow_scripts.configuration.settings import Config
@@ -66,7 +66,7 @@ def run_names(options: argparse.Namespace, model: Path | None, needed: tuple[str
     missing = [name for name in needed if not known.get(name)]
     if missing:
         flags = " and ".join(f"--{name}" for name in missing)
-        untold = f": neither metrics.json nor the folder's name of {model} tells" if model else ""
+        untold = f": neither {METRICS} nor the folder's name of {model} tells" if model else ""
         raise UserError(f"say {flags}{untold}")
     return [known[name] for name in needed]
 
@@ -76,7 +76,7 @@ def names_of_model(model: Path) -> dict[str, str]:
 
     A folder named {model_version}_{mode}, as of a download, tells these two.
     """
-    metrics = model / "metrics.json"
+    metrics = model / METRICS
     trained = str(files.read_object(metrics).get("run", "")) if metrics.is_file() else ""
     for name in (trained, model.resolve().name):
         parts = name.split("_")

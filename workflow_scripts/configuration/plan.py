@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from workflow_scripts.base import gpus
-from workflow_scripts.base.paths import Layout, Run
+from workflow_scripts.base.paths import MANIFEST, Layout, Run
 from workflow_scripts.configuration import dependencies, reading, runs, text
 from workflow_scripts.configuration.flags import CONFIG_VARIABLE
-from workflow_scripts.configuration.settings import Combination, Config, Evaluation, Training
+from workflow_scripts.configuration.settings import Combination, Config, EvaluationSettings, Training
 
 # The section of the configuration with a rule's threads, GPUs and nodes.
 _RESOURCES = {
@@ -90,9 +90,7 @@ class Plan:
 
     def raw_manifests(self, wildcards: Wildcards) -> list[str]:
         """The raw files of every source that a data set is made of."""
-        return [
-            str(self.layout.raw(name) / "manifest.json") for name in self.config.sources(wildcards.dataset)
-        ]
+        return [str(self.layout.raw_manifest(name)) for name in self.config.sources(wildcards.dataset)]
 
     def source(self, wildcards: Wildcards) -> dict[str, Any]:
         """The values whose change fetches a source again."""
@@ -121,10 +119,10 @@ class Plan:
         """What says that the model of an `ask` job is there; the final one is chosen by the answers of two."""
         run = _run(wildcards)
         if wildcards.model == "untrained":
-            return [str(self.layout.model(run.model_version, run.mode) / "manifest.json")]
+            return [str(self.layout.model(run.model_version, run.mode) / MANIFEST)]
         if wildcards.model == "final":
             return [str(self.layout.answers(run, stage, "original")) for stage in ("sft", "dpo")]
-        return [str(self.layout.trained(wildcards.model, run) / "metrics.json")]
+        return [str(self.layout.metrics(wildcards.model, run))]
 
     def answers(self, wildcards: Wildcards) -> list[str]:
         """The answers that the evaluation of a run is of."""
@@ -140,14 +138,14 @@ def _run(wildcards: Wildcards) -> Run:
     return Run(wildcards.dataset, wildcards.model_version, wildcards.mode)
 
 
-def _share(section: Training | Evaluation) -> int:
+def _share(section: Training | EvaluationSettings) -> int:
     """Hundredths of this machine, for a job that asks for so many GPUs; all without one: models fill its memory."""
     here = len(gpus.visible())
     share = MACHINE * max(1, section.gpus) // here if here else MACHINE
     return max(1, min(MACHINE, share))
 
 
-def _gpu_resource(name: str, section: Training | Evaluation) -> int | str | None:
+def _gpu_resource(name: str, section: Training | EvaluationSettings) -> int | str | None:
     """What a job asks of one of GPU_RESOURCES."""
     nodes = section.nodes if isinstance(section, Training) else 1
     asked: dict[str, int | str] = {"nodes": nodes}

@@ -160,8 +160,9 @@ class Data(Section):
     """Conversion and validation."""
 
     thoughts: Literal["facts", "empty"] = Field(
-        default="facts",
-        description="thinking mode, rows without a rationale: build it from the row's annotations, or none",
+        default="empty",
+        description="thinking mode, rows without a rationale: build it from the row's annotations (facts), or none; "
+        "by benchmarks/thoughts.md, empty does not lose to base mode",
     )
     terminology: Literal["keep", "canonical"] = Field(
         default="keep",
@@ -282,8 +283,9 @@ class Training(Section):
         default=True, description="full training: leave the whole vision tower as it is"
     )
     lora: Lora = Lora()
-    gradient_checkpointing: bool = Field(
-        default=True, description="recompute activations: slower, far less memory"
+    gradient_checkpointing: bool | None = Field(
+        default=None,
+        description="recompute activations: slower, far less memory; empty: those that the GPU's memory does not hold",
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         default="auto", description="auto: bf16 on a GPU, fp32 on a CPU"
@@ -302,7 +304,8 @@ class Training(Section):
         "least validation loss is kept; empty: no validation, the last model is kept",
     )
     validation_rows: Count = Field(
-        default=500, description="sft: validation rows; dpo: pairs set aside, at most a tenth of them"
+        default=500,
+        description="sft: validation rows; dpo: pairs of validation images that no train row shows",
     )
     patience: Count | None = Field(
         default=None,
@@ -409,7 +412,7 @@ def _no_key(url: str) -> str:
     return url
 
 
-class ServedModel(Section):
+class ServedModelSettings(Section):
     """A model at an OpenAI-compatible server."""
 
     url: Annotated[str, AfterValidator(_no_key)] = Field(
@@ -422,7 +425,7 @@ class ServedModel(Section):
     retries: Natural = Field(default=5, description="further tries of a request that failed")
 
 
-class Judge(ServedModel):
+class JudgeSettings(ServedModelSettings):
     """A language model that judges open answers; its key is JUDGE_API_KEY."""
 
     parameters: dict[str, Any] = Field(
@@ -430,20 +433,20 @@ class Judge(ServedModel):
     )
 
 
-class Server(ServedModel):
+class ServerSettings(ServedModelSettings):
     """The server that backend openai asks; its key is EVALUATION_API_KEY."""
 
     timeout: Positive = Field(default=600, description="seconds of one try")
 
 
-class Evaluation(Section):
+class EvaluationSettings(Section):
     """Generation and scoring."""
 
     backend: Literal["transformers", "vllm", "openai"] = Field(
         default="transformers",
         description="what asks models for ask and evaluate --model_path; vllm: its engine (pip install vllm); openai: server",
     )
-    server: Server | None = Field(
+    server: ServerSettings | None = Field(
         default=None,
         description="with backend openai: any compatible server, which is sent questions and images, such as "
         "{url: http://127.0.0.1:8000/v1, model: '{model}'}, where {model} stands for untrained, sft or dpo, or the folder's "
@@ -478,12 +481,19 @@ class Evaluation(Section):
         default=1,
         description="GPUs of one job, each for a part of the questions, or all for a model that does not fit one; 0: CPU",
     )
-    judge: Judge | None = Field(
+    judge: JudgeSettings | None = Field(
         default=None,
         description="a language model's verdicts beside the other protocols, such as {url: http://127.0.0.1:8000/v1, "
         "model: Qwen3-32B}; empty: none, and nothing is sent anywhere",
     )
     threads: Count = Field(default=8, description="CPU cores of one job")
+
+    @field_validator("thought_budget")
+    @classmethod
+    def _leaves_an_answer(cls, budget: int | None, info: ValidationInfo) -> int | None:
+        if budget is not None and budget >= info.data.get("max_new_tokens", budget + 1):
+            raise ValueError("no answer can follow such a thought within max_new_tokens")
+        return budget
 
     @model_validator(mode="after")
     def _backend_can_do_it(self) -> Self:
@@ -590,7 +600,7 @@ class Config(Section):
     sft: Sft = Sft()
     preferences: Preferences = Preferences()
     dpo: Dpo = Dpo()
-    evaluation: Evaluation = Evaluation()
+    evaluation: EvaluationSettings = EvaluationSettings()
     output_in_use: InUse = Field(
         default="end",
         description="another command writes the same output: end with an error that names it, or wait for it",

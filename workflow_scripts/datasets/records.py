@@ -18,7 +18,7 @@ class Message(TypedDict):
     content: str
 
 
-class Asked(TypedDict):
+class QuestionFields(TypedDict):
     """What records and prediction rows alike say of their question."""
 
     id: str
@@ -29,7 +29,7 @@ class Asked(TypedDict):
     answer_type: str
 
 
-class Record(Asked):
+class Record(QuestionFields):
     """A question with its dialogue, as it stands in a split's file; `images` are relative to that."""
 
     messages: list[Message]
@@ -87,7 +87,7 @@ class MadePreference(PreferenceRecord):
     rejected_answer: str
 
 
-class Turn(NamedTuple):
+class Exchange(NamedTuple):
     """A user's text, with a placeholder for each image, the answer, and the user's own rationale or ""."""
 
     user: str
@@ -126,7 +126,7 @@ class Example:
     mask: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
     stated: dict[str, str] = field(default_factory=dict)
-    turns: tuple[Turn, ...] = ()
+    turns: tuple[Exchange, ...] = ()
     more_images: tuple[str, ...] = ()
     patient: str = ""
     group: str = ""

@@ -26,6 +26,9 @@ Lines = Mapping[
 ]  # the predictions of each line of an evaluation, all of the same questions
 
 
+Verdicts = Mapping[str, Mapping[str, Sequence[Verdict]]]  # on the rows of each line, by protocol
+
+
 class ProtocolScores(Breakdown):
     """A protocol's numbers, and its headline with its interval."""
 
@@ -53,21 +56,31 @@ class Analysis(TypedDict):
     resolution: Resolution
 
 
+def verdicts(
+    lines: Lines, scoring: Sequence[ScoringProtocol], terms: Terminology
+) -> dict[str, dict[str, list[Verdict]]]:
+    """What each protocol of `scoring` says of each row, by line and protocol."""
+    return {
+        line: {protocol.NAME: protocol.verdicts(rows, terms) for protocol in scoring}
+        for line, rows in lines.items()
+    }
+
+
 def analyse(
     lines: Lines,
     final_stage: str,
     leaked: Collection[str] | None,
-    terms: Terminology,
-    further: Sequence[ScoringProtocol] = (),
+    scoring: Sequence[ScoringProtocol],
+    said: Verdicts,
     seed: int = 0,
 ) -> Analysis:
-    """Everything from the predictions of the lines; `further` protocols are those of a configuration."""
+    """Everything from the predictions of the lines and what the protocols of `scoring` have `said` of them."""
     rows = lines[final_stage]
     for name, other in lines.items():
         if [(row["source"], row["id"]) for row in other] != [(row["source"], row["id"]) for row in rows]:
             raise ValueError(f"{name} and {final_stage} are not of the same questions")
     labels = clusters(rows)
-    scores = {name: strict_scores(found, terms) for name, found in lines.items()}
+    scores = {name: _values(found[protocols.DEFAULT.NAME]) for name, found in said.items()}
     stages = [name for name in lines if name not in WITHOUT]
     pairs = [(first, second) for place, second in enumerate(stages) for first in stages[:place]]
     final = scores[final_stage]
@@ -77,8 +90,8 @@ def analyse(
         },
         "protocols": {
             name: {
-                protocol.NAME: _scored(protocol, found, labels, terms, seed)
-                for protocol in (*protocols.MODULES, *further)
+                protocol.NAME: _scored(protocol, found, said[name][protocol.NAME], labels, seed)
+                for protocol in scoring
             }
             for name, found in lines.items()
         },
@@ -101,13 +114,20 @@ def analyse(
 
 def strict_scores(rows: Sequence[Prediction], terms: Terminology | None = None) -> Floats:
     """1 or 0 for each row by the default protocol, which scores every row."""
-    return np.array([verdict.score for verdict in protocols.DEFAULT.verdicts(rows, terms)], float)
+    return _values(protocols.DEFAULT.verdicts(rows, terms))
+
+
+def _values(found: Sequence[Verdict]) -> Floats:
+    return np.array([verdict.score for verdict in found], float)
 
 
 def _scored(
-    protocol: ScoringProtocol, rows: Sequence[Prediction], labels: Labels, terms: Terminology, seed: int
+    protocol: ScoringProtocol,
+    rows: Sequence[Prediction],
+    verdicts: Sequence[Verdict],
+    labels: Labels,
+    seed: int,
 ) -> ProtocolScores:
-    verdicts = protocol.verdicts(rows, terms)
     return {
         **protocols.breakdown_of(rows, verdicts, protocol.NUMBERS),
         "headline": headline(verdicts, labels, seed),

@@ -1,4 +1,4 @@
-"""Answers to records: those that are kept, and from the model what is missing, on several GPUs where it has them."""
+"""AskingResult to records: those that are kept, and from the model what is missing, on several GPUs where it has them."""
 
 import logging
 import multiprocessing
@@ -33,7 +33,7 @@ WAY = "way.json"  # beside kept answers: what they depend on, and the checkpoint
 
 
 @dataclass(frozen=True)
-class Answers:
+class AskingResult:
     """An answer for each record, how many of these were asked now, and the checkpoint's own generation settings.
 
     The part of a thought that stood in a prompt stands at the beginning of its text.
@@ -69,7 +69,7 @@ def ask(
     folder: Path,
     variant: Variant,
     kept: Path,
-) -> Answers:
+) -> AskingResult:
     """The answers of the model at `model` to `records`, whose images are relative to `folder`, by the model's `processor`.
 
     Those that `kept` has, to the same prompt and images, are taken from there. The others are asked for, each question
@@ -101,7 +101,7 @@ def ask(
         _with_opening(known[key], opened(prompt, examiner.style))
         for key, prompt in zip(keys, prompts, strict=True)
     ]
-    return Answers(rows, len(missing), settings)
+    return AskingResult(rows, len(missing), settings)
 
 
 def _key(prompt: str, record: Record, folder: Path, digest: Callable[[Path], str]) -> str:
@@ -182,7 +182,7 @@ def _end_with(parent: BaseProcess) -> None:
 
 def _ask_share(share: Share, processor: Processor | None = None) -> None:
     keys, records = list(share.records), list(share.records.values())
-    progress = Progress(len(records))
+    progress = AskingProgress(len(records))
     with (
         share.examiner.model(share.model, processor, share.spread) as model,
         kept_answers.appending(share.kept) as append,
@@ -207,7 +207,7 @@ def _ask_share(share: Share, processor: Processor | None = None) -> None:
             before = now
 
 
-class Progress:
+class AskingProgress:
     """A line on how far it is, now and then."""
 
     def __init__(self, total: int) -> None:

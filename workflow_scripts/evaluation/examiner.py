@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SERVED_NAME = "{model}"  # in the name of a server's model: stands for the name that the model has here
 
 
-class Asking(Protocol):
+class AskingSettings(Protocol):
     """How a model is asked: by what, on how many GPUs, how many tokens at once, for how many tokens at most.
 
     `engine` are further arguments of vLLM's engine.
@@ -54,7 +54,7 @@ class Examiner:
     `style` is that of a model that was trained elsewhere; `name` is what a server may know a model by.
     """
 
-    asking: Asking
+    asking: AskingSettings
     max_image_side: int
     frames: FrameRule
     model_version: str

@@ -7,7 +7,7 @@ from typing import TypedDict
 from workflow_scripts.datasets.tokens import tokens
 
 
-class Answered(TypedDict):
+class FloorRow(TypedDict):
     """What the floor looks at of a record."""
 
     question: str
@@ -17,7 +17,7 @@ class Answered(TypedDict):
     source: str
 
 
-def question_only(train_rows: Iterable[Answered], test_rows: Iterable[Answered]) -> list[str]:
+def question_only(train_rows: Iterable[FloorRow], test_rows: Iterable[FloorRow]) -> list[str]:
     """One answer for each test row: the most frequent train answer to the same question.
 
     For an unseen question: to questions with the same first two words, else of the same answer type, else
@@ -36,7 +36,7 @@ def question_only(train_rows: Iterable[Answered], test_rows: Iterable[Answered])
     return [next((best[key] for key in _keys(row) if key in best), "") for row in test_rows]
 
 
-def _keys(row: Answered) -> list[Hashable]:
+def _keys(row: FloorRow) -> list[Hashable]:
     """What to look a row up by, the most telling first; Chinese has no spaces: its two words are the question."""
     scope = (row["source"], row["language"])
     return [

@@ -6,13 +6,13 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from workflow_scripts.base.errors import shown
-from workflow_scripts.datasets.records import Asked
+from workflow_scripts.datasets.records import QuestionFields
 from workflow_scripts.evaluation.answer_files import GivenAnswer
 
 BY = ("id", "question and image", "question and gold", "question alone")
 
 
-class Question(Asked):
+class AskedQuestion(QuestionFields):
     """What is known of a question of a test set; `linked_id` is what its rephrasings share, "" for none."""
 
     answer: str
@@ -22,13 +22,13 @@ class Question(Asked):
 class Matched(NamedTuple):
     """Questions with their answers, by what they were found; the answers and the questions that are left over."""
 
-    pairs: list[tuple[Question, GivenAnswer]]
+    pairs: list[tuple[AskedQuestion, GivenAnswer]]
     by: dict[str, int]
     unmatched: list[str]
     unanswered: list[str]
 
 
-def match(questions: Sequence[Question], answers: Iterable[GivenAnswer]) -> Matched:
+def match(questions: Sequence[AskedQuestion], answers: Iterable[GivenAnswer]) -> Matched:
     """The pairs in the order of the questions.
 
     An id is the question's own, or that without the names of set and language before it, and counts where the file's
@@ -61,7 +61,7 @@ def match(questions: Sequence[Question], answers: Iterable[GivenAnswer]) -> Matc
 class _Index:
     """The numbers of questions by what an answer may say of them."""
 
-    def __init__(self, questions: Sequence[Question]) -> None:
+    def __init__(self, questions: Sequence[AskedQuestion]) -> None:
         self._words = [_words(question["question"]) for question in questions]
         self._sources = [question["source"] for question in questions]
         self._ids, self._images, self._golds, self._alone = (defaultdict[object, list[int]](list) for _ in BY)

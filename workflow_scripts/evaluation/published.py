@@ -8,7 +8,7 @@ from typing import TypedDict
 from pydantic import BaseModel, ConfigDict, Field
 
 from workflow_scripts.base.files import read_yaml
-from workflow_scripts.evaluation.matching import Question
+from workflow_scripts.evaluation.matching import AskedQuestion
 
 FILE = Path(__file__).with_name("published.yaml")
 
@@ -62,7 +62,9 @@ def table() -> Table:
     return Table.model_validate(read_yaml(FILE))
 
 
-def beside(protocol: str, reader: str, questions: Sequence[Question], judge: str = "") -> Iterator[Published]:
+def beside(
+    protocol: str, reader: str, questions: Sequence[AskedQuestion], judge: str = ""
+) -> Iterator[Published]:
     """What print has by `protocol` on the split whose questions are these, all of them; `judge` is the judge's model."""
     for results in table().results:
         if results.protocol == protocol and judge.startswith(results.judge):
@@ -78,7 +80,7 @@ def beside(protocol: str, reader: str, questions: Sequence[Question], judge: str
                         }
 
 
-def _is(split: Split, reader: str, questions: Sequence[Question]) -> bool:
+def _is(split: Split, reader: str, questions: Sequence[AskedQuestion]) -> bool:
     closed = sum(question["answer_type"] == "closed" for question in questions)
     return (
         split.reader == reader

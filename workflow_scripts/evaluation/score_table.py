@@ -14,7 +14,7 @@ from workflow_scripts.evaluation.verdicts import Note, Verdict
 NAMED = 5  # rows and questions that are named on the screen; the JSON names all
 
 
-class ProtocolScores(TypedDict):
+class ProtocolTable(TypedDict):
     """The numbers of one protocol with their intervals, how many rows have no score, and why, and what print has."""
 
     definition: str
@@ -33,7 +33,7 @@ class GroupScores(TypedDict):
     matched: dict[str, int]
     unmatched: list[str]
     unanswered: list[str]
-    protocols: dict[str, ProtocolScores]
+    protocols: dict[str, ProtocolTable]
 
 
 class Scores(TypedDict):
@@ -53,7 +53,7 @@ def protocol_scores(
     verdicts: Sequence[Verdict],
     clusters: Labels,
     in_print: Sequence[Published],
-) -> ProtocolScores:
+) -> ProtocolTable:
     """The numbers of `verdicts` on `rows` in `clusters` [n], over all, by source and by language."""
 
     def by(key: Literal["source", "language"]) -> dict[str, dict[str, Estimate]]:

@@ -7,8 +7,22 @@ from huggingface_hub import try_to_load_from_cache
 
 from workflow_scripts.base import files
 from workflow_scripts.base.errors import UserError
+from workflow_scripts.base.paths import MANIFEST
 
+# By these transformers and peft know what a folder holds.
+CONFIG = "config.json"
+ADAPTER_CONFIG = "adapter_config.json"
 DOWNLOADED = Path("results/models")
+
+
+def is_adapter(path: Path) -> bool:
+    """Whether the folder holds an adapter, which needs a base model, rather than a whole model."""
+    return (Path(path) / ADAPTER_CONFIG).is_file()
+
+
+def is_model(path: Path) -> bool:
+    """Whether the folder holds a whole model or an adapter."""
+    return is_adapter(path) or (Path(path) / CONFIG).is_file()
 
 
 def of_repository(name: str) -> Path | None:
@@ -18,10 +32,10 @@ def of_repository(name: str) -> Path | None:
     """
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         return None
-    for manifest in sorted(DOWNLOADED.glob("*/manifest.json")):
+    for manifest in sorted(DOWNLOADED.glob(f"*/{MANIFEST}")):
         if files.read_value(manifest, "origin").get("repository") == name:
             return manifest.parent
-    cached = try_to_load_from_cache(name, "config.json")
+    cached = try_to_load_from_cache(name, CONFIG)
     if isinstance(cached, str):
         return Path(cached).parent
     raise UserError(

@@ -19,7 +19,9 @@ from transformers.utils import logging as transformers_logging
 
 from workflow_scripts.base import files
 from workflow_scripts.base.errors import UserError, brief
+from workflow_scripts.base.paths import MANIFEST, METRICS
 from workflow_scripts.models import adapters, bases
+from workflow_scripts.models.bases import ADAPTER_CONFIG, CONFIG
 from workflow_scripts.models.catalogue import VERSIONS, Version
 
 if TYPE_CHECKING:
@@ -58,20 +60,15 @@ _DECIDES = re.compile(
 LOCAL_BASE = "base_model.json"  # beside an adapter: the folder of its base on this machine
 
 
-def is_adapter(path: Path) -> bool:
-    """Whether the folder holds an adapter, which needs a base model, rather than a whole model."""
-    return (Path(path) / "adapter_config.json").is_file()
-
-
 def model_type(path: Path) -> str:
     """The architecture of the model at `path`, or of the base below an adapter: glm4v, glm4v_moe."""
-    name: str = files.read_value(base_of(path) / "config.json", "model_type")
+    name: str = files.read_value(base_of(path) / CONFIG, "model_type")
     return name
 
 
 def base_of(path: Path) -> Path:
     """The folder of the whole model below an adapter, or `path` itself."""
-    if not is_adapter(path):
+    if not bases.is_adapter(path):
         return Path(path)
     local, named = _named_base(Path(path))
     if local.is_dir():
@@ -83,7 +80,7 @@ def base_of(path: Path) -> Path:
 
 def _named_base(path: Path) -> tuple[Path, str]:
     """The folder of the base of the adapter at `path` on this machine, and what others know it by."""
-    named = str(files.read_value(path / "adapter_config.json", _BASE))
+    named = str(files.read_value(path / ADAPTER_CONFIG, _BASE))
     local = path / LOCAL_BASE
     return Path(files.read_value(local, "path") if local.is_file() else named), named
 
@@ -106,12 +103,12 @@ def name_base(path: Path, base: Path) -> None:
     `adapter_config.json` gets the hub id and the commit from the base's manifest.json; without such an origin it
     keeps the folder. The folder is kept in `base_model.json` beside it, where `base_of` looks first.
     """
-    config = files.read_object(path / "adapter_config.json") | {_BASE: str(base)}
-    manifest = base / "manifest.json"
+    config = files.read_object(path / ADAPTER_CONFIG) | {_BASE: str(base)}
+    manifest = base / MANIFEST
     origin = files.read_value(manifest, "origin") if manifest.is_file() else {}
     if "repository" in origin:
         config |= {_BASE: origin["repository"], "revision": origin["commit"]}
-    files.write_json(path / "adapter_config.json", config)
+    files.write_json(path / ADAPTER_CONFIG, config)
     files.write_json(path / LOCAL_BASE, {"path": str(base)})
 
 
@@ -143,7 +140,7 @@ def model(
     base = base_of(path)
     _refuse_slow(base, device)
     whole = _whole(base, dtype=dtype, device_map=device_map, quantization_config=quantization)
-    loaded = _adapted(whole, base, path, trainable) if is_adapter(path) else whole
+    loaded = _adapted(whole, base, path, trainable) if bases.is_adapter(path) else whole
     if isinstance(loaded, PeftModel):
         # peft looks there when it saves: it must not ask the hub.
         loaded.active_peft_config.base_model_name_or_path = str(base)
@@ -270,7 +267,7 @@ def use_tree_attention(model: "Model", device: torch.device) -> bool:
 
 def fingerprint(path: Path) -> str:
     """What identifies the model at `path`: the manifest of a download, the metrics of a training, else its files."""
-    for name in ("manifest.json", "metrics.json"):
+    for name in (MANIFEST, METRICS):
         if (Path(path) / name).is_file():
             stated: str = files.read_value(Path(path) / name, "fingerprint")
             return stated

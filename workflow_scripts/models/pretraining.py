@@ -58,7 +58,7 @@ WRAPPERS = {
     ],
 }  # fmt: skip
 
-Turn = tuple[str, str]  # what the user says and what the model answers
+Told = tuple[str, str]  # what the user says and what the model answers
 
 
 def train_tokenizer() -> None:
@@ -82,7 +82,7 @@ def train_tokenizer() -> None:
     tokenizer.add_tokens(
         [AddedToken(token, normalized=False, special=token in special) for token in standins.ADDED_TOKENS]
     )
-    with files.replacing(standins.FOLDER / "tokenizer.json") as temporary:
+    with files.replacing(standins.TOKENIZER) as temporary:
         tokenizer.save(str(temporary))
 
 
@@ -185,7 +185,7 @@ def _row(
 
 def _turns(
     task: str, scene: phantoms.Scene, words: list[str], language: str, draw: random.Random
-) -> list[Turn]:
+) -> list[Told]:
     """The turns of a dialogue; one of facts takes up a fact once at most, so that no turn gives another's away."""
     if task == "facts":
         names = list(phantoms.facts(scene))
@@ -198,7 +198,7 @@ def _turns(
     return [(prompt, phantoms.describe(scene, language))]
 
 
-def _about(name: str, scene: phantoms.Scene, language: str, draw: random.Random) -> Turn:
+def _about(name: str, scene: phantoms.Scene, language: str, draw: random.Random) -> Told:
     """A turn that has the fact `name` told, or a statement about it judged."""
     if draw.random() < 0.5:
         value = phantoms.facts(scene)[name]

@@ -10,6 +10,7 @@ from transformers.utils import logging as transformers_logging
 
 from workflow_scripts.base.errors import UserError, brief
 from workflow_scripts.datasets.pictures.frames import FRAMES, FrameRule
+from workflow_scripts.models import bases
 from workflow_scripts.models.catalogue import Version
 from workflow_scripts.models.interfaces import Processor
 
@@ -33,9 +34,9 @@ def load(path: Path, version: Version, max_image_side: int, frames: FrameRule = 
 
     if not Path(path).is_dir():  # transformers would look for it on the hub
         raise UserError(f"{path}: no such folder; download or train the model first")
-    if loading.is_adapter(path) or (Path(path) / "config.json").is_file():  # a processor may stand alone
+    if bases.is_model(path):  # a processor may stand alone
         loading.check_version(path, version)
-    if loading.is_adapter(path) and not any((Path(path) / name).is_file() for name in _CONFIGURATIONS):
+    if bases.is_adapter(path) and not any((Path(path) / name).is_file() for name in _CONFIGURATIONS):
         path = loading.base_of(path)
     try:
         loaded: Processor = AutoProcessor.from_pretrained(path)

@@ -25,6 +25,7 @@ from workflow_scripts.models.catalogue import Version
 from workflow_scripts.models.interfaces import Processor
 
 FOLDER = Path(__file__).parent / "standin_weights"
+TOKENIZER = FOLDER / "tokenizer.json"
 IMAGE_SIDE = 112
 
 SPECIAL_TOKENS = [
@@ -42,7 +43,7 @@ ADDED_TOKENS = [*SPECIAL_TOKENS, *MARKUP_TOKENS, *BOX_TOKENS, "/nothink"]
 def tokenizer() -> PreTrainedTokenizerFast:
     """The stand-ins' byte-level BPE; it pads on the left, as the hub's does."""
     return PreTrainedTokenizerFast(
-        tokenizer_file=str(FOLDER / "tokenizer.json"),
+        tokenizer_file=str(TOKENIZER),
         pad_token="<|endoftext|>",
         eos_token="<|endoftext|>",
         padding_side="left",

@@ -7,11 +7,11 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict
 
-from workflow_scripts.datasets.checks.structure import Row
+from workflow_scripts.datasets.checks.structure import PlacedRecord
 from workflow_scripts.datasets.records import SPLITS
 from workflow_scripts.models.dialogue import Dialogue, image_paths
 from workflow_scripts.models.interfaces import Tokenizer
-from workflow_scripts.pages import rendering
+from workflow_scripts.pages import thumbnails
 
 if TYPE_CHECKING:
     import torch
@@ -26,16 +26,16 @@ class Sampler:
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
-        self._drawn: dict[tuple[int, str], list[tuple[int, int, Row]]] = defaultdict(list)
+        self._drawn: dict[tuple[int, str], list[tuple[int, int, PlacedRecord]]] = defaultdict(list)
 
-    def add(self, row: Row) -> None:
+    def add(self, row: PlacedRecord) -> None:
         drawn = self._drawn[SPLITS.index(row.split), row.record["source"]]
         digest = hashlib.blake2b(f"{self._seed}-{row.record['id']}".encode(), digest_size=8)
         # The line breaks the tie of an id that stands twice.
         entry = (-int.from_bytes(digest.digest()), row.line, row)
         (heapq.heappush if len(drawn) < SAMPLES else heapq.heappushpop)(drawn, entry)
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[PlacedRecord]:
         """At most SAMPLES rows, in the order of the splits."""
         groups = [[row for *_, row in sorted(drawn)] for _, drawn in sorted(self._drawn.items())]
         picked = [row for turn in zip_longest(*groups) for row in turn if row][:SAMPLES]
@@ -65,7 +65,7 @@ class Viewer:
         self._image_processor = dialogue.processor.image_processor
         self._pixels = Pixels(self._image_processor)
 
-    def show(self, row: Row) -> Sample:
+    def show(self, row: PlacedRecord) -> Sample:
         """The last turn of a row: its images as data URIs and in tokens, the prompt, and the trained text by tokens.
 
         An image that cannot be decoded is a UserError.
@@ -76,7 +76,7 @@ class Viewer:
             "id": row.record["id"],
             "source": row.record["source"],
             "split": row.split,
-            "images": [rendering.thumbnail(self._seen(*entry)) for entry in found[:IMAGES]],
+            "images": [thumbnails.thumbnail(self._seen(*entry)) for entry in found[:IMAGES]],
             "image_tokens": [self._pixels.tokens(grid) for _, grid in found],
             "prompt": turn.prompt,
             "target": token_texts(self._dialogue.processor.tokenizer, turn.completion),

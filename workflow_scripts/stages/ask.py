@@ -53,7 +53,7 @@ def ask(settings: Config, layout: Layout, run: Run, model: str, variant: Variant
         "model": chosen,
         "variant": variant,
         "version": versions.RESULTS["ask"],
-        "data_fingerprint": files.read_value(layout.data(run) / "summary.json", "fingerprint"),
+        "data_fingerprint": files.read_value(layout.data_summary(run), "fingerprint"),
         "asked": how.told,
         "generation_config": found.checkpoint_settings,
         "n": len(records),

@@ -17,7 +17,7 @@ from typing import Any
 from workflow_scripts import tracking
 from workflow_scripts.base import files, locks, versions
 from workflow_scripts.base.errors import UserError
-from workflow_scripts.base.paths import Layout, Run
+from workflow_scripts.base.paths import ANNOTATIONS, DROPPED, Layout, Run
 from workflow_scripts.configuration import dependencies
 from workflow_scripts.configuration.settings import Config, Source
 from workflow_scripts.datasets import mixing, readers, records, splits, terminology
@@ -77,7 +77,7 @@ def convert(settings: Config, layout: Layout, run: Run) -> dict[str, Any]:
         "rows": rows,
         "fingerprint": files.fingerprint([files.sha256(layout.split(run, split)) for split in SPLITS]),
     }
-    files.write_json(folder / "summary.json", summary)
+    files.write_json(layout.data_summary(run), summary)
     return summary
 
 
@@ -91,9 +91,7 @@ def _write(surveys: dict[str, Survey], settings: Config, layout: Layout, run: Ru
             return stack.enter_context(files.jsonl_writer(folder / name))
 
         records_of = {split: writer(layout.split(run, split).name) for split in SPLITS}
-        drop, annotate, tidy, know = map(
-            writer, ("dropped.jsonl", "annotations.jsonl", "tidied.jsonl", "knowledge.jsonl")
-        )
+        drop, annotate, tidy, know = map(writer, (DROPPED, ANNOTATIONS, "tidied.jsonl", "knowledge.jsonl"))
         for name, source in settings.sources(run.dataset).items():
             for row, split, times, reason in _placed(surveys[name], source, layout.raw(name), name):
                 if reason:
@@ -163,7 +161,7 @@ def _survey(name: str, source: Source, raw: Path, limit: float) -> Survey:
             survey.rows[row.split, row.group, row.images] += 1
     if missing:
         logger.warning(
-            "%s: %d of %d rows have no image file; listed in dropped.jsonl", name, missing, survey.read
+            "%s: %d of %d rows have no image file; listed in %s", name, missing, survey.read, DROPPED
         )
     if missing > limit * survey.read:
         raise UserError(
@@ -308,7 +306,7 @@ def stage(settings: Config, layout: Layout, run: Run) -> dict[str, Any]:
     ):
         summary = convert(settings, layout, run)
         record.metrics(summary)
-        record.artifact(layout.data(run) / "summary.json")
+        record.artifact(layout.data_summary(run))
     dropped = summary["dropped"] or "none"
     logger.info("%s: read %d rows, kept %d, dropped %s", run, summary["read"], summary["kept"], dropped)
     return summary

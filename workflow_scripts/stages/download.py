@@ -8,14 +8,13 @@ from typing import Any, TypedDict
 
 from workflow_scripts.base import files, locks, versions
 from workflow_scripts.base.errors import UserError
-from workflow_scripts.base.paths import Layout
+from workflow_scripts.base.paths import MANIFEST, Layout
 from workflow_scripts.configuration.settings import Combination, Config
 from workflow_scripts.datasets.readers.tables import FieldName
 from workflow_scripts.models.catalogue import VERSIONS
 
 logger = logging.getLogger(__name__)
 
-MANIFEST = "manifest.json"
 MODEL_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt", "*.model"]
 
 

@@ -1,71 +1,75 @@
-"""Score what a run's models answered to its test questions: `results/eval/{run}.json`, predictions and a gallery.
+"""Score what a run's models answered to its test questions: `results/eval/{run}.json`, predictions and a page.
 
 The untrained, the SFT and the DPO model, and the better of the last two, by validation rows, on blank and on other
 images too. No model is loaded.
 """
 
 import logging
-import random
-from collections.abc import Mapping
+import os
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from workflow_scripts import tracking
 from workflow_scripts.base import files, locks, versions
-from workflow_scripts.base.paths import Layout, Run
+from workflow_scripts.base.paths import MANIFEST, SUMMARY, Layout, Run
 from workflow_scripts.configuration import dependencies
 from workflow_scripts.configuration.settings import Config
 from workflow_scripts.datasets import terminology
-from workflow_scripts.datasets.pictures.frames import FRAMES, FrameRule
 from workflow_scripts.datasets.records import Record
-from workflow_scripts.evaluation import analysis, answers, floor, protocols, questions
+from workflow_scripts.evaluation import analysis, answers, floor, protocols, questions, scores
 from workflow_scripts.evaluation.answers import TRAINED, Answer, AnswersSummary
 from workflow_scripts.evaluation.predictions import Prediction
+from workflow_scripts.evaluation.protocols import ScoringProtocol
 from workflow_scripts.evaluation.protocols.judge import Judge
 from workflow_scripts.evaluation.statistics import pictures
+from workflow_scripts.evaluation.statistics.clusters import clusters
 from workflow_scripts.evaluation.table import STAGES, Evaluation, percent
 
 logger = logging.getLogger(__name__)
 
-GALLERY_QUESTIONS = 60
+Scoring = Sequence[ScoringProtocol]
 
 
 def evaluate(settings: Config, layout: Layout, run: Run) -> Evaluation:
-    """Score the answers of every stage of `run` and write its evaluation, predictions and gallery."""
+    """Score the answers of every stage of `run` and write its evaluation, predictions and page."""
     folder = layout.data(run)
     train, test = (list(files.read_jsonl(layout.split(run, split))) for split in ("train", "test"))
     terms = terminology.load(tuple(settings.terms))
     choice = answers.final_stage(layout, run, settings.seed)
     asked = settings.evaluation.asked
     lines = {analysis.FLOOR: floor_rows(train, test), **_lines(settings, layout, run, test)}
-    scores = {line: protocols.breakdown(rows, terms) for line, rows in lines.items()}
-    for line, shares in scores.items():
-        logger.info("%s: %s %% of %d", line, percent(shares["overall"]["accuracy"]), len(test))
-    further = [Judge(judge, layout.judged())] if (judge := settings.evaluation.judge) else []
-    leaked = pictures.leaked_images(files.read_object(folder / "validation.json"))
-    found = analysis.analyse(lines, choice["stage"], leaked, terms, further, settings.seed)
+    judge = [Judge(asking, layout.judged())] if (asking := settings.evaluation.judge) else []
+    scoring: Scoring = (*protocols.MODULES, *judge)
+    said = analysis.verdicts(lines, scoring, terms)
+    default = protocols.DEFAULT
+    shares = {
+        line: protocols.breakdown_of(rows, said[line][default.NAME], default.NUMBERS)
+        for line, rows in lines.items()
+    }
+    for line, found in shares.items():
+        logger.info("%s: %s %% of %d", line, percent(found["overall"]["accuracy"]), len(test))
+    leaked = pictures.leaked_images(files.read_object(layout.validation(run)))
+    analysed = analysis.analyse(lines, choice["stage"], leaked, scoring, said, settings.seed)
     summaries = {line: answers.summary(layout.answers(run, *source)) for line, source in asked.items()}
     evaluation: Evaluation = {
         "run": str(run),
         "final_stage": choice["stage"],
         "versions": _versions(settings, layout, run),
-        "data_fingerprint": files.read_value(folder / "summary.json", "fingerprint"),
+        "data_fingerprint": files.read_value(folder / SUMMARY, "fingerprint"),
         "model": _model(layout, run, summaries) | {"selection": choice},
-        "stages": {line: scores[line] for line in STAGES},
-        "floor": {"question_only": scores[analysis.FLOOR]},
-        "ablation": {line: scores[line] for line in asked if line not in STAGES},
-        "groups": found["groups"],
-        "protocols": found["protocols"],
-        "comparisons": found["comparisons"],
-        "picture": found["picture"],
-        "resolution": found["resolution"],
+        "stages": {line: shares[line] for line in STAGES},
+        "floor": {"question_only": shares[analysis.FLOOR]},
+        "ablation": {line: shares[line] for line in asked if line not in STAGES},
+        "groups": analysed["groups"],
+        "protocols": analysed["protocols"],
+        "comparisons": analysed["comparisons"],
+        "picture": analysed["picture"],
+        "resolution": analysed["resolution"],
         "cost": _cost(layout, run, summaries),
     }
-    everything = [row for line in asked for row in lines[line]]
-    _write_predictions(layout.predictions(run), everything, folder)
-    write_gallery(
-        layout.gallery(run), f"{run}: predictions", everything, folder, settings.seed, settings.data.frames
-    )
+    _write_predictions(layout, run, {line: lines[line] for line in asked}, said)
+    _write_page(settings, layout, run, evaluation, scoring, lines, said, leaked)
     files.write_json(layout.evaluation(run), evaluation)
     return evaluation
 
@@ -81,11 +85,11 @@ def _lines(settings: Config, layout: Layout, run: Run, test: list[Record]) -> di
 
 def _model(layout: Layout, run: Run, summaries: Mapping[str, AnswersSummary]) -> dict[str, Any]:
     """Which model, from where, how it was trained and how it was asked."""
-    trained = {stage: files.read_object(layout.trained(stage, run) / "metrics.json") for stage in TRAINED}
+    trained = {stage: files.read_object(layout.metrics(stage, run)) for stage in TRAINED}
     return {
         "version": run.model_version,
         "mode": run.mode,
-        **files.read_value(layout.model(run.model_version, run.mode) / "manifest.json", "origin"),
+        **files.read_value(layout.model(run.model_version, run.mode) / MANIFEST, "origin"),
         **{stage: {key: found[key] for key in ("method", "fingerprint")} for stage, found in trained.items()},
         "asked": {stage: summaries[stage]["asked"] for stage in STAGES},
         "generation_config": summaries["untrained"]["generation_config"],
@@ -94,9 +98,7 @@ def _model(layout: Layout, run: Run, summaries: Mapping[str, AnswersSummary]) ->
 
 def _cost(layout: Layout, run: Run, summaries: Mapping[str, AnswersSummary]) -> dict[str, float]:
     """Seconds of training and asking, answers of before counted with what they took then."""
-    trained = {
-        stage: files.read_value(layout.trained(stage, run) / "metrics.json", "seconds") for stage in TRAINED
-    }
+    trained = {stage: files.read_value(layout.metrics(stage, run), "seconds") for stage in TRAINED}
     seconds = sum(found["seconds"] for found in summaries.values())
     count = sum(found["n"] for found in summaries.values())
     return {
@@ -109,14 +111,14 @@ def _cost(layout: Layout, run: Run, summaries: Mapping[str, AnswersSummary]) -> 
 def _versions(settings: Config, layout: Layout, run: Run) -> dict[str, int | None]:
     """The versions of all that the scores depend on, as each stage has recorded its own."""
     written = {
-        "convert": layout.data(run) / "summary.json",
-        "sft": layout.trained("sft", run) / "metrics.json",
+        "convert": layout.data_summary(run),
+        "sft": layout.metrics("sft", run),
         "preferences": layout.pairs_summary(run),
-        "dpo": layout.trained("dpo", run) / "metrics.json",
+        "dpo": layout.metrics("dpo", run),
     }
     downloads = [layout.raw(source) for source in settings.sources(run.dataset)]
     downloads.append(layout.model(run.model_version, run.mode))
-    fetched = [_version(folder / "manifest.json") for folder in downloads]
+    fetched = [_version(folder / MANIFEST) for folder in downloads]
     found = {stage: _version(path) for stage, path in written.items()}
     oldest = None if None in fetched else min(filter(None, fetched))
     asked = _version(layout.answers(run, "sft", "original").with_suffix(".json"))
@@ -147,9 +149,17 @@ def floor_rows(train: list[Record], test: list[Record]) -> list[Prediction]:
     return answers.predictions(test, guesses, analysis.FLOOR, lambda text: text or None)
 
 
-def _write_predictions(path: Path, rows: list[Prediction], folder: Path) -> None:
-    """Write rows whose images are relative to `folder`, images then relative to the file."""
-    files.write_jsonl(path, (with_image_from(row, folder, path.parent) for row in rows))
+def _write_predictions(layout: Layout, run: Run, lines: analysis.Lines, said: analysis.Verdicts) -> None:
+    """Write the rows of all lines, images then relative to the file, and the same as a table with their scores."""
+    path = layout.predictions(run)
+    rows = [with_image_from(row, layout.data(run), path.parent) for found in lines.values() for row in found]
+    files.write_jsonl(path, rows)
+    labels = [int(label) for found in lines.values() for label in clusters(found)]
+    verdicts = {
+        protocol: [verdict for line in lines for verdict in said[line][protocol]]
+        for protocol in said[analysis.FLOOR]
+    }
+    scores.write(layout.scores(run), rows, verdicts, labels)
 
 
 def with_image_from(row: Prediction, folder: Path, target: Path) -> Prediction:
@@ -157,23 +167,37 @@ def with_image_from(row: Prediction, folder: Path, target: Path) -> Prediction:
     return {**row, "image": files.relative(folder / row["image"], target) if row["image"] else ""}
 
 
-def write_gallery(
-    path: Path, title: str, rows: list[Prediction], folder: Path, seed: int, frames: FrameRule = FRAMES
+def _write_page(
+    settings: Config,
+    layout: Layout,
+    run: Run,
+    evaluation: Evaluation,
+    scoring: Scoring,
+    lines: analysis.Lines,
+    said: analysis.Verdicts,
+    leaked: Collection[str],
 ) -> None:
-    """A page of sampled questions with their pictures and every stage's answer."""
+    """The page of the run, with all questions and their pictures."""
     from workflow_scripts.datasets.pictures.images import open_image
-    from workflow_scripts.pages import rendering
+    from workflow_scripts.pages import evaluation_page, evidence, rendering
+    from workflow_scripts.pages.thumbnails import thumbnails
 
-    ids = sorted({row["id"] for row in rows})
-    chosen = set(random.Random(seed).sample(ids, min(GALLERY_QUESTIONS, len(ids))))
-    shown = [row for row in rows if row["id"] in chosen]
-    pictures = {
-        image: rendering.thumbnail(open_image(folder / image, frames))
-        for image in {row["image"] for row in shown}
-        if image
+    path, folder = layout.evaluation_page(run), layout.data(run)
+    names = sorted({row["image"] for rows in lines.values() for row in rows if row["image"]})
+    pictures = thumbnails(names, lambda name: open_image(folder / name, settings.data.frames))
+    labels = [int(label) for label in clusters(lines[analysis.FLOOR])]
+    packed = evidence.pack(lines, said, rendering.LINES, labels, leaked, list(pictures.uris))
+    linked = {
+        "Data": layout.validation_page(run),
+        "JSON": layout.evaluation(run),
+        "JSONL": layout.predictions(run),
+        "Parquet": layout.scores(run),
+        "All runs": layout.report(),
     }
-    cards: list[Prediction] = [{**row, "image": pictures.get(row["image"], "")} for row in shown]
-    rendering.gallery_page(path, title, cards)
+    links = {title: os.path.relpath(target, path.parent) for title, target in linked.items()}
+    evaluation_page.evaluation_page(
+        path, evaluation, scoring, evaluation_page.Evidence(packed, pictures), links
+    )
 
 
 def stage(settings: Config, layout: Layout, run: Run) -> Evaluation:

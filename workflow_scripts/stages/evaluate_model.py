@@ -7,7 +7,7 @@ from typing import Any
 
 from workflow_scripts.base import files, gpus, locks, versions
 from workflow_scripts.base.errors import UserError
-from workflow_scripts.base.paths import Layout, Run
+from workflow_scripts.base.paths import MANIFEST, METRICS, Layout, Run
 from workflow_scripts.configuration.settings import Config
 from workflow_scripts.datasets import terminology
 from workflow_scripts.datasets.records import Record
@@ -47,7 +47,7 @@ def evaluate_model(
     `prompt_style` is one of models.prompt_styles, or AUTO.
     """
     tests = {name: _test_records(settings, layout, Run(name, version, mode)) for name in test_datasets}
-    untrained = (path / "manifest.json").is_file()  # of a download; what was trained has metrics.json
+    untrained = (path / MANIFEST).is_file()  # of a download; what was trained has metrics.json
     rows: list[Prediction] = []
     generation_config: dict[str, Any] = {}
     with locks.one_writer(output, settings.output_in_use), gpus.taken(settings.evaluation.gpus):
@@ -91,7 +91,7 @@ def evaluate_model(
 
 def _version_of_training(model: Path) -> dict[str, int | None]:
     """The version of the stage that trained `model`, where its metrics.json tells."""
-    path = model / "metrics.json"
+    path = model / METRICS
     metrics = files.read_json(path) if path.is_file() else {}
     return {metrics["stage"]: metrics.get("version")} if "stage" in metrics else {}
 

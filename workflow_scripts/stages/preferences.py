@@ -1,7 +1,8 @@
 """Collect preference pairs for DPO from train questions: `results/preferences/{run}.jsonl`, and a page of some.
 
 The SFT model's own wrong answers, answers made wrong by rules, and the user's own pairs. No pair shows an image
-that a test question uses, under whatever name it lies there.
+that a test question uses, under whatever name it lies there. What DPO is validated on are answers made wrong by
+rules, about validation images that SFT has not seen: `results/preferences/{run}.validation.jsonl`.
 """
 
 import logging
@@ -31,30 +32,32 @@ from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.models.formats import AnswerFormat, unescape
 
 SHOWN_PAIRS = 50  # of each origin, on the page
+LARGEST_SHARE = 0.1  # pairs for validation, of preferences.max_pairs
 
 logger = logging.getLogger(__name__)
 
 
 class HeldOut:
-    """The images of a run's test rows, known by their bytes: a second name hides nothing."""
+    """The images of some splits of a run, the test rows alone for one, known by their bytes: a second name hides nothing."""
 
-    def __init__(self, layout: Layout, run: Run) -> None:
+    def __init__(self, layout: Layout, run: Run, *splits: str) -> None:
         self._digest = cache(files.sha256)
         folder = layout.data(run)
         self.digests = {
             self._digest(folder / image)
-            for record in files.read_jsonl(layout.split(run, "test"))
+            for split in splits
+            for record in files.read_jsonl(layout.split(run, split))
             for image in record["images"]
         }
 
     def among(self, images: Iterable[str], folder: Path) -> list[str]:
-        """Those of `images`, relative to `folder`, that a test row shows."""
+        """Those of `images`, relative to `folder`, that a row of the splits shows."""
         return [image for image in images if self._digest(folder / image) in self.digests]
 
 
 def preferences(settings: Config, layout: Layout, run: Run, sft_model: Path) -> dict[str, int]:
     """Write the pairs of `run`; returns how many there are of each origin."""
-    held_out = HeldOut(layout, run)
+    held_out = HeldOut(layout, run, "test")
     answer_format = VERSIONS[run.model_version].answer_format(run.mode)
     rows = _found_rows(settings, layout, run, sft_model, held_out, answer_format)
     _check(rows, answer_format)
@@ -64,6 +67,7 @@ def preferences(settings: Config, layout: Layout, run: Run, sft_model: Path) -> 
         raise UserError(
             f"{run}: no preference pair was found; switch on preferences.own_answers or more rules"
         )
+    files.write_jsonl(layout.validation_pairs(run), _validation_rows(settings, layout, run, answer_format))
     files.write_jsonl(layout.preferences(run), rows)
     _write_page(layout.pairs_page(run), str(run), rows, settings.seed, settings.data.frames)
     counts = dict(Counter(row["origin"] for row in rows))
@@ -75,7 +79,7 @@ def preferences(settings: Config, layout: Layout, run: Run, sft_model: Path) -> 
 def _write_page(path: Path, run: str, rows: list[PreferenceRecord], seed: int, frames: FrameRule) -> None:
     """The page of `SHOWN_PAIRS` random pairs of each origin, with their first image."""
     from workflow_scripts.datasets.pictures.images import open_image
-    from workflow_scripts.pages import rendering
+    from workflow_scripts.pages import rendering, thumbnails
 
     by_origin: dict[str, list[PreferenceRecord]] = defaultdict(list)
     for row in rows:
@@ -89,7 +93,7 @@ def _write_page(path: Path, run: str, rows: list[PreferenceRecord], seed: int, f
                 "question": unescape(row["prompt"].replace(IMAGE_PLACEHOLDER, "")),
                 "chosen": unescape(row["chosen"]),
                 "rejected": unescape(row["rejected"]),
-                "image": rendering.thumbnail(open_image(path.parent / row["images"][0], frames)),
+                "image": thumbnails.thumbnail(open_image(path.parent / row["images"][0], frames)),
             }
             for row in draw.sample(found, min(SHOWN_PAIRS, len(found)))
         ]
@@ -108,11 +112,7 @@ def _found_rows(
 ) -> list[PreferenceRecord]:
     """The records of the pairs chosen among own answers and rules, about train images that no test row shows."""
     own, folder = settings.preferences, layout.data(run)
-    records: list[Record] = [
-        record
-        for record in files.read_jsonl(layout.split(run, "train"))
-        if not held_out.among(record["images"], folder) and not mixing.is_copy(record["id"])
-    ]
+    records = _records(layout, run, "train", held_out)
     if not records:
         raise UserError(f"{run}: every train image is in the test set too, so no pair may be made of one")
     answers = Answers(records)
@@ -125,15 +125,44 @@ def _found_rows(
             thoughts[pair.record["id"], pair.rejected] = thought
     found += pairs.rule_pairs(records, answers, own.rules, settings.seed, agree)
 
-    rows: list[PreferenceRecord] = []
-    for pair in pairs.select(found, own.max_pairs, own.max_pairs_per_image, settings.seed):
-        target = pair.record["messages"][-1]["content"]
-        # A rule's wrong answer keeps the right answer's thought: the pair then differs in the answer alone.
-        thought = thoughts.get((pair.record["id"], pair.rejected)) or _thought(target, answer_format)
-        row = pairs.to_record(pair, target, answer_format.write(pair.rejected, thought))
-        row["images"] = _relative(row["images"], folder, layout.preferences(run).parent)
-        rows.append(row)
-    return rows
+    chosen = pairs.select(found, own.max_pairs, own.max_pairs_per_image, settings.seed)
+    return [
+        _row(pair, thoughts.get((pair.record["id"], pair.rejected), ""), layout, run, answer_format)
+        for pair in chosen
+    ]
+
+
+def _validation_rows(
+    settings: Config, layout: Layout, run: Run, answer_format: AnswerFormat
+) -> list[PreferenceRecord]:
+    """Pairs by rules about validation images that neither a train row nor a test row shows; [] where there is none."""
+    own = settings.preferences
+    records = _records(layout, run, "validation", HeldOut(layout, run, "train", "test"))
+    found = pairs.rule_pairs(records, Answers(records), own.rules, settings.seed, agree)
+    limit = max(1, int(own.max_pairs * LARGEST_SHARE))
+    chosen = pairs.select(found, limit, own.max_pairs_per_image, settings.seed)
+    return [_row(pair, "", layout, run, answer_format) for pair in chosen]
+
+
+def _records(layout: Layout, run: Run, split: str, held_out: HeldOut) -> list[Record]:
+    """The records of a split that show none of the images of `held_out`, each once."""
+    return [
+        record
+        for record in files.read_jsonl(layout.split(run, split))
+        if not held_out.among(record["images"], layout.data(run)) and not mixing.is_copy(record["id"])
+    ]
+
+
+def _row(pair: Pair, thought: str, layout: Layout, run: Run, answer_format: AnswerFormat) -> PreferenceRecord:
+    """The record of a pair. Without a thought of its own, as by a rule, the wrong answer has that of the right one.
+
+    The pair then differs in the answer alone.
+    """
+    target = pair.record["messages"][-1]["content"]
+    rejected = answer_format.write(pair.rejected, thought or _thought(target, answer_format))
+    row = pairs.to_record(pair, target, rejected)
+    row["images"] = _relative(row["images"], layout.data(run), layout.preferences(run).parent)
+    return row
 
 
 def _thought(target: str, answer_format: AnswerFormat) -> str:

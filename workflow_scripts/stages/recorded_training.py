@@ -7,7 +7,7 @@ from typing import Any
 
 from workflow_scripts import tracking
 from workflow_scripts.base import locks
-from workflow_scripts.base.paths import Layout, Run
+from workflow_scripts.base.paths import METRICS, Layout, Run
 from workflow_scripts.configuration import dependencies
 from workflow_scripts.configuration.settings import Config
 from workflow_scripts.training import launch
@@ -80,5 +80,5 @@ def train(settings: Config, layout: Layout, run: Run, task: Task[Settings]) -> d
     ):
         metrics = training.train(task, record.callbacks())
         record.metrics({key: value for key, value in metrics.items() if key != "curve"})
-        record.artifact(task.trained / "metrics.json")
+        record.artifact(task.trained / METRICS)
     return metrics

@@ -10,6 +10,7 @@ from workflow_scripts.configuration import dependencies, flags
 from workflow_scripts.configuration.settings import Config
 from workflow_scripts.evaluation.predictions import Metrics
 from workflow_scripts.evaluation.table import percent
+from workflow_scripts.models import bases
 from workflow_scripts.models.prompt_styles import AUTO
 from workflow_scripts.stages.evaluate_model import evaluate_model
 
@@ -20,14 +21,10 @@ def models_in(folder: Path) -> list[Path]:
     """The models and adapters directly below `folder`, by name."""
     if not folder.is_dir():
         raise UserError(f"--models_dir {folder}: no such folder")
-    found = [
-        path
-        for path in sorted(folder.iterdir())
-        if (path / "config.json").is_file() or (path / "adapter_config.json").is_file()
-    ]
+    found = [path for path in sorted(folder.iterdir()) if bases.is_model(path)]
     if not found:
         raise UserError(
-            f"--models_dir {folder}: no model in it (a folder with config.json or adapter_config.json)"
+            f"--models_dir {folder}: no model in it (a folder with {bases.CONFIG} or {bases.ADAPTER_CONFIG})"
         )
     return found
 

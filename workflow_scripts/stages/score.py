@@ -12,7 +12,7 @@ from workflow_scripts.configuration.settings import Config, Source
 from workflow_scripts.datasets import readers, terminology
 from workflow_scripts.evaluation import answer_files, protocols, published
 from workflow_scripts.evaluation.answer_files import GivenAnswer
-from workflow_scripts.evaluation.matching import Matched, Question, match
+from workflow_scripts.evaluation.matching import AskedQuestion, Matched, match
 from workflow_scripts.evaluation.predictions import ScoredRow
 from workflow_scripts.evaluation.protocols import ScoringProtocol
 from workflow_scripts.evaluation.protocols.judge import Judge
@@ -29,7 +29,7 @@ Reading = Callable[[str], str | None]
 class TestSet(NamedTuple):
     """The test questions of a data set, where they were read, and the reader of each source."""
 
-    questions: list[Question]
+    questions: list[AskedQuestion]
     place: str
     readers: Mapping[str, str]
 
@@ -102,7 +102,7 @@ def _test_set(settings: Config, layout: Layout, dataset: str, model_version: str
     return TestSet(raw, ", ".join(str(layout.raw(name)) for name in sources), kinds)
 
 
-def _raw(layout: Layout, name: str, source: Source, dataset: str) -> Iterator[Question]:
+def _raw(layout: Layout, name: str, source: Source, dataset: str) -> Iterator[AskedQuestion]:
     if not layout.raw(name).is_dir():
         raise UserError(
             f"{layout.raw(name)}: no such folder; `python -m workflow_scripts.download --dataset {dataset}` fetches the "
@@ -138,7 +138,7 @@ def _reading(path: Path, model_version: str, mode: str) -> Reading:
     return lambda text: text
 
 
-def _row(question: Question, answer: GivenAnswer, read: Reading) -> ScoredRow:
+def _row(question: AskedQuestion, answer: GivenAnswer, read: Reading) -> ScoredRow:
     return {
         "question": question["question"],
         "gold": question["answer"],

@@ -11,14 +11,14 @@ from typing import Any
 from workflow_scripts import tracking
 from workflow_scripts.base import files, locks, versions
 from workflow_scripts.base.errors import UserError
-from workflow_scripts.base.paths import Layout, Run
+from workflow_scripts.base.paths import ANNOTATIONS, SUMMARY, Layout, Run
 from workflow_scripts.configuration import dependencies
 from workflow_scripts.configuration.settings import Config
 from workflow_scripts.datasets import mixing
 from workflow_scripts.datasets.checks import structure
 from workflow_scripts.datasets.checks.counts import Statistics
 from workflow_scripts.datasets.checks.leaks import SPLIT_PAIRS, Ledger
-from workflow_scripts.datasets.checks.structure import Picture, Pictures, Problems, Row
+from workflow_scripts.datasets.checks.structure import Picture, Pictures, PlacedRecord, Problems
 from workflow_scripts.datasets.pairs import user_pairs
 from workflow_scripts.datasets.pictures import near_duplicates
 from workflow_scripts.datasets.pictures.frames import FrameRule
@@ -29,25 +29,26 @@ from workflow_scripts.datasets.tokens import tokens
 from workflow_scripts.evaluation.protocols import strict
 from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.models.dialogue import Dialogue
-from workflow_scripts.pages import rendering
+from workflow_scripts.pages import rendering, thumbnails
 from workflow_scripts.pages.samples import Sample, Sampler, Viewer
 
 logger = logging.getLogger(__name__)
 
 BATCH = 1000  # rows whose texts are given to the tokenizer at once
 SHOWN_PAIRS = 12  # near-duplicates that the page shows
-OUTPUTS = ("validation.json", "validation.html", "validation-failed.html", "near_duplicates.jsonl")
+FAILED_PAGE, NEAR_DUPLICATES = "validation-failed.html", "near_duplicates.jsonl"
 PAGE_ONLY = ("samples", "near_duplicate_pictures")
 CHOSEN_BY_THE_SEEN = "early stopping and the choice between SFT and DPO then go by what was trained on, and favour what is memorised"
 
 Patient = tuple[str, str]  # source and name
-Shown = tuple[Row, list[Picture]]  # a row with its pictures
+Shown = tuple[PlacedRecord, list[Picture]]  # a row with its pictures
 
 
 def validate(settings: Config, layout: Layout, run: Run) -> dict[str, Any]:
     """Check the records of `run`, write summary and page; errors make one UserError and another page."""
     folder = layout.data(run)
-    verdict, page, failed_page, near = (folder / name for name in OUTPUTS)
+    verdict, page = layout.validation(run), layout.validation_page(run)
+    failed_page, near = folder / FAILED_PAGE, folder / NEAR_DUPLICATES
     parameters = dependencies.stage_settings(settings, "validate")
     with (
         locks.one_writer(folder, settings.output_in_use),
@@ -100,7 +101,7 @@ class Examination:
         """Everything that `rendering.validation_page` shows; PAGE_ONLY keys are of no use elsewhere."""
         from workflow_scripts.models.lengths import distribution
 
-        stated = files.read_object(self.folder / "summary.json", "read", "kept", "copies", "dropped")
+        stated = files.read_object(self.folder / SUMMARY, "read", "kept", "copies", "dropped")
         for batch in _batches(self._usable_rows()):
             self._measure(batch)
         structure.check_summary(self.folder, stated, self.copies, self.errors)
@@ -155,7 +156,7 @@ class Examination:
                     self.sampler.add(row)
                     yield row, good
 
-    def _is_well_formed(self, row: Row) -> bool:
+    def _is_well_formed(self, row: PlacedRecord) -> bool:
         """Whether turns, placeholders and answer are right; the first that is not becomes an error."""
         record = row.record
         problem = structure.dialogue_problem(record["messages"], record["images"], last="assistant")
@@ -236,7 +237,7 @@ class Examination:
             for bits, one, other in near_duplicates.pairs(trained, tested)
         ]
         rows = [{"bits": bits, "image": one.name, "test_image": other.name} for bits, one, other in found]
-        files.write_jsonl(self.folder / OUTPUTS[-1], rows)
+        files.write_jsonl(self.folder / NEAR_DUPLICATES, rows)
         for row in rows:
             kind = "image in train or validation that looks like a test image"
             self.warnings.add(
@@ -283,7 +284,7 @@ class Examination:
 
 def _patients(folder: Path) -> dict[str, str]:
     """The patient of each record, by its id, where the set states one."""
-    path = folder / "annotations.jsonl"
+    path = folder / ANNOTATIONS
     rows = files.read_jsonl(path) if path.is_file() else ()
     return {row["id"]: row["patient"] for row in rows if "patient" in row}
 
@@ -304,7 +305,7 @@ def _side_by_side(bits: int, one: Picture, other: Picture, frames: FrameRule) ->
         "bits": bits,
         "names": [one.name, other.name],
         "splits": [", ".join(sorted(picture.splits)) for picture in (one, other)],
-        "images": [rendering.thumbnail(open_image(picture.path, frames)) for picture in (one, other)],
+        "images": [thumbnails.thumbnail(open_image(picture.path, frames)) for picture in (one, other)],
     }
 
 

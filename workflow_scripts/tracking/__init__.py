@@ -44,7 +44,7 @@ TRACKERS: dict[str, Callable[[Config, Layout, Run, str, Mapping[str, object]], T
 }
 
 
-class Record:
+class Recorder:
     """One stage of one run, as every switched-on tracker sees it."""
 
     def __init__(self) -> None:
@@ -114,9 +114,9 @@ def _warn(name: str, error: Exception) -> None:
 @contextmanager
 def stage(
     settings: Config, layout: Layout, run: Run, name: str, parameters: Mapping[str, object]
-) -> Iterator[Record]:
+) -> Iterator[Recorder]:
     """Record stage `name` of `run`; only the first of several processes does."""
-    record = Record()
+    record = Recorder()
     recorded = {**parameters, "version": versions.RESULTS.get(name)}
     if processes().rank == 0:
         for tracker in settings.tracking:
@@ -134,7 +134,7 @@ def prepare(settings: Config, layout: Layout) -> None:
     if "mlflow" in settings.tracking:
         try:
             prepare_store(tracking_uri(settings, layout), layout)
-        except Exception as error:  # as in Record.open
+        except Exception as error:  # as in Recorder.open
             _warn("mlflow", error)
 
 

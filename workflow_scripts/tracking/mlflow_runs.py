@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from workflow_scripts.base import files
-from workflow_scripts.base.paths import Layout, Run
+from workflow_scripts.base.paths import MANIFEST, Layout, Run
 from workflow_scripts.configuration import text
 from workflow_scripts.configuration.settings import Config
 from workflow_scripts.tracking.experiment import EXPERIMENT, flatten, git_commit
@@ -36,8 +36,8 @@ class MlflowTracker:
         params = [Param(key, str(value)[:6000]) for key, value in flatten(parameters).items()]
         for start in range(0, len(params), 100):  # as many as MLflow takes at once
             self.client.log_batch(self.run_id, params=params[start : start + 100])
-        manifests = [layout.raw(source) / "manifest.json" for source in settings.sources(run.dataset)]
-        manifests.append(layout.model(run.model_version, run.mode) / "manifest.json")
+        manifests = [layout.raw_manifest(source) for source in settings.sources(run.dataset)]
+        manifests.append(layout.model(run.model_version, run.mode) / MANIFEST)
         for manifest in manifests:
             if manifest.is_file():
                 self.client.log_artifact(self.run_id, str(manifest), f"manifests/{manifest.parent.name}")

@@ -4,11 +4,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import TrainingArguments
 
 from workflow_scripts.configuration.settings import Training
 from workflow_scripts.training import early_stopping, optional, strategies
 from workflow_scripts.training.data.schedule import Schedule
 from workflow_scripts.training.model import Start
+
+
+def recompute(arguments: TrainingArguments, every: int | None) -> None:
+    """Let `arguments` recompute the activations of one in `every` layers; of none where it is None."""
+    # The old name mirrors the new one, and TRL 1.16 reads the old.
+    arguments.activation_checkpointing = arguments.gradient_checkpointing = every is not None
+    if every is not None and every > 1:
+        kwargs: Any = arguments.activation_checkpointing_kwargs  # one dictionary under both names
+        kwargs["every_n_layers"] = every
 
 
 def shared(settings: Training, start: Start, folder: Path, seed: int, schedule: Schedule) -> dict[str, Any]:
@@ -31,7 +41,7 @@ def shared(settings: Training, start: Start, folder: Path, seed: int, schedule: 
         "logging_nan_inf_filter": False,  # the trainers refuse such a loss
         "bf16": start.dtype == torch.bfloat16,
         "use_cpu": start.device.type == "cpu",
-        "activation_checkpointing": settings.gradient_checkpointing,
+        "activation_checkpointing": settings.gradient_checkpointing is not False,  # `recompute` may find room
         "activation_checkpointing_kwargs": {"use_reentrant": False},
         **strategies.arguments(settings.strategy),
         "ddp_timeout": 4 * 3600,  # seconds; while one process prepares what all read, the others wait

@@ -6,10 +6,10 @@ from typing import Any
 
 from workflow_scripts.base import files
 from workflow_scripts.base.errors import UserError
+from workflow_scripts.base.paths import METRICS
 
 logger = logging.getLogger(__name__)
 
-METRICS = "metrics.json"
 # What METRICS says, and the digests of all other files. No output of Snakemake, which deletes those before a job, and
 # after one that failed or was killed.
 RECORD = "training.json"

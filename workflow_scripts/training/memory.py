@@ -11,9 +11,11 @@ from workflow_scripts.base import files
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.configuration.settings import Training
 from workflow_scripts.training import checkpoints
-from workflow_scripts.training.data.batching import Row, load
+from workflow_scripts.training.data.batching import RowCost, load
 from workflow_scripts.training.strategies import STRATEGIES
 
+ROOM = 0.75  # of the free memory, for activations; the rest is for gradients, the head and fragments
+BF16_BYTES = 2
 BUDGET = "token_budget.json"  # beside the checkpoints, and gone with them when a parameter changes
 
 
@@ -46,7 +48,7 @@ class OutOfMemory(UserError):
 
 
 @contextmanager
-def explained(stage: str, settings: Training, costs: list[Row], image_side: int) -> Iterator[None]:
+def explained(stage: str, settings: Training, costs: list[RowCost], image_side: int) -> Iterator[None]:
     """Say what to change where memory runs out in the block: of rows with these `costs`, an OutOfMemory."""
     try:
         yield
@@ -75,11 +77,47 @@ def _message(what: str, ways: list[str], stage: str, settings: Training) -> str:
 
 
 def within_budget(settings: Settings, folder: Path, depends_on: dict[str, Any]) -> Settings:
-    """`settings` with the token budget that earlier tries, which depended on the same, left in `folder`."""
+    """`settings` with the token budget that earlier tries, which depended on the same, left in `folder`.
+
+    They have shown that memory is short: automatic checkpointing recomputes all.
+    """
     kept = folder / BUDGET
     if not kept.is_file() or not checkpoints.belong(folder, depends_on):
         return settings
-    return settings.model_copy(update={"micro_batch_tokens": files.read_value(kept, "micro_batch_tokens")})
+    left: dict[str, Any] = {"micro_batch_tokens": files.read_value(kept, "micro_batch_tokens")}
+    if settings.gradient_checkpointing is None:
+        left["gradient_checkpointing"] = True
+    return settings.model_copy(update=left)
+
+
+def recomputed(settings: Training, text: Any, tokens: int, free: int) -> int | None:
+    """Every how many layers one is to recompute its activations; None where all are kept.
+
+    `text` is the language model's configuration; `tokens` are those of the largest forward pass, `free` the bytes of
+    memory for them. Automatic for LoRA on whole dense weights in bf16, of which a layer keeps for each token: the input
+    of each of the four norms, those of the projections, queries, keys, values, and what goes into and comes out of the
+    MLP's activation; with dropout each projection's input once more, and a byte for its mask.
+    """
+    if settings.gradient_checkpointing is not None:
+        return 1 if settings.gradient_checkpointing else None
+    if settings.method != "lora" or settings.lora.vision or settings.strategy != "ddp":
+        return 1
+    if settings.lora.quantize or settings.precision == "fp32" or text.model_type != "glm4v_text":
+        return 1
+    hidden, inner = text.hidden_size, text.intermediate_size
+    values = 9.0 * hidden + 3 * inner + 2 * text.num_key_value_heads * (hidden // text.num_attention_heads)
+    if settings.lora.dropout:
+        values += 1.5 * (5 * hidden + inner)
+    share = ROOM * free / (BF16_BYTES * values * tokens * text.num_hidden_layers)  # of the layers, that fits
+    return None if share >= 1 else int(1 / (1 - share))
+
+
+def free(device: torch.device) -> int:
+    """Bytes of the GPU's memory that are free; 0 on a CPU, whose memory others use too."""
+    if device.type != "cuda":
+        return 0
+    torch.cuda.empty_cache()
+    return torch.cuda.mem_get_info(device)[0]
 
 
 def retries(folder: Path) -> int:

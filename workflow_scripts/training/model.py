@@ -9,7 +9,7 @@ from peft import LoraConfig
 
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.configuration.settings import Training
-from workflow_scripts.models import adapters, loading
+from workflow_scripts.models import adapters, bases, loading
 from workflow_scripts.training import optional
 from workflow_scripts.training.strategies import STRATEGIES, Strategy
 
@@ -32,7 +32,7 @@ class Start:
 
 def start(path: Path, settings: Training) -> Start:
     """What training the model or adapter at `path` means; a UserError where a part with a rate does not train."""
-    is_adapter = loading.is_adapter(path)
+    is_adapter = bases.is_adapter(path)
     if settings.method == "full":
         trains_vision = not settings.freeze_vision
     else:

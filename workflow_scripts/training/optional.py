@@ -4,6 +4,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import torch
+from transformers import TrainerCallback
 
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.configuration.settings import Training
@@ -61,6 +62,25 @@ def liger(settings: Training, device: torch.device) -> dict[str, Any]:
         return {}
     require("liger: true", LIGER, device)
     return {"use_liger_kernel": True, "liger_kernel_config": {"rms_norm": True, "swiglu": True}}
+
+
+def callbacks(settings: Training) -> list[TrainerCallback]:
+    """What Liger's layers need during a training."""
+    return [OwnGradients()] if settings.liger else []
+
+
+class OwnGradients(TrainerCallback):
+    """Lets Liger's norms write their gradient beside the one that they are given, and not over it.
+
+    Liger 0.8.5 patches the norms of a Glm4v that is loaded already to work in place, unlike those of one that is not. A
+    norm before a residual is given the residual's own gradient: written over, the layers below learn from a wrong one,
+    with plausible losses (on an H200, 11.2 after four steps that come to 5.8 otherwise).
+    """
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        for module in model.modules():
+            if getattr(module, "in_place", False) is True:
+                module.in_place = False
 
 
 def require(option: str, package: str, device: torch.device) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Generic
 
 import torch
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, gather_object
 from datasets import Dataset
 from peft import LoraConfig
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -19,7 +19,7 @@ from workflow_scripts.base import files, versions
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.processes import processes
 from workflow_scripts.datasets.pictures.frames import FrameRule
-from workflow_scripts.models import loading, processors
+from workflow_scripts.models import bases, loading, processors
 from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.models.dialogue import Dialogue
 from workflow_scripts.models.pixels import Pixels
@@ -29,12 +29,14 @@ from workflow_scripts.training import (
     finished,
     memory,
     model,
+    optional,
     parts,
     strategies,
     summary,
 )
+from workflow_scripts.training.arguments import recompute
 from workflow_scripts.training.data import features, held_out, rows, schedule
-from workflow_scripts.training.data.batching import Row
+from workflow_scripts.training.data.batching import RowCost
 from workflow_scripts.training.data.schedule import Schedule
 from workflow_scripts.training.data.shared import Shared
 from workflow_scripts.training.interruption import StopOnSignal
@@ -105,7 +107,7 @@ class Prepared(Generic[Settings]):
     start: Start
     processor: Any
     dataset: Dataset
-    costs: list[Row]
+    costs: list[RowCost]
     held: list[int]
     digests: dict[str, str]
     depends_on: dict[str, Any]
@@ -210,7 +212,9 @@ def prepare(task: Task[Settings]) -> Prepared[Settings]:
     )
 
 
-def _rows(task: Task[Settings], dialogue: Dialogue, shared: Shared) -> tuple[Dataset, list[Row], list[int]]:
+def _rows(
+    task: Task[Settings], dialogue: Dialogue, shared: Shared
+) -> tuple[Dataset, list[RowCost], list[int]]:
     """All rows, what each costs, and which of them are validated on instead of trained on."""
     settings, read = task.settings, task.objective.read_rows
     dataset = shared.rows(task.data, lambda: read(task.data, dialogue))
@@ -289,9 +293,10 @@ def build(
     callbacks: Sequence[TrainerCallback],
 ) -> PlannedBatches:
     """The trainer, and a summary of what it is about to do."""
-    settings = prepared.settings
-    of_rows = [prepared.depends_on[name] for name in ("data", "images", "base_model")]
-    of_model = [loaded.pixels.settings(), str(loaded.model.dtype), settings.lora.quantize]
+    of_rows = [prepared.depends_on.get(name) for name in ("data", "validation_data", "images", "base_model")]
+    of_rows.append(prepared.held)
+    of_model = [loaded.pixels.settings(), str(loaded.model.dtype), prepared.settings.lora.quantize]
+    settings = _recompute(prepared, loaded)
     set_seed(task.seed)  # a new adapter is the same, however the model was loaded
     trainer = task.objective.build(
         Materials(
@@ -307,7 +312,7 @@ def build(
             part_rates=prepared.start.rates,
             reference_key=files.fingerprint([*of_rows, *of_model]),
             validates=bool(prepared.held),
-            callbacks=[*callbacks, *early_stopping.callbacks(settings)],
+            callbacks=[*callbacks, *early_stopping.callbacks(settings), *optional.callbacks(settings)],
         )
     )
     trainer.remove_callback(PrinterCallback)  # Progress says it
@@ -316,6 +321,15 @@ def build(
         for line in summary.lines(trainer.model, settings, prepared.start, prepared.schedule, count):
             logger.info(line)
     return trainer
+
+
+def _recompute(prepared: Prepared[Settings], loaded: Loaded) -> Settings:
+    """Recompute the activations that memory does not hold, alike in all processes; the settings that say so."""
+    text = loading.backbone(loaded.model).config.text_config
+    free = min(gather_object([memory.free(prepared.arguments.device)]))
+    every = memory.recomputed(prepared.settings, text, prepared.schedule.peak.tokens, free)
+    recompute(prepared.arguments, every)
+    return prepared.settings.model_copy(update={"gradient_checkpointing": every is not None})
 
 
 def run(trainer: PlannedBatches, resume_from: Path | None, progress: Progress) -> dict[str, Any]:
@@ -355,7 +369,7 @@ def save(
     shutil.rmtree(final / "ref", ignore_errors=True)
     for leftover in ("training_args.bin", "README.md"):
         (final / leftover).unlink(missing_ok=True)
-    if loading.is_adapter(final):
+    if bases.is_adapter(final):
         loading.name_base(final, loading.base_of(task.base_model))
     prepared.processor.save_pretrained(final)
     metrics = finished.seal(final, prepared.depends_on, metrics)

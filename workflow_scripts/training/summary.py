@@ -135,7 +135,9 @@ def memory(
         needed |= {"weights": 0, "optimiser": 0}
     return {
         **needed,
-        "activations": _activations(model, settings.gradient_checkpointing, start.dtype, schedule),
+        "activations": _activations(
+            model, settings.gradient_checkpointing is not False, start.dtype, schedule
+        ),
     }
 
 

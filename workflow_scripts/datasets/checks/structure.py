@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from workflow_scripts.base import files
 from workflow_scripts.base.errors import UserError, shown
+from workflow_scripts.base.paths import DROPPED, SUMMARY
 from workflow_scripts.datasets import records
 from workflow_scripts.datasets.pictures import near_duplicates
 from workflow_scripts.datasets.pictures.frames import FRAMES, FrameRule
@@ -56,7 +57,7 @@ class Problems:
         ]
 
 
-class Message(BaseModel):
+class MessageSchema(BaseModel):
     """One turn of a dialogue."""
 
     model_config = ConfigDict(strict=True)
@@ -65,12 +66,12 @@ class Message(BaseModel):
     content: Text
 
 
-class Record(BaseModel):
+class RecordSchema(BaseModel):
     """What every line of a split must have; further keys are left alone."""
 
     model_config = ConfigDict(strict=True)
 
-    messages: list[Message] = Field(min_length=2)
+    messages: list[MessageSchema] = Field(min_length=2)
     images: list[Text] = Field(min_length=1)
     id: Text
     source: Text
@@ -88,7 +89,7 @@ class Record(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class PlacedRecord:
     """A record, the split whose file it stands in, its line there, and `place`: file, line and id."""
 
     place: str
@@ -112,19 +113,19 @@ class Picture:
     splits: set[str] = field(default_factory=set)
 
 
-def read(path: Path, split: str, errors: Problems) -> Iterator[Row]:
+def read(path: Path, split: str, errors: Problems) -> Iterator[PlacedRecord]:
     """The lines of a split that are records, one by one; the others become errors."""
     for number, line in enumerate(lines(path), start=1):
         place = f"{path.name}:{number}"
         try:
             record = files.parse_json(line.decode())
-            Record.model_validate(record)
+            RecordSchema.model_validate(record)
         except ValidationError as error:
             errors.add("not a record", f"{place}: {describe(error)}")
         except ValueError as error:
             errors.add("not JSON", f"{place}: {error}")
         else:
-            row = Row(f"{place} ({record['id']})", split, number, record)
+            row = PlacedRecord(f"{place} ({record['id']})", split, number, record)
             if record["split"] != split:
                 errors.add("in the file of another split", f"{row.place}: split is {record['split']}")
             yield row
@@ -153,7 +154,7 @@ def check_summary(folder: Path, stated: dict[str, Any], copies: int, errors: Pro
     rows = {path.stem: sum(1 for _ in lines(path)) for path in splits}
     dropped = Counter(
         str(row.get("reason")) if isinstance(row, dict) else "no row"
-        for row in files.read_jsonl(folder / "dropped.jsonl")
+        for row in files.read_jsonl(folder / DROPPED)
     )
     kept = sum(rows.values())
     found = {
@@ -166,9 +167,7 @@ def check_summary(folder: Path, stated: dict[str, Any], copies: int, errors: Pro
     }
     for key, value in found.items():
         if stated.get(key) != value:
-            errors.add(
-                "summary.json tells of other files", f"{key}: it says {stated.get(key)}, found {value}"
-            )
+            errors.add(f"{SUMMARY} tells of other files", f"{key}: it says {stated.get(key)}, found {value}")
 
 
 def dialogue_problem(
@@ -215,7 +214,7 @@ class Pictures:
         self._errors, self._warnings = errors, warnings
         self._known: dict[str, Picture | None] = {}
 
-    def of(self, row: Row) -> list[Picture | None]:
+    def of(self, row: PlacedRecord) -> list[Picture | None]:
         """The pictures that a row shows, None for a bad one."""
         found = [self._picture(image, row) for image in row.record["images"]]
         for picture in filter(None, found):
@@ -226,12 +225,12 @@ class Pictures:
         """All pictures so far, in the order of their first rows."""
         return [picture for picture in self._known.values() if picture]
 
-    def _picture(self, image: str, row: Row) -> Picture | None:
+    def _picture(self, image: str, row: PlacedRecord) -> Picture | None:
         if image not in self._known:
             self._known[image] = self._examine(image, row)
         return self._known[image]
 
-    def _examine(self, image: str, row: Row) -> Picture | None:
+    def _examine(self, image: str, row: PlacedRecord) -> Picture | None:
         path = self._folder / image
         if not os.path.isfile(path):
             self._errors.add("missing image", f"{row.place}: {image}", always=True)

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from workflow_scripts.base import files
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.datasets.checks import structure
-from workflow_scripts.datasets.checks.structure import Message, Text
+from workflow_scripts.datasets.checks.structure import MessageSchema, Text
 from workflow_scripts.datasets.pictures import near_duplicates
 from workflow_scripts.datasets.pictures.frames import FrameRule
 from workflow_scripts.datasets.pictures.images import image_size, open_image
@@ -35,7 +35,7 @@ class UserPair(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="allow")
 
-    messages: list[Message] = Field(min_length=1)
+    messages: list[MessageSchema] = Field(min_length=1)
     images: list[Text] = Field(min_length=1)
     chosen: Text
     rejected: Text

@@ -43,11 +43,11 @@ from workflow_scripts.datasets.readers.fields import (
     optional,
     verbatim,
 )
-from workflow_scripts.datasets.readers.messages import Dialogue
+from workflow_scripts.datasets.readers.messages import DialogueFields
 from workflow_scripts.datasets.readers.places import IMAGES, Images
 from workflow_scripts.datasets.readers.refusals import Refusals
 from workflow_scripts.datasets.readers.tables import FieldName
-from workflow_scripts.datasets.records import IMAGE_PLACEHOLDER, Example, Turn
+from workflow_scripts.datasets.records import IMAGE_PLACEHOLDER, Example, Exchange
 
 logger = logging.getLogger(__name__)
 
@@ -272,7 +272,7 @@ class _Table:
         }
 
 
-def _said(known: Row, offered: dict[str, str], images: int, where: str) -> Dialogue:
+def _said(known: Row, offered: dict[str, str], images: int, where: str) -> DialogueFields:
     """What the row asks and answers, of multiple choice with what is `offered`; a ValueError says what is wrong."""
     question = markup.asked(verbatim(known, "question", where))
     rationale, answer = markup.said(verbatim(known, "answer", where))
@@ -290,11 +290,11 @@ def _said(known: Row, offered: dict[str, str], images: int, where: str) -> Dialo
         answer = choices.answered(answer, offered)
     user, question = question, question.replace(IMAGE_PLACEHOLDER, " ")
     said = dialogue(question, answer, lines)
-    turns = (Turn(lines(user), said["answer"], rationale),) if IMAGE_PLACEHOLDER in user else ()
+    turns = (Exchange(lines(user), said["answer"], rationale),) if IMAGE_PLACEHOLDER in user else ()
     return {**said, "rationale": rationale, "turns": turns}
 
 
-def _example(root: Path, known: Row, said: Dialogue, places: list[str], where: str) -> Example:
+def _example(root: Path, known: Row, said: DialogueFields, places: list[str], where: str) -> Example:
     """The example without the id and the split, which depend on the table."""
     language = optional(known, "language", where) or ("zh" if _CHINESE.search(said["question"]) else "en")
     if language not in ("en", "zh"):

@@ -7,28 +7,28 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.datasets import records
 from workflow_scripts.datasets.checks import structure
-from workflow_scripts.datasets.checks.structure import Message
+from workflow_scripts.datasets.checks.structure import MessageSchema
 from workflow_scripts.datasets.readers import markup
 from workflow_scripts.datasets.readers.fields import Row, Said, dialogue, lines
-from workflow_scripts.datasets.records import IMAGE_PLACEHOLDER, Turn
+from workflow_scripts.datasets.records import IMAGE_PLACEHOLDER, Exchange
 
 
-class Dialogue(Said):
+class DialogueFields(Said):
     """The same with the user's rationale and the turns of a longer dialogue."""
 
     rationale: str
-    turns: tuple[Turn, ...]
+    turns: tuple[Exchange, ...]
 
 
 class _Row(BaseModel):
     model_config = ConfigDict(strict=True)
 
-    messages: list[Message] = Field(min_length=2)
+    messages: list[MessageSchema] = Field(min_length=2)
     images: list[Any] = Field(min_length=1)
     system: str = ""
 
 
-def fields(row: Row, where: str) -> Dialogue:
+def fields(row: Row, where: str) -> DialogueFields:
     """The fields of an Example that the dialogue decides; its last turn is the question and the answer.
 
     `turns` stays empty where the dialogue is one question after one image. What `system` says stands before the first
@@ -60,12 +60,12 @@ def _plain(system: str, where: str) -> str:
         raise UserError(f"{where}: messages: {error}") from None
 
 
-def _turn(user: str, assistant: str, where: str) -> Turn:
+def _turn(user: str, assistant: str, where: str) -> Exchange:
     try:
         rationale, answer = markup.said(assistant)
     except ValueError as error:
         raise UserError(f"{where}: messages: {error}") from None
-    return Turn(lines(user), lines(answer), rationale)
+    return Exchange(lines(user), lines(answer), rationale)
 
 
 def _asked(message: records.Message, where: str) -> records.Message:

@@ -13,7 +13,7 @@ from workflow_scripts.base.errors import UserError, brief
 from workflow_scripts.datasets.records import Record
 from workflow_scripts.evaluation.generation import Generation
 from workflow_scripts.evaluation.questions import question_of
-from workflow_scripts.models import adapters, generation_settings, loading
+from workflow_scripts.models import adapters, bases, generation_settings, loading
 from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.models.dialogue import Dialogue, image_paths
 from workflow_scripts.models.formats import CLOSING_TAGS
@@ -48,7 +48,7 @@ class VllmModel:
         self._path, self._base = path, loading.base_of(path)
         self._dialogue, self._gpus, self._max_new_tokens = dialogue, gpus, max_new_tokens
         self._engine_arguments = dict(engine)
-        if loading.is_adapter(path):
+        if bases.is_adapter(path):
             _refuse_what_vllm_ignores(path)
             self._engine_arguments |= {"enable_lora": True, "max_lora_rank": _rank(path)}
         config = _generation_config(self._base)
@@ -78,7 +78,7 @@ class VllmModel:
         pixels = Pixels(self._dialogue.processor.image_processor, blank)
         # Questions about an image one after the other: the engine runs their common prefix once.
         order = sorted(range(len(records)), key=lambda index: records[index]["images"])
-        lora = {"lora_request": self._lora()} if loading.is_adapter(self._path) else {}
+        lora = {"lora_request": self._lora()} if bases.is_adapter(self._path) else {}
         for start in range(0, len(order), CHUNK):
             chunk = order[start : start + CHUNK]
             outputs = self._llm.generate(
@@ -160,7 +160,7 @@ def _refuse_what_vllm_ignores(adapter: Path) -> None:
 
 def _rank(adapter: Path) -> int:
     """The least rank that vLLM has room for and the adapter fits into."""
-    config = files.read_object(adapter / "adapter_config.json")
+    config = files.read_object(adapter / bases.ADAPTER_CONFIG)
     largest = max([int(config["r"]), *map(int, (config.get("rank_pattern") or {}).values())])
     fitting = [rank for rank in _RANKS if rank >= largest]
     if not fitting:

@@ -79,7 +79,7 @@ def _mask(trunk: torch.Tensor, owners: torch.Tensor) -> torch.Tensor:
     tokens = owners.shape[1]
     before = torch.ones(tokens, tokens, dtype=torch.bool, device=owners.device).tril()
     own = (owners[:, :, None] == owners[:, None, :]) & before
-    return torch.cat([trunk.bool()[:, None].expand(-1, tokens, -1), own], dim=-1)[:, None]
+    return torch.cat([trunk[:, None].expand(-1, tokens, -1), own], dim=-1)[:, None]
 
 
 def _unrolled(trunk: Batch, lines: list[list[Branch]], logits: torch.Tensor, copies: int) -> Batch:
@@ -105,7 +105,7 @@ def _unrolled(trunk: Batch, lines: list[list[Branch]], logits: torch.Tensor, cop
     )
     return Batch(
         cache_of(layers, columns),
-        (back < length + each(before)).long(),
+        back < length + each(before),
         trunk.positions[row[:, 0]] + length[:, 0],
         logits.repeat_interleave(copies, dim=0),
         [

@@ -24,7 +24,7 @@ class GrowingLayer(DynamicLayer):
     """
 
     def __init__(self, keys: torch.Tensor, values: torch.Tensor, held: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.lazy_initialization(keys, values)
         self.whole = (keys, values)
         self._show(held)
@@ -40,19 +40,20 @@ class GrowingLayer(DynamicLayer):
             self.whole = (keys, values)
         for columns, states in zip(self.whole, (key_states, value_states), strict=True):
             columns[:, :, held : held + new] = states
-        return self._show(held + new)
+        self._show(held + new)
+        return self.shown
 
-    def _show(self, held: int) -> tuple[torch.Tensor, torch.Tensor]:
-        self.keys, self.values = (states[:, :, :held] for states in self.whole)
-        return self.keys, self.values
+    def _show(self, held: int) -> None:
+        keys, values = (states[:, :, :held] for states in self.whole)
+        self.shown = self.keys, self.values = keys, values
 
 
 @dataclass
 class Batch:
     """Rows of tokens that the model has run, all ending in the last column.
 
-    `cache` holds keys and values [rows, heads, columns, head size] in GrowingLayers; `mask` [rows, columns] is 1 where a
-    token stands and 0 in padding; `positions` [rows] is the rotary position of each row's next token, which an image
+    `cache` holds keys and values [rows, heads, columns, head size] in GrowingLayers; `mask` [rows, columns] is true where a
+    token stands and false in padding; `positions` [rows] is the rotary position of each row's next token, which an image
     makes smaller than its column; `logits` [rows, vocabulary] are that token's; `empty` counts for each row the
     columns before its first token.
     """
@@ -79,8 +80,10 @@ class Batch:
     def write(self, model: "Model", tokens: Sequence[int]) -> None:
         """Run one more token of each row."""
         ids = torch.tensor(tokens, device=self.mask.device)[:, None]
-        self.mask = torch.cat([self.mask, torch.ones_like(ids)], dim=1)
-        self.logits = run(model, self.cache, ids, self.mask, self.positions[:, None])[:, -1]
+        self.mask = pad(self.mask, (0, 1), value=True)
+        # Two axes more, or transformers would look whether any is false, and wait for a GPU to tell.
+        mask = self.mask[:, None, None]
+        self.logits = run(model, self.cache, ids, mask, self.positions[:, None])[:, -1]
         self.positions = self.positions + 1
 
     @torch.inference_mode()
@@ -121,8 +124,8 @@ def run(
 ) -> torch.Tensor:
     """The logits of text after what `cache` holds, which then holds the text too.
 
-    `ids` and the rotary `positions` are [rows, tokens], `mask` [rows, columns] or [rows, 1, tokens, columns]; `keep`
-    is transformers' `logits_to_keep`.
+    `ids` and the rotary `positions` are [rows, tokens]; `mask` [rows, 1, tokens, columns] says what each token sees;
+    `keep` is transformers' `logits_to_keep`.
     """
     asked: Any = model
     output = asked(
@@ -142,22 +145,22 @@ def prefill(model: "Model", inputs: dict[str, torch.Tensor]) -> Batch:
     """Run prompts, as `models.pixels.batch` gives them, with their images."""
     mask = inputs["attention_mask"]
     # `lag` [rows, 1]: how much less than their number the positions of the tokens take up.
-    positions, lag = backbone(model).get_rope_index(
+    text: Any = backbone(model)  # its annotations name classes of tensors that no function makes
+    positions, lag = text.get_rope_index(
         inputs["input_ids"], inputs["mm_token_type_ids"], inputs.get("image_grid_thw"), attention_mask=mask
     )
-    cache = DynamicCache()
     asked: Any = model
     output = asked(
         **{name: tensor.to(model.device) for name, tensor in inputs.items()},
         position_ids=positions.to(model.device),
-        past_key_values=cache,
+        past_key_values=DynamicCache(),
         use_cache=True,
         logits_to_keep=1,
     )
     lengths = mask.sum(-1)
     return Batch(
-        cache_of(((layer.keys, layer.values) for layer in cache.layers), mask.shape[1]),
-        mask.to(model.device),
+        cache_of(((layer.keys, layer.values) for layer in output.past_key_values.layers), mask.shape[1]),
+        mask.bool().to(model.device),
         (lengths + lag[:, 0]).to(model.device),
         output.logits[:, -1],
         (mask.shape[1] - lengths).tolist(),
@@ -177,7 +180,7 @@ def joined(left: Batch, right: Batch) -> Batch:
     return Batch(
         cache_of(
             (
-                (stacked(one.keys, other.keys), stacked(one.values, other.values))
+                [stacked(*pair) for pair in zip(one.shown, other.shown, strict=True)]
                 for one, other in zip(left.layers, right.layers, strict=True)
             ),
             columns,

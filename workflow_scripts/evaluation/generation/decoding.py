@@ -11,7 +11,7 @@ from workflow_scripts.evaluation.generation import sampling
 from workflow_scripts.evaluation.generation.cache import Batch, joined
 from workflow_scripts.evaluation.generation.prompts import Prompt
 from workflow_scripts.evaluation.generation.queue import Queue, Room, Started
-from workflow_scripts.evaluation.generation.stopping import Answer, Limits
+from workflow_scripts.evaluation.generation.stopping import AnswerLimits, GrowingAnswer
 
 if TYPE_CHECKING:
     from workflow_scripts.models.loading import Model
@@ -26,7 +26,7 @@ LEAVING = 0.125
 class Request:
     """What is written to each question: greedily without a `temperature`."""
 
-    limits: Limits
+    limits: AnswerLimits
     budget: int
     temperature: float | None
     samples: int
@@ -40,7 +40,7 @@ class Row:
     prompt: Prompt
     sample: int
     columns: int
-    answer: Answer
+    answer: GrowingAnswer
     chance: Random
 
 
@@ -71,7 +71,7 @@ class Running:
 
     def _row(self, prompt: Prompt, sample: int, columns: int) -> Row:
         limits, seed = self._request.limits, self._request.seed
-        answer = Answer(limits, limits.thought.is_open(prompt.ids))
+        answer = GrowingAnswer(limits, limits.thought.is_open(prompt.ids))
         return Row(prompt, sample, columns, answer, sampling.chance(seed, prompt.key, sample))
 
     def step(self) -> list[Row]:
@@ -104,7 +104,7 @@ class Running:
 
 
 def decode(queue: Queue, model: "Model", request: Request) -> Iterator[Row]:
-    """Answer every question of `queue`; the rows come as they end."""
+    """GrowingAnswer every question of `queue`; the rows come as they end."""
     running = Running(model, request)
     while queue or running.rows:
         if running.room.free >= FREE:

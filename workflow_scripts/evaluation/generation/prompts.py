@@ -1,9 +1,9 @@
 """Which prompts go on from a common beginning."""
 
-import os
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import takewhile
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Prompt:
 
 
 @dataclass(frozen=True)
-class Group:
+class PromptGroup:
     """Prompts that show the same images and begin with the same `prefix`, in which all of these lie.
 
     Where there are several, something of each follows the prefix: its last token's logits are where an answer begins.
@@ -33,7 +33,7 @@ class Group:
         return len(self.prompts) == 1
 
 
-def groups(prompts: Iterable[Prompt], image_token: int) -> list[Group]:
+def groups(prompts: Iterable[Prompt], image_token: int) -> list[PromptGroup]:
     """`prompts` by their images, in the order in which these first occur.
 
     Prompts with the same images after different words are kept apart, so that every image lies in a prefix.
@@ -42,7 +42,7 @@ def groups(prompts: Iterable[Prompt], image_token: int) -> list[Group]:
     for prompt in prompts:
         alike[prompt.images, tuple(_up_to_last(prompt.ids, image_token))].append(prompt)
     return [
-        Group(_common([prompt.ids for prompt in found]), list(images), found)
+        PromptGroup(_common([prompt.ids for prompt in found]), list(images), found)
         for (images, _), found in alike.items()
     ]
 
@@ -55,5 +55,8 @@ def _up_to_last(ids: list[int], token: int) -> list[int]:
 def _common(sequences: list[list[int]]) -> list[int]:
     if len(sequences) == 1:
         return sequences[0]
+    alike = takewhile(
+        lambda tokens: len(set(tokens)) == 1, zip(*sequences, strict=False)
+    )  # as long as the shortest
     shortest = min(map(len, sequences))
-    return os.path.commonprefix([ids[: shortest - 1] for ids in sequences])
+    return [token for token, *_ in alike][: shortest - 1]

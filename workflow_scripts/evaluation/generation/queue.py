@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from workflow_scripts.evaluation.generation.branches import Branch, branched
 from workflow_scripts.evaluation.generation.cache import Batch, prefill
-from workflow_scripts.evaluation.generation.prompts import Group, Prompt
+from workflow_scripts.evaluation.generation.prompts import Prompt, PromptGroup
 from workflow_scripts.models.interfaces import Processor
 from workflow_scripts.models.pixels import Pixels, batch
 
@@ -55,7 +55,9 @@ class Started:
 class Queue:
     """Groups of prompts; the prefix of each runs once, and is kept until all its questions have been taken."""
 
-    def __init__(self, groups: Iterable[Group], model: "Model", processor: Processor, pixels: Pixels) -> None:
+    def __init__(
+        self, groups: Iterable[PromptGroup], model: "Model", processor: Processor, pixels: Pixels
+    ) -> None:
         self._groups = deque(groups)
         self._model, self._processor, self._pixels = model, processor, pixels
         self._prefixes: Batch | None = None
@@ -92,7 +94,7 @@ class Queue:
 
     def _run_prefixes(self) -> None:
         """Run the images and prefixes of the next groups together."""
-        taken: list[Group] = []
+        taken: list[PromptGroup] = []
         longest = 0
         while self._groups:
             group = self._groups[0]

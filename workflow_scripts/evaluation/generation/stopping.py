@@ -26,7 +26,7 @@ class Thought:
 
 
 @dataclass(frozen=True)
-class Limits:
+class AnswerLimits:
     """What ends the answers of a model: its stop tokens, the most tokens, and how its thoughts end."""
 
     stops: frozenset[int]
@@ -35,10 +35,10 @@ class Limits:
 
 
 @dataclass
-class Answer:
+class GrowingAnswer:
     """One answer as it is written; `thinking` tells whether the prompt ended within a thought."""
 
-    limits: Limits
+    limits: AnswerLimits
     thinking: bool
     written: list[int] = field(default_factory=list)
     thought_tokens: int = 0

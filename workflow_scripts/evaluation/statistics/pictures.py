@@ -102,7 +102,7 @@ def leaked_images(validation: Mapping[str, Any]) -> set[str]:
         found = validation["leaked_images"]
     except KeyError:
         raise UserError(
-            f"{validation.get('run', 'validation.json')}: validated before leaked images were listed; "
+            f"{validation.get('run', 'the validation')}: validated before leaked images were listed; "
             "run workflow_scripts.validate again"
         ) from None
     return {*found["exact"], *(found["near_duplicates"] or ())}

@@ -10,7 +10,7 @@ Group = list[int]  # rows of one image that are run together
 
 
 @dataclass(frozen=True)
-class Row:
+class RowCost:
     """What planning needs of a row: its images, each with its tokens, and how many tokens are its own.
 
     Rows of the same `image`, the first of them, are planned together. `total_tokens` is what its sequences (one, two
@@ -66,7 +66,7 @@ class Load:
 
 
 def steps(
-    rows: Sequence[Row], size: StepSize, limits: Limits, epochs: float, seed: int, whole: bool = False
+    rows: Sequence[RowCost], size: StepSize, limits: Limits, epochs: float, seed: int, whole: bool = False
 ) -> list[list[Group]]:
     """The optimiser steps of all `epochs`, as groups that each fit one pass.
 
@@ -90,7 +90,7 @@ def steps(
 
 
 def passes(
-    rows: Sequence[Row], steps: Sequence[Sequence[Group]], limits: Limits, ranks: int
+    rows: Sequence[RowCost], steps: Sequence[Sequence[Group]], limits: Limits, ranks: int
 ) -> list[list[list[list[int]]]]:
     """For each step its forward passes, in turns of one batch for each rank: in as few turns as keep the limits.
 
@@ -120,12 +120,12 @@ def equal_batches(steps: Sequence[Sequence[Group]], size: int, ranks: int) -> li
     return [made[rank::ranks] for rank in range(ranks)]
 
 
-def cost(rows: Sequence[Row], batch: Sequence[int]) -> int:
+def cost(rows: Sequence[RowCost], batch: Sequence[int]) -> int:
     """Unique tokens of a batch: each image once, each row's own."""
     return _image_tokens(rows, batch) + sum(rows[index].own_tokens for index in batch)
 
 
-def load(rows: Sequence[Row], batch: Sequence[int]) -> Load:
+def load(rows: Sequence[RowCost], batch: Sequence[int]) -> Load:
     """What one batch is."""
     image_tokens = _image_tokens(rows, batch)
     return Load(
@@ -137,7 +137,7 @@ def load(rows: Sequence[Row], batch: Sequence[int]) -> Load:
     )
 
 
-def _image_tokens(rows: Sequence[Row], batch: Sequence[int]) -> int:
+def _image_tokens(rows: Sequence[RowCost], batch: Sequence[int]) -> int:
     """Tokens of the batch's images; of several images, rows share those that both begin with."""
     beginnings = {
         rows[index].images[:end] for index in batch for end in range(1, len(rows[index].images) + 1)
@@ -145,12 +145,12 @@ def _image_tokens(rows: Sequence[Row], batch: Sequence[int]) -> int:
     return sum(images[-1][1] for images in beginnings)
 
 
-def largest(rows: Sequence[Row], batches: Iterable[Sequence[int]]) -> int:
+def largest(rows: Sequence[RowCost], batches: Iterable[Sequence[int]]) -> int:
     """The cost of the most expensive batch; 0 where there is none."""
     return max((cost(rows, batch) for batch in batches), default=0)
 
 
-def _groups(rows: Sequence[Row], most: int, limits: Limits, chance: random.Random) -> list[list[Group]]:
+def _groups(rows: Sequence[RowCost], most: int, limits: Limits, chance: random.Random) -> list[list[Group]]:
     """The groups of each image: its rows in random order, in parts of like size up to `most` that fit one pass."""
     by_image: dict[str, list[int]] = {}
     for index, row in enumerate(rows):
@@ -164,7 +164,7 @@ def _groups(rows: Sequence[Row], most: int, limits: Limits, chance: random.Rando
     return made
 
 
-def _fitting(rows: Sequence[Row], part: Group, limits: Limits) -> list[Group]:
+def _fitting(rows: Sequence[RowCost], part: Group, limits: Limits) -> list[Group]:
     """`part`, halved until each piece fits one pass or is a single row."""
     if len(part) == 1 or _fits(rows, part, limits):
         return [part]
@@ -201,7 +201,7 @@ def _epoch(images: list[list[Group]], sizes: Sequence[int], chance: random.Rando
     return made
 
 
-def _divided(rows: Sequence[Row], step: Sequence[Group], count: int) -> list[list[int]]:
+def _divided(rows: Sequence[RowCost], step: Sequence[Group], count: int) -> list[list[int]]:
     """The groups of a step in `count` batches of like cost, the largest first.
 
     Where there are too few, the largest are halved; of single rows some run twice.
@@ -220,5 +220,5 @@ def _divided(rows: Sequence[Row], step: Sequence[Group], count: int) -> list[lis
     return [batch for _, _, batch in sorted(batches, reverse=True)]
 
 
-def _fits(rows: Sequence[Row], batch: Sequence[int], limits: Limits) -> bool:
+def _fits(rows: Sequence[RowCost], batch: Sequence[int], limits: Limits) -> bool:
     return cost(rows, batch) <= limits.tokens and (limits.rows is None or len(batch) <= limits.rows)

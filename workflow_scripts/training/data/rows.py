@@ -10,7 +10,7 @@ from workflow_scripts.base import files
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.datasets.pictures.images import image_size
 from workflow_scripts.models.dialogue import Dialogue, image_paths
-from workflow_scripts.training.data.batching import Row
+from workflow_scripts.training.data.batching import RowCost
 
 
 def sft_rows(path: Path, dialogue: Dialogue) -> Dataset:
@@ -51,7 +51,7 @@ def _preference_rows(path: Path, dialogue: Dialogue) -> Iterator[dict[str, Any]]
         }
 
 
-def costs(dataset: Dataset, dialogue: Dialogue, max_tokens: int) -> list[Row]:
+def costs(dataset: Dataset, dialogue: Dialogue, max_tokens: int) -> list[RowCost]:
     """What planning needs of each row, without decoding an image; a row over `max_tokens` is a UserError."""
     known: dict[str, int] = {}
     found = []
@@ -72,7 +72,7 @@ def costs(dataset: Dataset, dialogue: Dialogue, max_tokens: int) -> list[Row]:
             )
         first = row["image_paths"][0] if row["image_paths"] else f"no image, {row['id']}"
         total = sum(shared + prompt + completion for completion in completions)
-        found.append(Row(first, images, prompt + sum(completions), total))
+        found.append(RowCost(first, images, prompt + sum(completions), total))
     return found
 
 

@@ -9,7 +9,7 @@ from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.processes import Processes
 from workflow_scripts.configuration.settings import Training
 from workflow_scripts.training.data import batching
-from workflow_scripts.training.data.batching import Limits, Load, Row, StepSize
+from workflow_scripts.training.data.batching import Limits, Load, RowCost, StepSize
 
 Batches = list[list[int]]  # the numbers of the rows of each
 Item = TypeVar("Item")
@@ -48,7 +48,7 @@ class Schedule:
 
 def make(
     settings: Training,
-    costs: Sequence[Row],
+    costs: Sequence[RowCost],
     seed: int,
     equal: bool,
     held: Sequence[int] = (),
@@ -85,7 +85,7 @@ class _Planner:
     """Plans the batches of some of the rows for all `ranks`."""
 
     settings: Training
-    costs: Sequence[Row]
+    costs: Sequence[RowCost]
     seed: int
     ranks: int
 

@@ -91,7 +91,7 @@ def _lay_out(
     shape: torch.Size,
     images: Sequence[ShownImage],
     words: Vocabulary,
-) -> dict[str, torch.Tensor]:
+) -> dict[str, Any]:
     """The trees packed into sequences [sequences, longest]; a padding token sees itself alone.
 
     `members` are the rows of each tree, `shape` that of their tails.
@@ -120,15 +120,16 @@ def _lay_out(
             start += len(one)
     laid_out = {"input_ids": ids, "position_ids": positions, "ends": ends, "gather": gather}
     tensors = {name: torch.from_numpy(array) for name, array in laid_out.items()}
-    return {**tensors, "occurrences": _occurrences(keys, images)}
+    sizes = [image.tokens for image in images]
+    return {**tensors, "occurrences": _occurrences(keys, images), "image_sizes": sizes}
 
 
-def _occurrences(keys: np.ndarray, images: Sequence[ShownImage]) -> torch.Tensor:
-    """Which image each run of image tokens shows, in the order of the sequences: [occurrences]."""
+def _occurrences(keys: np.ndarray, images: Sequence[ShownImage]) -> list[int]:
+    """Which image each run of image tokens shows, in the order of the sequences."""
     found, place = [], 0
     marks = keys[keys < 0]
     while place < len(marks):
         number = -1 - int(marks[place])
         found.append(number)
         place += images[number].tokens
-    return torch.tensor(found, dtype=torch.long)
+    return found

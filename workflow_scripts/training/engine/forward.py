@@ -23,7 +23,8 @@ def share_prefixes(backbone: Backbone) -> None:
     The tree's entries: input_ids, ends [sequences, length] and position_ids [3, sequences, length]; gather [rows,
     tail length], places in the flattened sequences; pixel_values with image_grid_thw, or image_features
     [image tokens, hidden size], of the distinct images (without a grid there are none, and the tower rests);
-    occurrences, which image each run of image tokens shows. Other entries, as a trainer's own notes, are left alone.
+    image_sizes, how many tokens each of them takes, and occurrences, which image each run of image tokens shows: lists,
+    for to read a tensor would wait for the GPU. Other entries, as a trainer's own notes, are left alone.
     Batches without a tree, as in generation, pass unchanged. A second call changes nothing.
     """
     # A method of this very module, also after a deepcopy.
@@ -62,9 +63,7 @@ def _images(backbone: Backbone, tree: dict[str, Any]) -> tuple[dict[str, Any], t
     if "image_features" in tree and "image_grid_thw" not in tree:
         return {}, None
     if "image_features" in tree:
-        grids = tree["image_grid_thw"]  # [images, 3]
-        sizes = (grids.prod(-1) // vision.spatial_merge_size**2).tolist()
-        features = torch.split(tree["image_features"], sizes)
+        features = torch.split(tree["image_features"], tree["image_sizes"])
     elif "pixel_values" in tree:
         with torch.set_grad_enabled(torch.is_grad_enabled() and trains):
             features = backbone.get_image_features(tree["pixel_values"], tree["image_grid_thw"]).pooler_output
@@ -72,7 +71,7 @@ def _images(backbone: Backbone, tree: dict[str, Any]) -> tuple[dict[str, Any], t
         return {}, _idle_tower(backbone, tree["input_ids"].device)
     else:
         return {}, None
-    shown: Any = [features[number] for number in tree["occurrences"].tolist()]  # each [tokens, hidden size]
+    shown: Any = [features[number] for number in tree["occurrences"]]  # each [tokens, hidden size]
     return {"mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=shown)}}, None
 
 

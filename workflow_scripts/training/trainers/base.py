@@ -12,12 +12,14 @@ from typing import Any
 import torch
 from datasets import Dataset
 from peft import PeftModel
+from peft.helpers import disable_input_dtype_casting
 from torch.utils.data import DataLoader
 from transformers import Trainer
 from transformers.trainer_utils import rotate_checkpoints
 
 from workflow_scripts.base.errors import STOPPING, UserError
 from workflow_scripts.training import checkpoints, memory, parts
+from workflow_scripts.training.engine import fused
 
 
 class NumberedRows(torch.utils.data.Dataset[tuple[int, dict[str, Any]]]):
@@ -82,6 +84,22 @@ class PlannedBatches(Trainer):
         super().__init__(*args, **kwargs)
         if isinstance(self.model, PeftModel) and not self.is_deepspeed_enabled:
             keep_in_fp32(self.model)
+        if self.args.device.type == "cuda" and not self._others_hold_weights:
+            fused.fuse(self.model)
+
+    @property
+    def _others_hold_weights(self) -> bool:
+        """Whether DeepSpeed or FSDP divide weights and cast them."""
+        return bool(self.is_deepspeed_enabled or self.is_fsdp_enabled)
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """Train under autocast without peft's casts of each input to the adapters' fp32.
+
+        Autocast rounds to bf16 what an adapter is given: from bf16 to fp32 and back no bit changes.
+        """
+        casts_itself = self.args.bf16 and not self._others_hold_weights
+        with disable_input_dtype_casting(self.model, active=casts_itself):
+            return super().train(*args, **kwargs)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """The planned batches in their order; skipping some on resumption decodes nothing."""

@@ -35,6 +35,9 @@ class SharedPrefixDPOTrainer(PlannedBatches, PartRates, DPOTrainer):
     def __init__(self, *args: Any, reference: Path, passes: list[list[int]], **kwargs: Any) -> None:
         self.reference, self.passes = reference, passes
         super().__init__(*args, **kwargs)
+        if not self.precompute_ref_logps:  # `precomputes` left it to us
+            self.precompute_ref_logps = True
+            self.train_dataset = self._precompute_ref_logps(self.train_dataset, "train", 0)
 
     def _prepare_dataset(self, dataset: Dataset, *args: Any) -> Dataset:
         """The rows are tokens already; TRL would look for texts."""
@@ -82,6 +85,15 @@ class SharedPrefixDPOTrainer(PlannedBatches, PartRates, DPOTrainer):
                 save_file(values, temporary)
 
 
+def precomputes(method: str) -> bool:
+    """Whether TRL is to ask for the reference's log-probabilities while it builds the trainer, by the way of training.
+
+    TRL 1.16 then hashes all weights on the CPU, for a file that is not ours: 75 s of 9B. An adapter is its own
+    reference, so the trainer asks by itself; for full training TRL would otherwise load a second model.
+    """
+    return method == "full"
+
+
 def objective(references: Path) -> Objective[Dpo]:
     """What DPO does by itself; the reference's log-probabilities are kept in the folder `references`."""
     return Objective("dpo", True, rows.preference_rows, _arguments, partial(build, references))
@@ -93,7 +105,7 @@ def _arguments(settings: Dpo, start: Start, folder: Path, seed: int, schedule: S
         beta=settings.beta,
         loss_type=list(settings.loss),
         loss_weights=list(settings.loss.values()),
-        precompute_ref_log_probs=True,
+        precompute_ref_log_probs=precomputes(settings.method),
     )
 
 
