@@ -68,6 +68,48 @@ def test_a_json_file_that_describes_the_set_is_no_table(tmp_path):
         rows_of(tmp_path)
 
 
+SHAREGPT = {
+    "formatting": "sharegpt",
+    "columns": {"messages": "talk", "images": "scans"},
+    "tags": {"role_tag": "who", "content_tag": "says", "user_tag": "patient", "assistant_tag": "doctor"},
+}
+TALK = {"talk": [{"who": "patient", "says": "<image>Is it a CT?"}, {"who": "doctor", "says": "Yes"}]}
+ALPACA = {"columns": {"prompt": "q", "query": "more", "response": "a", "images": "scans"}}
+
+
+@pytest.mark.parametrize(
+    ("entry", "row"),
+    [(SHAREGPT, TALK), (ALPACA, {"q": "<image>Is it", "more": "a CT?", "a": "Yes"})],
+    ids=["sharegpt", "alpaca"],
+)
+def test_columns_and_tags_are_those_that_llama_factory_is_told(entry, row, tmp_path):
+    write(tmp_path / "train.jsonl", row | {"scans": ["a.png"]})
+    info = {"other": {"file_name": "b.json"}, "mine": {"file_name": "train.jsonl", **entry}}
+    (tmp_path / "dataset_info.json").write_text(json.dumps(info))
+    (found,) = rows_of(tmp_path)
+    assert (found.image, found.question.split(), found.answer) == ("a.png", ["Is", "it", "a", "CT?"], "Yes")
+
+
+@pytest.mark.parametrize(
+    ("entry", "complaint"),
+    [
+        (
+            SHAREGPT | {"columns": {"messages": "chat"}},
+            "train.jsonl: row 1: dataset_info.json names a column 'chat'",
+        ),
+        ({"formatting": "other"}, "train.jsonl: formatting is 'other'; alpaca and sharegpt"),
+        ({"columns": ["a"]}, "train.jsonl: columns: "),
+        ({"tags": {"role_tag": 1}}, "train.jsonl: tags.role_tag: "),
+    ],
+)
+def test_what_is_wrong_in_a_description_is_said(entry, complaint, tmp_path):
+    write(tmp_path / "train.jsonl", TALK | {"scans": ["a.png"]})
+    (tmp_path / "dataset_info.json").write_text(json.dumps({"mine": {"file_name": "train.jsonl", **entry}}))
+    with pytest.raises(UserError, match=complaint) as caught:
+        rows_of(tmp_path)
+    assert len(str(caught.value).splitlines()) == 1
+
+
 def test_space_around_names_of_columns_is_left_out(tmp_path):
     write(tmp_path / "a.jsonl", {f" {key} ": value for key, value in ROW.items()})
     (tmp_path / "b.csv").write_text("image , question,answer\t\nb.png,Q?,A\n")

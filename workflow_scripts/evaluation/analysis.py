@@ -108,8 +108,14 @@ def analyse(
             "consistency": pictures.consistency(rows, labels, strict.same_answer, seed),
             "leaks": None if leaked is None else pictures.scores_by_leak(rows, final, labels, leaked, seed),
         },
-        "resolution": power.resolution(final, labels, scores[FLOOR]),
+        "resolution": power.resolution(final, labels, scores[_other_stage(lines, final_stage)]),
     }
+
+
+def _other_stage(lines: Lines, final_stage: str) -> str:
+    """A model much like the final one: the last stage beside it; the floor where there is none."""
+    stages = [name for name in lines if name not in WITHOUT and name != final_stage]
+    return stages[-1] if stages else FLOOR
 
 
 def strict_scores(rows: Sequence[Prediction], terms: Terminology | None = None) -> Floats:

@@ -122,18 +122,19 @@ def _link(origin: Path, folder: Path, key: str) -> None:
 
 
 def _link_table(table: Path, columns: Mapping[FieldName, str], folder: Path) -> None:
-    """Link a custom table and the images beside it that it names, and nothing else of its folder."""
-    from workflow_scripts.datasets.readers import custom
+    """Link a custom table, its description and the images beside it that it names, and nothing else of its folder."""
+    from workflow_scripts.datasets.readers import custom, dataset_info
     from workflow_scripts.datasets.readers.file_names import Folder
 
-    (folder / table.name).symlink_to(table.resolve())
+    for beside in (table, table.with_name(dataset_info.NAME)):
+        if beside.is_file():
+            (folder / beside.name).symlink_to(beside.resolve())
     beside_table = Folder(table.parent)
     for stated in custom.images(folder, columns):
         image = beside_table.find(stated)
         if image and not Path(image).is_absolute():
-            beside = table.parent / image
             (folder / image).parent.mkdir(parents=True, exist_ok=True)
-            (folder / image).symlink_to(beside.resolve())
+            (folder / image).symlink_to((table.parent / image).resolve())
 
 
 def _unpack_archives(folder: Path) -> None:

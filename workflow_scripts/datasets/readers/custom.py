@@ -26,6 +26,7 @@ from workflow_scripts.datasets.pictures.frames import FRAMES, FrameRule
 from workflow_scripts.datasets.pictures.images import needs_rendering, write_png
 from workflow_scripts.datasets.readers import (
     choices,
+    dataset_info,
     dialogue_layouts,
     groups,
     markup,
@@ -240,9 +241,13 @@ class _Table:
         if vlmevalkit.is_layout(row):
             return vlmevalkit.plain(row, self._shared_images if vlmevalkit.is_shared(row) else {})
         try:
-            return dialogue_layouts.as_messages(row)
+            return dialogue_layouts.as_messages(self._naming.plain(row))
         except ValueError as error:
             raise UserError(f"{where}: {error}; read are {dialogue_layouts.READ}") from None
+
+    @cached_property
+    def _naming(self) -> dataset_info.Naming:
+        return dataset_info.of_table(self.path)
 
     @cached_property
     def _shared_images(self) -> dict[str, str]:
