@@ -1,4 +1,4 @@
-"""vLLM's engine in this process, without a server. After the sources of vLLM 0.22.1."""
+"""vLLM's engine in this process, without a server. After vLLM's documentation of `LLM`, `SamplingParams` and `LoRAConfig`."""
 
 import hashlib
 import os
