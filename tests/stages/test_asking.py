@@ -104,12 +104,40 @@ def test_processes_share_the_questions_and_end_with_the_one_that_started_them(pl
     process.wait()
     wait_for(lambda: not any(alive(int(child)) for child in children))
     second = started(config, layout, str(tmp_path / "two.py"))
-    assert second.wait() == 0
+    assert second.wait(timeout=300) == 0
     shared = list(files.read_jsonl(layout.answers(RUN, "untrained", "original")))
     shutil.rmtree(layout.kept_answers())
     assert ask.ask(load([config]), layout, RUN, "untrained", "original")["asked_now"]
     by_one = list(files.read_jsonl(layout.answers(RUN, "untrained", "original")))
     assert [row["text"] for row in shared] == [row["text"] for row in by_one]
+
+
+def test_processes_that_end_between_two_looks_are_not_waited_for(monkeypatch):
+    class Process:
+        """Ended, from the second time that somebody looks."""
+
+        def __init__(self, **_):
+            self.looks = 0
+
+        sentinel = 0
+
+        @property
+        def exitcode(self):
+            self.looks += 1
+            return None if self.looks == 1 else 0
+
+        def start(self):
+            pass
+
+        terminate = join = start
+
+    def wait(sentinels):
+        assert sentinels  # to wait for none never ends
+
+    monkeypatch.setattr(asking.multiprocessing, "get_context", lambda _: type("", (), {"Process": Process}))
+    monkeypatch.setattr(asking.connection, "wait", wait)
+    share = asking.Share(None, Path("model"), {}, {}, Path("."), False, False, Path("kept/0.jsonl"))
+    asking._ask_on(["0", "1"], share)
 
 
 def alive(process: int) -> bool:

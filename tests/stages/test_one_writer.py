@@ -34,7 +34,7 @@ SETTINGS = Config.model_validate(
 
 def model_evaluation(layout: Layout) -> None:
     path = layout.trained("sft", RUN)
-    evaluate_model.stage(SETTINGS, layout, path, *MODEL, [], layout.model_evaluation(path))
+    evaluate_model.stage(SETTINGS, layout, path, *MODEL, [], layout.model_evaluation(path), "ours")
 
 
 def experiments(layout: Layout) -> None:

@@ -133,10 +133,11 @@ def _ask_on(devices: Sequence[str], share: Share) -> None:
     try:
         for process in processes:
             process.start()
-        while any(process.exitcode is None for process in processes) and not any(
-            process.exitcode for process in processes
-        ):
-            connection.wait([process.sentinel for process in processes if process.exitcode is None])
+        # Listed once a turn: to wait for none, because all have ended meanwhile, would never end.
+        while running := [process for process in processes if process.exitcode is None]:
+            if any(process.exitcode for process in processes):
+                break
+            connection.wait([process.sentinel for process in running])
     finally:
         for process in processes:
             process.terminate()

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from workflow_scripts.base import files
+from workflow_scripts.base.paths import MANIFEST, METRICS
 from workflow_scripts.models.formats import BEGIN_OF_THOUGHT
 
 ASSISTANT = "<|assistant|>"
@@ -82,9 +83,9 @@ def _arguments(path: Path) -> dict[str, Any]:
 
 def is_foreign(path: Path) -> bool:
     """Whether neither a download nor a training of this project has made the model at `path`."""
-    if (path / "manifest.json").is_file():
+    if (path / MANIFEST).is_file():
         return False
-    metrics = path / "metrics.json"
+    metrics = path / METRICS
     return not (metrics.is_file() and "stage" in files.read_object(metrics))
 
 

@@ -1,4 +1,4 @@
-"""vLLM's engine in this process, without a server. After the sources of vLLM 0.22.1."""
+"""vLLM's engine in this process, without a server. After vLLM's documentation of `LLM`, `SamplingParams` and `LoRAConfig`."""
 
 import hashlib
 import os
@@ -160,7 +160,7 @@ def _refuse_what_vllm_ignores(adapter: Path) -> None:
 
 def _rank(adapter: Path) -> int:
     """The least rank that vLLM has room for and the adapter fits into."""
-    config = files.read_object(adapter / "adapter_config.json")
+    config = files.read_object(adapter / bases.ADAPTER_CONFIG)
     largest = max([int(config["r"]), *map(int, (config.get("rank_pattern") or {}).values())])
     fitting = [rank for rank in _RANKS if rank >= largest]
     if not fitting:

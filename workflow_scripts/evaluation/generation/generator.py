@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 from transformers import GenerationConfig
@@ -15,6 +15,7 @@ from workflow_scripts.evaluation.generation.decoding import Request, decode
 from workflow_scripts.evaluation.generation.prompts import Prompt, groups
 from workflow_scripts.evaluation.generation.queue import Queue
 from workflow_scripts.evaluation.generation.stopping import AnswerLimits, GrowingAnswer, Thought
+from workflow_scripts.models import generation_settings
 from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.models.dialogue import Dialogue, image_paths
 from workflow_scripts.models.formats import BEGIN_OF_THOUGHT, CLOSING_TAGS, END_OF_THOUGHT
@@ -23,15 +24,6 @@ from workflow_scripts.models.pixels import Pixels
 
 if TYPE_CHECKING:
     from workflow_scripts.models.loading import Model
-
-# Of a generation_config.json, what changes no answer.
-_NO_SETTINGS = {
-    "_from_model_config",
-    "output_attentions",
-    "output_hidden_states",
-    "transformers_version",
-    "use_cache",
-}
 
 
 @dataclass
@@ -52,12 +44,11 @@ class Generator:
     thought_budget: int | None = None
 
     def __post_init__(self) -> None:
-        self.checkpoint_settings, configured = _settings(self.model)
-        stops: set[int] = {configured} if isinstance(configured, int) else set(configured or [])
+        config: GenerationConfig = self.model.generation_config
+        self.checkpoint_settings = generation_settings.that_change_answers(config)
         words = self.processor.tokenizer
         version = VERSIONS[self.dialogue.model_version]
-        trained = words.convert_tokens_to_ids(version.stop_token)
-        stops |= {token for token in (words.eos_token_id, trained) if token is not None}
+        stops = generation_settings.stops(config, words, version)
         self.kept_stops = {token for token in stops if words.decode([token]) in CLOSING_TAGS}
         closing = version.answer_format(self.dialogue.mode).after_thought
         thought = Thought(
@@ -66,7 +57,7 @@ class Generator:
             self.dialogue.tokens(closing),
             self.thought_budget,
         )
-        self.limits = AnswerLimits(frozenset(stops), self.max_new_tokens, thought)
+        self.limits = AnswerLimits(stops, self.max_new_tokens, thought)
 
     def answer(
         self,
@@ -123,14 +114,3 @@ class Generator:
             ids = ids[:-1]
         text = self.processor.tokenizer.decode(ids)
         return Generation(text, not answer.stopped, len(answer.written), answer.forced, answer.repeated)
-
-
-def _settings(model: "Model") -> tuple[dict[str, Any], int | list[int] | None]:
-    """The checkpoint's own generation settings, and its eos ids."""
-    found: GenerationConfig = model.generation_config
-    settings = {
-        key: value
-        for key, value in found.to_diff_dict().items()
-        if not key.endswith("token_id") and key not in _NO_SETTINGS
-    }
-    return settings, found.eos_token_id
