@@ -374,6 +374,7 @@ def test_gradients_of_shared_places_are_summed_in_one_order():
     assert len(sums) == 1
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_batches_of_any_length_are_compiled_once_and_once_more(monkeypatch):
     """As flex attention is called on a GPU: for the first length, then for all others; also for the shortest."""

@@ -51,12 +51,12 @@ def test_each_stage_has_a_line_and_is_timed(start):
     status, said = end(start())
     assert status == 0, said
     header, *lines = said.splitlines()
-    assert header.startswith("8 stages") and "about" in header
-    begun = [re.fullmatch(r"(\d)/8  (\w+) +(.+), about (\d+ s|\d+ minutes)", line) for line in lines]
-    assert [int(line[1]) for line in begun if line] == list(range(1, 9))
+    assert header.startswith("9 stages") and "about" in header
+    begun = [re.fullmatch(r"(\d)/9  (\w+) +(.+), about (\d+ s|\d+ minutes)", line) for line in lines]
+    assert [int(line[1]) for line in begun if line] == list(range(1, 10))
     assert {line[2]: line[3] for line in begun if line} == {name: of["what"] for name, of in STAGES.items()}
     done = [line for line in lines if re.fullmatch(r" +\w+ +done in \d+ s", line)]
-    assert len(done) == 8 and len(lines) == 16
+    assert len(done) == 9 and len(lines) == 18
     assert max(map(len, said.splitlines())) <= 100
 
     assert end(start()) == (0, "All results are there already; `make clean` deletes them.\n")
