@@ -19,11 +19,11 @@ pytestmark = pytest.mark.slurm
 RUN = "slake_4.1v_base"
 GPUS = {
     "download": 0, "download_model": 0, "convert": 0, "validate": 0,
-    "sft": 2, "preferences": 1, "dpo": 4, "evaluate": 1, "report": 0,
+    "sft": 2, "preferences": 1, "dpo": 4, "ask": 1, "evaluate": 0, "report": 0,
 }  # fmt: skip
 
 THREADS = 8  # of a process, of which there is one per GPU
-CPU_THREADS = {"convert": 4, "validate": 4}  # at most the cores of the machine that submits
+CPU_THREADS = {"convert": 4, "validate": 4, "evaluate": 4}  # at most the cores of the machine that submits
 
 
 @pytest.fixture(scope="module", autouse=True)
