@@ -16,7 +16,7 @@ from transformers import GenerationConfig
 from transformers.utils import logging as transformers_logging
 
 from benchmarks import common, timing
-from workflow_scripts.configuration.settings import Evaluation
+from workflow_scripts.configuration.settings import EvaluationSettings
 from workflow_scripts.evaluation.generation.generator import Generator
 from workflow_scripts.models.pixels import batch
 
@@ -54,7 +54,7 @@ class Cell:
 def measure(case: common.Case, samples: int, repeats: int) -> Cell:
     """Both in turns, and their medians; the first turn warms up. Several samples are drawn, one is greedy."""
     model = common.model().eval()
-    budget = Evaluation().tokens_per_batch
+    budget = EvaluationSettings().tokens_per_batch
     generator = Generator(model, case.processor, case.dialogue, budget, TOKENS)
     temperature = 1.0 if samples > 1 else None
     runs: dict[Callable, list[tuple[float, float, list[str]]]] = {stock: [], ours: []}

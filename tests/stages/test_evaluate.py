@@ -176,6 +176,26 @@ def test_answers_of_other_data_are_not_scored(flags, layout):
     files.write_jsonl(path, rows)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"model_fingerprint": "other"}, "the model is another one since"),
+        ({"data_fingerprint": "other"}, "the data is another one since"),
+        ({"model": "dpo", "model_fingerprint": "dpo"}, "answers of dpo, and sft is the final model"),
+        ({"seed": 1}, "exchanged by seed 1, and it is 42"),
+    ],
+)
+def test_answers_of_before_are_not_scored(flags, layout, change, said):
+    settings = load([Path(flags[1])])
+    asked(settings, layout)
+    path = layout.answers(RUN, "final", "shuffled").with_suffix(".json")
+    before = files.read_json(path)
+    files.write_json(path, before | change)
+    with pytest.raises(UserError, match=f"final.shuffled.jsonl: .*{said}"):
+        evaluate.evaluate(settings, layout, RUN)
+    files.write_json(path, before)
+
+
 def test_models_of_two_stages_are_scored_by_their_paths_alone(flags, layout, capsys):
     for stage in ("sft", "dpo"):
         path = layout.trained(stage, RUN)

@@ -6,7 +6,7 @@ from typing import Any, TypedDict
 
 from workflow_scripts.base import files
 from workflow_scripts.base.errors import UserError
-from workflow_scripts.base.paths import Layout, Run
+from workflow_scripts.base.paths import MANIFEST, Layout, Run
 from workflow_scripts.datasets.records import Record
 from workflow_scripts.evaluation.analysis import strict_scores
 from workflow_scripts.evaluation.kept_answers import KeptAnswer
@@ -37,13 +37,15 @@ class Answer(TypedDict):
 class AnswersSummary(TypedDict):
     """How the answers of a file came about: of which model of the run, how it was asked, and how long that took.
 
-    `seconds` counts answers of before too, `asked_now` leaves them out.
+    `seconds` counts answers of before too, `asked_now` leaves them out. `seed` is that of the exchange of pictures.
     """
 
     run: str
     model: str
     variant: str
     version: int
+    seed: int
+    model_fingerprint: str
     data_fingerprint: str
     asked: HowAsked
     generation_config: dict[str, Any]
@@ -132,8 +134,34 @@ def of_model(
     """What `model` of `run` answered to `records`, as `line` of an evaluation, read as its summary says."""
     form = VERSIONS[run.model_version].answer_format(run.mode)
     path = layout.answers(run, model, variant)
-    lenient = summary(path)["asked"]["reading"] == "lenient"
+    lenient = _of_today(layout, run, path)["asked"]["reading"] == "lenient"
     return predictions(records, read(path, records), line, form.read_leniently if lenient else form.read)
+
+
+def _of_today(layout: Layout, run: Run, path: Path) -> AnswersSummary:
+    """The summary beside `path`; a UserError where model or data have changed since these answers were given."""
+    found = summary(path)
+    now = {
+        "model_fingerprint": model_fingerprint(layout, run, found["model"]),
+        "data_fingerprint": files.read_value(layout.data_summary(run), "fingerprint"),
+    }
+    for key, value in now.items():
+        if found[key] != value:  # type: ignore[literal-required]
+            kind = key.partition("_")[0]
+            raise UserError(
+                f"{path}: the {kind} is another one since; `python -m workflow_scripts.ask` asks again"
+            )
+    return found
+
+
+def model_fingerprint(layout: Layout, run: Run, model: str) -> str:
+    """What its training, or its download, states of a model of the run; of one that others put there, its weights'."""
+    trained = model in TRAINED
+    path = layout.metrics(model, run) if trained else layout.model(run.model_version, run.mode) / MANIFEST
+    if not path.is_file():
+        return files.fingerprint([files.sha256(file) for file in sorted(path.parent.glob("*.safetensors"))])
+    found: str = files.read_value(path, "fingerprint")
+    return found
 
 
 def final_stage(layout: Layout, run: Run, seed: int) -> Choice:

@@ -87,7 +87,7 @@ def ask(
         if known:
             logger.info("%d of %d questions were answered before", len(keys) - len(missing), len(keys))
         if missing:
-            devices = _devices(examiner, model)
+            devices = _devices(examiner, model)[: len(missing)]
             spread = examiner.shares and not devices
             blank = variant == "blank"
             share = Share(examiner, model, way, missing, folder, blank, spread, place / "0.jsonl")
@@ -150,7 +150,7 @@ def _parts(share: Share, count: int) -> list[Share]:
     """The questions dealt to `count` processes, all about an image to the same one."""
     by_images: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for key, record in share.records.items():
-        by_images[tuple(record["images"])].append(key)
+        by_images[tuple(record["images"]) or (key,)].append(key)
     dealt: list[dict[str, Record]] = [{} for _ in range(count)]
     for keys in sorted(by_images.values(), key=len, reverse=True):
         least = min(dealt, key=len)

@@ -53,6 +53,8 @@ def ask(settings: Config, layout: Layout, run: Run, model: str, variant: Variant
         "model": chosen,
         "variant": variant,
         "version": versions.RESULTS["ask"],
+        "seed": settings.seed,
+        "model_fingerprint": answers.model_fingerprint(layout, run, chosen),
         "data_fingerprint": files.read_value(layout.data_summary(run), "fingerprint"),
         "asked": how.told,
         "generation_config": found.checkpoint_settings,

@@ -12,6 +12,7 @@ from typing import Any
 
 from workflow_scripts import tracking
 from workflow_scripts.base import files, locks, versions
+from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.paths import MANIFEST, SUMMARY, Layout, Run
 from workflow_scripts.configuration import dependencies
 from workflow_scripts.configuration.settings import Config
@@ -52,6 +53,7 @@ def evaluate(settings: Config, layout: Layout, run: Run) -> Evaluation:
     leaked = pictures.leaked_images(files.read_object(layout.validation(run)))
     analysed = analysis.analyse(lines, choice["stage"], leaked, scoring, said, settings.seed)
     summaries = {line: answers.summary(layout.answers(run, *source)) for line, source in asked.items()}
+    _check(layout, run, summaries, asked, choice["stage"], settings.seed)
     evaluation: Evaluation = {
         "run": str(run),
         "final_stage": choice["stage"],
@@ -81,6 +83,26 @@ def _lines(settings: Config, layout: Layout, run: Run, test: list[Record]) -> di
         line: answers.of_model(layout, run, records.get(variant, test), model, variant, line)
         for line, (model, variant) in settings.evaluation.asked.items()
     }
+
+
+def _check(
+    layout: Layout,
+    run: Run,
+    summaries: Mapping[str, AnswersSummary],
+    asked: Mapping[str, tuple[str, str]],
+    final_stage: str,
+    seed: int,
+) -> None:
+    """A UserError where answers without the picture are of the model that is not the final one, or of another seed."""
+    for line, (model, variant) in asked.items():
+        found, path = summaries[line], layout.answers(run, model, variant)
+        if model == "final" and found["model"] != final_stage:
+            wrong = f"answers of {found['model']}, and {final_stage} is the final model"
+        elif variant == "shuffled" and found["seed"] != seed:
+            wrong = f"pictures were exchanged by seed {found['seed']}, and it is {seed}"
+        else:
+            continue
+        raise UserError(f"{path}: {wrong}; `python -m workflow_scripts.ask` asks again")
 
 
 def _model(layout: Layout, run: Run, summaries: Mapping[str, AnswersSummary]) -> dict[str, Any]:
