@@ -1,4 +1,4 @@
-"""AskingResult to records: those that are kept, and from the model what is missing, on several GPUs where it has them."""
+"""Answers to records: those that are kept, and from the model what is missing, on several GPUs where it has them."""
 
 import logging
 import multiprocessing

@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -287,8 +288,19 @@ def digest(path: Path) -> str:
     found = [file for folder in folders for file in sorted(folder.iterdir()) if _DECIDES.search(file.name)]
     with ThreadPoolExecutor() as pool:
         return files.fingerprint(
-            list(zip([file.name for file in found], pool.map(files.sha256, found), strict=True))
+            list(zip([file.name for file in found], pool.map(_sha256, found), strict=True))
         )
+
+
+def _sha256(file: Path) -> str:
+    """Of a file that has not changed since it was read, without reading it again: styles are tried one after the other."""
+    stat = file.stat()
+    return _sha256_at(file, stat.st_size, stat.st_mtime_ns)
+
+
+@cache
+def _sha256_at(file: Path, size: int, modified: int) -> str:
+    return files.sha256(file)
 
 
 def fits(path: Path, memory: int) -> bool:

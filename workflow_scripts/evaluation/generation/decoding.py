@@ -104,7 +104,7 @@ class Running:
 
 
 def decode(queue: Queue, model: "Model", request: Request) -> Iterator[Row]:
-    """GrowingAnswer every question of `queue`; the rows come as they end."""
+    """Answer every question of `queue`; the rows come as they end."""
     running = Running(model, request)
     while queue or running.rows:
         if running.room.free >= FREE:

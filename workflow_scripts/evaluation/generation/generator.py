@@ -15,6 +15,7 @@ from workflow_scripts.evaluation.generation.decoding import Request, decode
 from workflow_scripts.evaluation.generation.prompts import Prompt, groups
 from workflow_scripts.evaluation.generation.queue import Queue
 from workflow_scripts.evaluation.generation.stopping import AnswerLimits, GrowingAnswer, Thought
+from workflow_scripts.evaluation.questions import question_of
 from workflow_scripts.models import generation_settings
 from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.models.dialogue import Dialogue, image_paths
@@ -101,10 +102,7 @@ class Generator:
                     yield index, [generation for _, generation in sorted(answers.pop(index).items())]
 
     def _prompt(self, index: int, record: Record, folder: Path) -> Prompt:
-        messages = record["messages"]
-        if messages[-1]["role"] == "assistant":
-            messages = messages[:-1]
-        ids = self.dialogue.tokens(self.dialogue.prompt(messages))
+        ids = self.dialogue.tokens(self.dialogue.prompt(question_of(record)))
         return Prompt(index, record["id"], ids, tuple(image_paths(record["images"], folder)))
 
     def read(self, answer: GrowingAnswer) -> Generation:
