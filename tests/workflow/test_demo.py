@@ -90,4 +90,4 @@ def test_ctrl_c_stops_it_and_it_goes_on_later(start):
     status, said = end(started)
     assert status != 0 and said == "Stopping. `make demo` will go on from here.\n"
     status, said = end(start())
-    assert status == 0 and said.startswith("6 stages")
+    assert status == 0 and said.startswith("7 stages")
