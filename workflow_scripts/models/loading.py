@@ -236,11 +236,13 @@ def _move(model: torch.nn.Module, device: torch.device) -> None:
     model.to(device)
 
 
-def merged(path: Path, dtype: torch.dtype, device: torch.device, placed: bool = True) -> "Model":
+def merged(
+    path: Path, dtype: torch.dtype, device: torch.device, device_map: str | None = None, placed: bool = True
+) -> "Model":
     """The model at `path` as one whole: an adapter is merged into its base."""
-    loaded = model(path, dtype, device, placed=placed)
+    loaded = model(path, dtype, device, device_map=device_map, placed=placed)
     if isinstance(loaded, PeftModel):
-        whole: Model = loaded.merge_and_unload()
+        whole: Model = loaded.unload() if device_map == "meta" else loaded.merge_and_unload()
         return whole
     return loaded
 

@@ -10,7 +10,7 @@ from peft import LoraConfig
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.configuration.settings import Training
 from workflow_scripts.models import adapters, bases, loading
-from workflow_scripts.training import optional
+from workflow_scripts.training import optional, strategies
 from workflow_scripts.training.strategies import STRATEGIES, Strategy
 
 
@@ -67,8 +67,11 @@ def load(start: Start, settings: Training) -> tuple[Any, LoraConfig | None]:
     FSDP place the weights themselves; the trainer's arguments must exist before.
     """
     if settings.method == "full":
-        return _whole(start, settings.freeze_vision), None
+        whole = _whole(start, settings.freeze_vision)
+        strategies.room(whole)
+        return whole, None
     model, lora = _adapted(start, settings)
+    strategies.room(model)
     if start.trains_vision:
         # Reentrant checkpointing, which TRL takes under ZeRO-3, gives no gradient to a block whose input wants none.
         backbone: Any = loading.backbone(model)
@@ -88,7 +91,7 @@ def _whole(start: Start, freeze_vision: bool) -> Any:
         )
     # DeepSpeed trains in the precision asked for, and each process has fp32 copies of its share alone.
     dtype = start.dtype if start.strategy.library == "deepspeed" else torch.float32
-    model: Any = loading.merged(start.path, dtype, start.device, _placed(start))
+    model: Any = loading.merged(start.path, dtype, start.device, _device_map(start), _placed(start))
     for parameter in model.model.visual.parameters():
         parameter.requires_grad_(not freeze_vision)
     return model
@@ -101,6 +104,7 @@ def _adapted(start: Start, settings: Training) -> tuple[Any, LoraConfig | None]:
         start.dtype,
         start.device,
         trainable=start.is_adapter,
+        device_map=_device_map(start),
         quantization=four_bit,
         placed=_placed(start),
     )
@@ -110,3 +114,7 @@ def _adapted(start: Start, settings: Training) -> tuple[Any, LoraConfig | None]:
 def _placed(start: Start) -> bool:
     """Whether the weights are put on their device here."""
     return start.strategy.library == "torch"
+
+
+def _device_map(start: Start) -> str | None:
+    return None if strategies.reads_weights(start.strategy) else "meta"
