@@ -434,6 +434,10 @@ def test_many_damaged_results_are_read_or_refused(kind, tmp_path):
     kind(2 * MANY, tmp_path)
 
 
+def _prepare(task: Callable[..., Any], *arguments: object) -> None:
+    prepare(task(*arguments))
+
+
 def _trainings(count: int, root: Path) -> None:
     """What sft and dpo do before there is a model: rows, images, their plan, what was done already."""
     layout, run = Layout(root / "results"), Run("own", "4.1v", "base")
@@ -457,7 +461,7 @@ def _trainings(count: int, root: Path) -> None:
         whole = path.read_bytes()
         path.write_bytes(mutated(path.name, whole, draw))
         try:
-            refused(lambda: prepare(task(settings, layout, run, model)))
+            refused(partial(_prepare, task, settings, layout, run, model))
         except Exception as error:
             raise AssertionError(f"trainings {number}: {path.name}: {error!r}") from error
         path.write_bytes(whole)

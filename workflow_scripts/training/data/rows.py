@@ -1,5 +1,6 @@
 """Records as rows of tokens: what the trainers' datasets hold. Images stay paths until a batch is made."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -8,7 +9,7 @@ from datasets import Dataset
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from workflow_scripts.base import files
-from workflow_scripts.base.errors import UserError
+from workflow_scripts.base.errors import UserError, shown
 from workflow_scripts.datasets.checks import structure
 from workflow_scripts.datasets.checks.structure import MessageSchema, Text
 from workflow_scripts.datasets.pictures.images import image_size
@@ -77,7 +78,9 @@ def _records(path: Path, kind: type[TrainedDialogue], last: Literal["user", "ass
         try:
             kind.model_validate(record)
         except ValidationError as error:
-            raise UserError(f"{path}: row {number}: {structure.describe(error)}; validate the set first") from None
+            raise UserError(
+                f"{path}: row {number}: {structure.describe(error)}; validate the set first"
+            ) from None
         if problem := structure.dialogue_problem(record["messages"], record["images"], last):
             raise UserError(f"{path}: row {number}: {': '.join(problem)}; validate the set first")
         yield record
@@ -109,8 +112,8 @@ def costs(dataset: Dataset, dialogue: Dialogue, max_tokens: int) -> list[RowCost
 
 
 def _image_tokens(path: Path, dialogue: Dialogue) -> int:
-    if not path.is_file():
-        raise UserError(f"{path}: no such image; validate the set first")
+    if not os.path.isfile(path):  # False for names that no file can have, where Path.is_file raises
+        raise UserError(f"{shown(str(path))}: no such image; validate the set first")
     try:
         return dialogue.image_tokens(*image_size(path, dialogue.frames))
     except ValueError as error:
