@@ -170,7 +170,6 @@ def alone(tmp_path_factory):
         ("zero3", "4.5v"),
         ("fsdp", "4.1v"),
         ("fsdp", "4.1v full"),
-        ("fsdp", "4.5v"),
     ],
 )
 def test_two_processes_train_as_one(alone, tmp_path, strategy, case):

@@ -242,15 +242,21 @@ def merged(
     """The model at `path` as one whole: an adapter is merged into its base."""
     loaded = model(path, dtype, device, device_map=device_map, placed=placed)
     if isinstance(loaded, PeftModel):
-        whole: Model = loaded.unload() if device_map == "meta" else loaded.merge_and_unload()
+        whole: Model = loaded.merge_and_unload()
         return whole
     return loaded
 
 
+def with_head(model: torch.nn.Module) -> "PreTrainedModel":
+    """The model itself, below any adapter."""
+    whole: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    found: PreTrainedModel = whole
+    return found
+
+
 def backbone(model: torch.nn.Module) -> Glm4vModel | Glm4vMoeModel:
     """The model without its head, below any adapter."""
-    whole: Any = model.get_base_model() if isinstance(model, PeftModel) else model
-    found: Glm4vModel | Glm4vMoeModel = whole.model
+    found: Glm4vModel | Glm4vMoeModel = with_head(model).model
     return found
 
 

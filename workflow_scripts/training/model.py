@@ -31,7 +31,10 @@ class Start:
 
 
 def start(path: Path, settings: Training) -> Start:
-    """What training the model or adapter at `path` means; a UserError where a part with a rate does not train."""
+    """What training the model or adapter at `path` means.
+
+    A UserError where a part with a rate does not train, and under FSDP for a mixture of experts.
+    """
     is_adapter = bases.is_adapter(path)
     if settings.method == "full":
         trains_vision = not settings.freeze_vision
@@ -47,13 +50,18 @@ def start(path: Path, settings: Training) -> Start:
             f"{', '.join(f'{part}_learning_rate' for part in rates)}: the vision tower, which the merger is part of, "
             f"is frozen; set {key}, or leave the rate empty"
         )
+    strategy = STRATEGIES[settings.strategy]
+    if strategy.library == "fsdp" and loading.model_type(path) == "glm4v_moe":
+        raise UserError(
+            f"{path}: its routers have buffers, which accelerate's FSDP does not divide; take strategy: zero3"
+        )
     device, dtype = loading.device_and_dtype(settings.gpus, settings.precision)
     return Start(
         path=path,
         is_adapter=is_adapter,
         trains_vision=trains_vision,
         rates=rates,
-        strategy=STRATEGIES[settings.strategy],
+        strategy=strategy,
         device=device,
         dtype=dtype,
     )
@@ -84,10 +92,12 @@ def _wants_gradient(module: torch.nn.Module, inputs: Any, output: torch.Tensor) 
 
 
 def _whole(start: Start, freeze_vision: bool) -> Any:
-    if start.is_adapter and start.strategy.is_zero3:
+    if (
+        start.is_adapter and start.strategy.divides_weights
+    ):  # under FSDP TRL's reference would be the adapter's base
         raise UserError(
-            f"{start.path}: an adapter cannot be merged into weights that ZeRO-3 has divided; take strategy: zero2 or "
-            "fsdp, or method: lora"
+            f"{start.path}: an adapter cannot be merged into weights that processes divide; take strategy: zero2, or "
+            "method: lora"
         )
     # DeepSpeed trains in the precision asked for, and each process has fp32 copies of its share alone.
     dtype = start.dtype if start.strategy.library == "deepspeed" else torch.float32

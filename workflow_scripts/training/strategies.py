@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 import torch
 from accelerate.utils import enable_fsdp_ram_efficient_loading
-from torch.distributed import broadcast
+from torch.distributed import broadcast, is_initialized
+from torch.distributed.fsdp import FSDPModule
 from transformers.distributed.utils import is_local_dist_rank_0
 from transformers.integrations.fsdp import is_fsdp_enabled
 
@@ -95,10 +96,10 @@ def reads_weights(strategy: Strategy) -> bool:
 
     The others load to "meta" and have `room` for them, until the trainer divides those of the first.
     """
-    if strategy.library != "fsdp":
+    if strategy.library != "fsdp" or not is_initialized():
         return True
     enable_fsdp_ram_efficient_loading()  # transformers then sets up what no checkpoint holds
-    return not is_fsdp_enabled() or is_local_dist_rank_0()
+    return is_local_dist_rank_0()
 
 
 def room(module: torch.nn.Module) -> None:
@@ -137,3 +138,18 @@ def fetch(module: torch.nn.Module, device: torch.device) -> None:
     if is_fsdp_enabled():
         for tensor in (*module.parameters(), *module.buffers()):
             broadcast(tensor.data, 0)
+
+
+def gather_head(model: Any) -> None:
+    """Gather the head's weights before each forward pass, where FSDP divides them.
+
+    TRL 1.16 multiplies by them without calling the head, by `full_tensor()`, whose gradient is no sum over the
+    processes: each would train its part of the head on its own rows alone.
+    """
+
+    def gather(module: Any, _: object) -> None:
+        head = module.get_output_embeddings()
+        if isinstance(head, FSDPModule):
+            head.unshard()
+
+    model.register_forward_pre_hook(gather)
