@@ -42,7 +42,12 @@ def log(
     shown = ("method", "steps", "train_rows", "precision")
     params: dict[str, str] = {key: str(metrics[key]) for key in shown if key in metrics}
     model = client.create_logged_model(
-        experiment, f"{start.run}_{start.stage}", run_id, tags, params, model_type=start.stage
+        experiment,
+        f"{start.run}_{start.stage}".replace(".", "-"),
+        run_id,
+        tags,
+        params,
+        model_type=start.stage,
     )
     with TemporaryDirectory() as temporary:
         get_external_mlflow_model_spec(model).save(str(Path(temporary) / MLMODEL_FILE_NAME))

@@ -35,13 +35,16 @@ class MlflowTracker(Tracker):
     @classmethod
     def load(cls) -> None:
         import mlflow.models.utils
-        import mlflow.store.tracking.sqlalchemy_store
+        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
         import pandas  # noqa: F401
 
     @property
     def destination(self) -> str:
         """The store under results/ stays the same where these are moved."""
         return "results" if self._uri == f"sqlite:///{store(self.layout)}" else self._uri
+
+    def refuses(self, error: Exception) -> bool:
+        return getattr(error, "error_code", "") in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
 
     def knows(self, start: Start) -> bool:
         return self._found(start) is not None

@@ -13,6 +13,8 @@ from workflow_scripts.tracking.experiment import EXPERIMENT
 
 logger = logging.getLogger(__name__)
 
+SECONDS = 10
+
 # Of MLflow 3.17's store: what holds an absolute address below the experiment's.
 _ADDRESSES = (
     ("experiments", "artifact_location"),
@@ -39,14 +41,18 @@ def tracking_uri(settings: Config, layout: Layout) -> str:
     return settings.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{store(layout)}"
 
 
+def wait_briefly() -> None:
+    """Give a server up that does not answer within SECONDS, instead of MLflow's minutes."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(SECONDS))
+
+
 def prepare_store(uri: str, layout: Layout) -> str:
     """The id of our experiment at `uri`, made where it is not there, and restored where somebody deleted it.
 
     A lock lets one process at a time create the store's tables: MLflow's own creation fails when two race.
-    A server that does not answer is given up on within seconds, not MLflow's minutes.
     """
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    wait_briefly()
     from mlflow import MlflowClient
     from mlflow.entities import LifecycleStage
     from mlflow.exceptions import MlflowException

@@ -4,7 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 VALIDATION = "eval_"  # before what the trainer logs of a validation
-_OF_THE_WHOLE = ("_runtime", "_per_second", "total_flos", "train_loss")  # what a trainer logs at an end
+_OF_THE_WHOLE = (
+    "_runtime",
+    "samples_per_second",
+    "steps_per_second",
+    "total_flos",
+    "train_loss",
+)  # what a trainer logs at an end
 
 
 def of_curve(logs: Mapping[str, Any]) -> dict[str, float]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from workflow_scripts.base import credentials, files
+from workflow_scripts.base.errors import brief
 from workflow_scripts.base.paths import Layout
 from workflow_scripts.configuration.settings import Config
 from workflow_scripts.tracking.journal import Event, Journal, Start, start_of
@@ -51,6 +52,10 @@ class Tracker:
         """Whether what was sent of this attempt is still there."""
         return True
 
+    def refuses(self, error: Exception) -> bool:
+        """Whether what was sent is wrong, and would be another time."""
+        return False
+
     def open(self, start: Start, fresh: bool) -> None:
         """The attempt that `start` names begins (`fresh`), or goes on."""
 
@@ -85,6 +90,7 @@ class Outbox:
         self._cursor = journal.path.with_name(f"{journal.path.stem}.{name}.json")
         self._tracker: Tracker | None = None
         self._sent = 0
+        self._goes_on: Start | None = None  # what is to be opened before the next line
 
     def waiting(self) -> int:
         """How many lines are not through, for all that is known here."""
@@ -94,10 +100,20 @@ class Outbox:
         """Send what is not through; returns how many lines. An error leaves the rest for the next time."""
         try:
             if self._tracker is None:
-                self._connect()
+                self._tracker = self._connect()
             count = 0
             for event, end in self._journal.read(self._sent):
-                self._deliver(event)
+                if self._goes_on:
+                    self._tracker.open(self._goes_on, fresh=False)
+                    self._goes_on = None
+                try:
+                    self._deliver(event)
+                except Exception as error:
+                    if not (self._tracker and self._tracker.refuses(error)):
+                        raise
+                    logger.warning(
+                        "%s does not take a line of %s: %s", self.name, event["kind"], brief(error)
+                    )
                 self._sent = end
                 self._keep()
                 count += 1
@@ -110,16 +126,14 @@ class Outbox:
         kept: dict[str, Any] = files.read_json(self._cursor) if self._cursor.is_file() else {}
         return kept
 
-    def _connect(self) -> None:
+    def _connect(self) -> Tracker:
         tracker, kept = self._make(), self._kept()
         sent = kept["sent"] if kept.get("destination") == tracker.destination else 0
         opened = [event for event, _ in self._journal.read(end=sent) if event["kind"] == "open"]
-        if opened and tracker.knows(start := start_of(opened[-1])):
-            tracker.open(start, fresh=False)
-            self._sent = sent
-        else:
-            self._sent = 0
-        self._tracker = tracker
+        start = start_of(opened[-1]) if opened else None
+        self._goes_on = start if start and tracker.knows(start) else None
+        self._sent = sent if self._goes_on else 0
+        return tracker
 
     def _keep(self) -> None:
         assert self._tracker

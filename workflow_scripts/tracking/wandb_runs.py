@@ -12,6 +12,11 @@ from workflow_scripts.tracking.tracker import Tracker
 SAMPLE = 200  # rows of a table
 
 
+def is_online() -> bool:
+    """Whether anything leaves this machine: where the user has a key and has not said otherwise."""
+    return bool(os.environ.get("WANDB_API_KEY")) and os.environ.get("WANDB_MODE") != "offline"
+
+
 class WandbTracker(Tracker):
     """Offline unless the user is logged in; an attempt keeps its id, by which W&B joins its parts."""
 
@@ -23,11 +28,7 @@ class WandbTracker(Tracker):
 
     @property
     def destination(self) -> str:
-        return "online" if self._online else "offline"
-
-    @property
-    def _online(self) -> bool:
-        return bool(os.environ.get("WANDB_API_KEY")) and os.environ.get("WANDB_MODE") != "offline"
+        return "online" if is_online() else "offline"
 
     def open(self, start: Start, fresh: bool) -> None:
         import wandb
@@ -45,10 +46,10 @@ class WandbTracker(Tracker):
             name=f"{start.run} {start.stage}",
             config={**start.parameters, "git_commit": start.about["git_commit"]},
             dir=str(folder),
-            mode="online" if self._online else "offline",
+            mode="online" if is_online() else "offline",
             settings=wandb.Settings(silent=True),
             # Offline, `wandb sync --append` joins the parts.
-            resume="allow" if self._online and not fresh else None,
+            resume="allow" if is_online() and not fresh else None,
         )
 
     def curve(self, step: int, values: dict[str, float], time: int) -> None:
