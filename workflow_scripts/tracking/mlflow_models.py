@@ -41,19 +41,18 @@ def log(
     }
     shown = ("method", "steps", "train_rows", "precision")
     params: dict[str, str] = {key: str(metrics[key]) for key in shown if key in metrics}
-    model = client.create_logged_model(
-        experiment,
-        f"{start.run}_{start.stage}".replace(".", "-"),
-        run_id,
-        tags,
-        params,
-        model_type=start.stage,
+    name = f"{start.run}_{start.stage}".replace(".", "-")  # MLflow takes no dot in it
+    found = client.search_logged_models([experiment], f"tags.fingerprint = '{fingerprint}'", max_results=1)
+    model = (
+        found[0] if found else client.create_logged_model(experiment, name, run_id, tags, params, start.stage)
     )
     with TemporaryDirectory() as temporary:
         get_external_mlflow_model_spec(model).save(str(Path(temporary) / MLMODEL_FILE_NAME))
         client.log_model_artifacts(model.model_id, temporary)
     client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
-    client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step)])
+    outputs = client.get_run(run_id).outputs
+    if model.model_id not in [output.model_id for output in (outputs.model_outputs if outputs else [])]:
+        client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step)])
     version = _register(client, start, model, place, fingerprint)
     client.set_registered_model_alias(str(start.run), CANDIDATE, version)
 
@@ -73,10 +72,16 @@ def _register(client: "MlflowClient", start: Start, model: Any, place: str, fing
             raise
     made = client.create_model_version(
         name,
-        source=f"models:/{model.model_id}",
+        source=model.artifact_location,
         run_id=model.source_run_id,
         model_id=model.model_id,
-        tags={"path": place, "fingerprint": fingerprint, "stage": start.stage},
+        # Of `model_id` MLflow 3.17 tells nothing in a search.
+        tags={
+            "path": place,
+            "fingerprint": fingerprint,
+            "stage": start.stage,
+            "logged_model": model.model_id,
+        },
         description=f"`{place}` in the results folder, configuration {start.configuration}",
     )
     return str(made.version)
@@ -97,7 +102,7 @@ def evaluated(client: "MlflowClient", experiment: str, start: Start, layout: Lay
         version = _version_of(client, name, evaluation["model"][stage]["fingerprint"])
         if version is None:
             continue
-        model = client.get_logged_model(version.model_id)
+        model = client.get_logged_model(version.tags["logged_model"])
         scores = [
             Metric(
                 f"eval/{source}/accuracy",
@@ -112,7 +117,8 @@ def evaluated(client: "MlflowClient", experiment: str, start: Start, layout: Lay
             for source, found in evaluation["stages"][stage]["test_sets"].items()
             if found["accuracy"] is not None
         ]
-        client.log_batch(str(model.source_run_id), scores)
+        if not model.metrics:
+            client.log_batch(str(model.source_run_id), scores)
         if stage == evaluation["final_stage"]:
             _choose(client, name, str(version.version))
 

@@ -44,7 +44,7 @@ class MlflowTracker(Tracker):
         return "results" if self._uri == f"sqlite:///{store(self.layout)}" else self._uri
 
     def refuses(self, error: Exception) -> bool:
-        return getattr(error, "error_code", "") in ("INVALID_PARAMETER_VALUE", "BAD_REQUEST")
+        return getattr(error, "error_code", "") == "INVALID_PARAMETER_VALUE"
 
     def knows(self, start: Start) -> bool:
         return self._found(start) is not None
@@ -133,7 +133,7 @@ class MlflowTracker(Tracker):
         if log.is_file():
             self.client.log_artifact(self.run_id, str(log), "logs")
         self.client.set_terminated(self.run_id, status, end_time=time)
-        if self.start.stage == "evaluate" and status == "FINISHED":
+        if self.layout.evaluation(self.start.run).is_file():
             mlflow_models.evaluated(self.client, self.experiment, self.start, self.layout, time)
         mlflow_parent.describe(self.client, self.experiment, self.parent, self.start, self.layout, time)
         self.client.set_terminated(self.parent, status, end_time=time)
