@@ -9,6 +9,7 @@ from pathlib import Path
 
 from workflow_scripts.base.paths import Layout
 from workflow_scripts.configuration.settings import Config
+from workflow_scripts.tracking import mlflow_view
 from workflow_scripts.tracking.experiment import EXPERIMENT
 
 logger = logging.getLogger(__name__)
@@ -26,6 +27,7 @@ _ADDRESSES = (
 # "Machine learning" instead of MLflow's view of traces; and what the list of experiments says of ours.
 _TAGS = {
     "mlflow.experimentKind": "custom_model_development",
+    mlflow_view.TAG: mlflow_view.state(),
     "mlflow.note.content": "A run of the chain is a row; its stages are below it. The row's description has the table of results; "
     "`docs/tracking.md` says what the columns mean.",
 }
@@ -72,7 +74,7 @@ def prepare_store(uri: str, layout: Layout) -> str:
                 client.restore_experiment(known)
                 logger.warning("experiment %s was deleted in MLflow; restored, with its runs", EXPERIMENT)
             for key, value in _TAGS.items():
-                if key not in existing.tags:
+                if existing.tags.get(key) != value and (key == mlflow_view.TAG or key not in existing.tags):
                     client.set_experiment_tag(known, key, value)
             return known
         try:
