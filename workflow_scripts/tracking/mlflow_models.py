@@ -17,13 +17,16 @@ CHAMPION, CANDIDATE = "champion", "candidate"
 def log(
     client: "MlflowClient",
     experiment: str,
-    run_id: str,
+    runs: tuple[str, str],
     start: Start,
     folder: Path,
     layout: Layout,
     step: int,
 ) -> None:
-    """Log the model in `folder`, which stays there, and register it as a version of the run's model and candidate."""
+    """Log the model in `folder`, which stays there, and register it as a version of the run's model and candidate.
+
+    `runs` are the stage's and its parent.
+    """
     from mlflow.entities import LoggedModelOutput, LoggedModelStatus
     from mlflow.models.model import MLMODEL_FILE_NAME
     from mlflow.models.utils import get_external_mlflow_model_spec
@@ -44,15 +47,18 @@ def log(
     name = f"{start.run}_{start.stage}".replace(".", "-")  # MLflow takes no dot in it
     found = client.search_logged_models([experiment], f"tags.fingerprint = '{fingerprint}'", max_results=1)
     model = (
-        found[0] if found else client.create_logged_model(experiment, name, run_id, tags, params, start.stage)
+        found[0]
+        if found
+        else client.create_logged_model(experiment, name, runs[0], tags, params, start.stage)
     )
     with TemporaryDirectory() as temporary:
         get_external_mlflow_model_spec(model).save(str(Path(temporary) / MLMODEL_FILE_NAME))
         client.log_model_artifacts(model.model_id, temporary)
     client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
-    outputs = client.get_run(run_id).outputs
-    if model.model_id not in [output.model_id for output in (outputs.model_outputs if outputs else [])]:
-        client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step)])
+    for run_id in runs:
+        outputs = client.get_run(run_id).outputs
+        if model.model_id not in [output.model_id for output in (outputs.model_outputs if outputs else [])]:
+            client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step)])
     version = _register(client, start, model, place, fingerprint)
     client.set_registered_model_alias(str(start.run), CANDIDATE, version)
 

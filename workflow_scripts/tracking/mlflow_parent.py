@@ -26,7 +26,7 @@ def find_or_create(client: "MlflowClient", experiment: str, start: Start) -> str
         "run": str(start.run),
         "configuration": start.configuration,
         "git_commit": about["git_commit"],
-        "mlflow.user": about["user"] or "unknown",
+        "mlflow.user": about["user"],
         "mlflow.source.type": "PROJECT",
         "mlflow.source.name": "snakemake",
         "mlflow.source.git.commit": about["git_commit"].removesuffix("-dirty"),

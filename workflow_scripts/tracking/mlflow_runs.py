@@ -68,7 +68,7 @@ class MlflowTracker(Tracker):
         about = start.about
         tags = {
             "mlflow.parentRunId": self.parent,
-            "mlflow.user": about["user"] or "unknown",
+            "mlflow.user": about["user"],
             "mlflow.source.type": "LOCAL",
             "mlflow.source.name": about["command"],
             "mlflow.source.git.commit": about["git_commit"].removesuffix("-dirty"),
@@ -121,12 +121,13 @@ class MlflowTracker(Tracker):
 
         source = json.dumps({"uri": dataset.source})
         entity = Entity(dataset.name, dataset.digest, source_type="local", source=source)
-        self.client.log_inputs(
-            self.run_id, [DatasetInput(entity, [InputTag("mlflow.data.context", dataset.context)])]
-        )
+        found = DatasetInput(entity, [InputTag("mlflow.data.context", dataset.context)])
+        for run_id in (self.run_id, self.parent):
+            self.client.log_inputs(run_id, [found])
 
     def model(self, folder: Path, step: int) -> None:
-        mlflow_models.log(self.client, self.experiment, self.run_id, self.start, folder, self.layout, step)
+        runs = self.run_id, self.parent
+        mlflow_models.log(self.client, self.experiment, runs, self.start, folder, self.layout, step)
 
     def close(self, status: str, time: int) -> None:
         log = self.layout.root / "logs" / self.start.stage / f"{self.start.run}.log"

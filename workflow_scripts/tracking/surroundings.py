@@ -1,5 +1,6 @@
 """Where a stage runs: machine, versions, memory."""
 
+import getpass
 import os
 import platform
 import resource
@@ -34,13 +35,20 @@ def about() -> dict[str, Any]:
         "host": socket.gethostname(),
         "process": os.getpid(),
         "slurm_job": os.environ.get("SLURM_JOB_ID", ""),
-        "user": os.environ.get("USER") or os.environ.get("LOGNAME") or "",
+        "user": _user(),
         "python": platform.python_version(),
         "system": platform.platform(),
         "cpu_cores": os.cpu_count(),
         "memory_gb": round(psutil.virtual_memory().total / GIB, 1),
         "versions": {name: found for name in PACKAGES if (found := _version(name))},
     }
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's number without a name
+        return str(os.getuid())
 
 
 def _module() -> str:
