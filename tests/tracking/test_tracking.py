@@ -175,7 +175,7 @@ def test_the_experiment_opens_as_one_of_model_training(layout, seen):
 
 
 def test_a_run_names_its_user_its_command_and_its_data(layout, seen, monkeypatch):
-    monkeypatch.setenv("USER", "somebody")
+    monkeypatch.setenv("LOGNAME", "somebody")
     data = layout.split(RUN, "train")
     data.parent.mkdir(parents=True)
     data.write_text("{}\n")

@@ -66,7 +66,9 @@ def test_mlflow_has_every_stage_and_the_predictions(lora):
     evaluation = files.read_json(lora / f"eval/{LORA}.json")
     final = evaluation["final_stage"]
     assert parent.data.tags["final_stage"] == final
-    assert parent.data.metrics["accuracy"] == evaluation["stages"][final]["overall"]["accuracy"]
+    accuracy = evaluation["stages"][final]["overall"]["accuracy"]
+    assert parent.data.metrics["accuracy"] == pytest.approx(accuracy, abs=1e-4)
+    assert {found.dataset.name for found in parent.inputs.dataset_inputs} >= {f"{LORA}/train", f"{LORA}/test"}
     assert "| accuracy, % | all |" in parent.data.tags["mlflow.note.content"]
     aliases = {model.name: model.aliases for model in client.search_registered_models()}[LORA]
     chosen = client.get_model_version(LORA, str(aliases["champion"]))

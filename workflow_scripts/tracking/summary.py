@@ -11,6 +11,7 @@ from workflow_scripts.evaluation.table import Evaluation, percent, with_interval
 from workflow_scripts.tracking import journal
 from workflow_scripts.tracking.journal import Journal
 
+DIGITS = 4  # of a number in a row: MLflow's table cuts longer ones off
 _LINES = {
     "floor": "floor",
     "untrained": "untrained",
@@ -51,9 +52,8 @@ def of_run(layout: Layout, run: Run, configuration: str) -> Summary:
     numbers["hours"] = seconds / 3600 if seconds else None
     numbers |= _peaks(layout, run, configuration)
     method = trainings["sft"]["method"] if "sft" in trainings else ""
-    return Summary(
-        {key: value for key, value in numbers.items() if value is not None}, tags, method, evaluation
-    )
+    shown = {key: round(value, DIGITS) for key, value in numbers.items() if value is not None}
+    return Summary(shown, tags, method, evaluation)
 
 
 def _scores(evaluation: Evaluation) -> dict[str, float | None]:
