@@ -22,7 +22,7 @@ RESUMED = ("sft", "dpo")  # stages that go on where they were killed
 
 
 @dataclass(frozen=True)
-class Start:
+class StageStart:
     """A stage begins, or goes on (`resumed`): then the `attempt`, which trackers know a run by, is that of before."""
 
     attempt: str
@@ -108,10 +108,10 @@ class Journal:
         return events[first:]
 
 
-def start_of(event: Event) -> Start:
-    """The Start that an "open" line states."""
+def start_of(event: Event) -> StageStart:
+    """The StageStart that an "open" line states."""
     values = {key: value for key, value in event.items() if key != "kind"}
-    return Start(**{**values, "run": Run(*values["run"].split("_"))})
+    return StageStart(**{**values, "run": Run(*values["run"].split("_"))})
 
 
 def path_of(layout: Layout, run: Run, configuration: str, stage: str) -> Path:

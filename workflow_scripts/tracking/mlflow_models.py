@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from workflow_scripts.base import files
 from workflow_scripts.base.paths import METRICS, Layout
-from workflow_scripts.tracking.journal import Start
+from workflow_scripts.tracking.journal import StageStart
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -18,7 +18,7 @@ def log(
     client: "MlflowClient",
     experiment: str,
     runs: tuple[str, str],
-    start: Start,
+    start: StageStart,
     folder: Path,
     layout: Layout,
     step: int,
@@ -63,7 +63,7 @@ def log(
     client.set_registered_model_alias(str(start.run), CANDIDATE, version)
 
 
-def _register(client: "MlflowClient", start: Start, model: Any, place: str, fingerprint: str) -> str:
+def _register(client: "MlflowClient", start: StageStart, model: Any, place: str, fingerprint: str) -> str:
     from mlflow.exceptions import MlflowException
 
     name = str(start.run)
@@ -98,7 +98,7 @@ def _version_of(client: "MlflowClient", name: str, fingerprint: str) -> Any:
     return next((version for version in found if version.tags.get("fingerprint") == fingerprint), None)
 
 
-def evaluated(client: "MlflowClient", experiment: str, start: Start, layout: Layout, time: int) -> None:
+def evaluated(client: "MlflowClient", experiment: str, start: StageStart, layout: Layout, time: int) -> None:
     """Give each model its scores, linked to the test sets, and `champion` to the one that the evaluation chose."""
     from mlflow.entities import Metric
 

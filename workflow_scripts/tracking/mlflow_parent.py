@@ -2,15 +2,15 @@
 
 from typing import TYPE_CHECKING, Any
 
-from workflow_scripts.base.paths import Layout
-from workflow_scripts.tracking import summary
-from workflow_scripts.tracking.journal import Start
+from workflow_scripts.base.paths import Layout, Run
+from workflow_scripts.tracking import run_row
+from workflow_scripts.tracking.journal import StageStart
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 
-def find_or_create(client: "MlflowClient", experiment: str, start: Start) -> str:
+def find_or_create(client: "MlflowClient", experiment: str, start: StageStart) -> str:
     """The id of the parent of `start`; a new one is linked to that of the configuration before."""
     of_run = f"tags.level = 'run' and tags.run = '{start.run}'"
     found = client.search_runs(
@@ -46,16 +46,16 @@ def find_or_create(client: "MlflowClient", experiment: str, start: Start) -> str
 
 
 def describe(
-    client: "MlflowClient", experiment: str, parent: str, start: Start, layout: Layout, time: int
+    client: "MlflowClient", experiment: str, parent: str, start: StageStart, layout: Layout, time: int
 ) -> None:
     """Let the parent's numbers, tags and description say what the results are now."""
     from mlflow.entities import Metric, RunTag
 
-    found = summary.of_run(layout, start.run, start.configuration)
+    found = run_row.of_run(layout, start.run, start.configuration)
     children = _children(client, experiment, parent)
     before = client.get_run(parent)
     changed = {key: value for key, value in found.numbers.items() if before.data.metrics.get(key) != value}
-    note = summary.description(found, links(experiment, children, before.data.tags))
+    note = run_row.description(found, links(experiment, children, before.data.tags, layout, start.run))
     tags = {**found.tags, "git_commit": start.about["git_commit"], "mlflow.note.content": note}
     client.log_batch(
         parent,
@@ -72,11 +72,13 @@ def _children(client: "MlflowClient", experiment: str, parent: str) -> dict[str,
     return {run.data.tags["stage"]: run for run in reversed(found) if "stage" in run.data.tags}
 
 
-def links(experiment: str, children: dict[str, Any], tags: dict[str, str]) -> list[str]:
+def links(
+    experiment: str, children: dict[str, Any], tags: dict[str, str], layout: Layout, run: Run
+) -> list[str]:
     """Markdown links to the stages' runs, their pages and the configuration before."""
     base = f"#/experiments/{experiment}/runs"
     found = [f"[{stage}]({base}/{run.info.run_id})" for stage, run in children.items()]
-    pages = {"evaluate": "evaluation.html", "validate": "validation.html"}
+    pages = {"evaluate": layout.evaluation_page(run).name, "validate": layout.validation_page(run).name}
     for stage, page in pages.items():
         if stage in children:
             found.append(f"[{page}]({base}/{children[stage].info.run_id}/artifacts/pages/{page})")

@@ -7,7 +7,7 @@ from pathlib import Path
 from workflow_scripts.base.paths import Layout
 from workflow_scripts.configuration.settings import Config
 from workflow_scripts.tracking import mlflow_models, mlflow_parent, mlflow_tables
-from workflow_scripts.tracking.journal import Start
+from workflow_scripts.tracking.journal import StageStart
 from workflow_scripts.tracking.mlflow_store import prepare_store, store, tracking_uri
 from workflow_scripts.tracking.tracker import Dataset, Tracker
 
@@ -46,14 +46,14 @@ class MlflowTracker(Tracker):
     def refuses(self, error: Exception) -> bool:
         return getattr(error, "error_code", "") == "INVALID_PARAMETER_VALUE"
 
-    def knows(self, start: Start) -> bool:
+    def knows(self, start: StageStart) -> bool:
         return self._found(start) is not None
 
-    def _found(self, start: Start) -> str | None:
+    def _found(self, start: StageStart) -> str | None:
         found = self.client.search_runs([self.experiment], f"tags.attempt = '{start.attempt}'", max_results=1)
         return found[0].info.run_id if found else None
 
-    def open(self, start: Start, fresh: bool) -> None:
+    def open(self, start: StageStart, fresh: bool) -> None:
         self.start = start
         self.parent = mlflow_parent.find_or_create(self.client, self.experiment, start)
         known = self._found(start)
@@ -62,7 +62,7 @@ class MlflowTracker(Tracker):
             self.client.update_run(self.run_id, status="RUNNING")
         self.client.update_run(self.parent, status="RUNNING")
 
-    def _create(self, start: Start) -> str:
+    def _create(self, start: StageStart) -> str:
         from mlflow.entities import Param
 
         about = start.about

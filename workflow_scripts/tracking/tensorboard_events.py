@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from workflow_scripts.tracking.journal import Start
+from workflow_scripts.tracking.journal import StageStart
 from workflow_scripts.tracking.tracker import Tracker
 
 
@@ -19,7 +19,7 @@ class TensorboardTracker(Tracker):
         import tensorboard.plugins.text.summary_v2
         import tensorboard.summary.writer.event_file_writer  # noqa: F401
 
-    def open(self, start: Start, fresh: bool) -> None:
+    def open(self, start: StageStart, fresh: bool) -> None:
         # TensorBoard's own writer: torch's would import torch into the stages that have no need of it.
         from tensorboard.compat.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue] - protobuf makes it
         from tensorboard.plugins.scalar.summary_v2 import scalar_pb
@@ -35,10 +35,10 @@ class TensorboardTracker(Tracker):
             lines = [f"- {key}: {value}" for key, value in start.parameters.items()]
             self._add(0, text_pb("parameters", "\n".join(lines)), start.time)
 
-    def knows(self, start: Start) -> bool:
+    def knows(self, start: StageStart) -> bool:
         return self._folder(start).is_dir()
 
-    def _folder(self, start: Start) -> Path:
+    def _folder(self, start: StageStart) -> Path:
         return self.layout.root / "tensorboard" / str(start.run) / start.configuration / start.stage
 
     def _add(self, step: int, summary: Any, time: int) -> None:

@@ -12,7 +12,7 @@ from workflow_scripts.base import credentials, files
 from workflow_scripts.base.errors import brief
 from workflow_scripts.base.paths import Layout
 from workflow_scripts.configuration.settings import Config
-from workflow_scripts.tracking.journal import Event, Journal, Start, start_of
+from workflow_scripts.tracking.journal import Event, Journal, StageStart, start_of
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class Tracker:
         """Where it sends things; another destination is sent everything."""
         return ""
 
-    def knows(self, start: Start) -> bool:
+    def knows(self, start: StageStart) -> bool:
         """Whether what was sent of this attempt is still there."""
         return True
 
@@ -56,7 +56,7 @@ class Tracker:
         """Whether what was sent is wrong, and would be another time."""
         return False
 
-    def open(self, start: Start, fresh: bool) -> None:
+    def open(self, start: StageStart, fresh: bool) -> None:
         """The attempt that `start` names begins (`fresh`), or goes on."""
 
     def curve(self, step: int, values: dict[str, float], time: int) -> None:
@@ -90,7 +90,7 @@ class Outbox:
         self._cursor = journal.path.with_name(f"{journal.path.stem}.{name}.json")
         self._tracker: Tracker | None = None
         self._sent = 0
-        self._goes_on: Start | None = None  # what is to be opened before the next line
+        self._goes_on: StageStart | None = None  # what is to be opened before the next line
 
     def waiting(self) -> int:
         """How many lines are not through, for all that is known here."""

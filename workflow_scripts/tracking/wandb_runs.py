@@ -6,7 +6,7 @@ from typing import Any
 
 from workflow_scripts.base import files
 from workflow_scripts.tracking.experiment import EXPERIMENT
-from workflow_scripts.tracking.journal import Start
+from workflow_scripts.tracking.journal import StageStart
 from workflow_scripts.tracking.tracker import Tracker
 
 SAMPLE = 200  # rows of a table
@@ -30,7 +30,7 @@ class WandbTracker(Tracker):
     def destination(self) -> str:
         return "online" if is_online() else "offline"
 
-    def open(self, start: Start, fresh: bool) -> None:
+    def open(self, start: StageStart, fresh: bool) -> None:
         import wandb
 
         self.wandb = wandb

@@ -6,7 +6,7 @@ import pytest
 
 from workflow_scripts.base import files
 from workflow_scripts.base.paths import Layout, Run
-from workflow_scripts.tracking import names, summary
+from workflow_scripts.tracking import names, run_row
 
 RUN = Run("slake", "4.1v", "thinking")
 
@@ -19,7 +19,7 @@ def layout(tmp_path, made_evaluation):
 
 
 def test_the_row_has_the_accuracy_its_interval_and_what_it_is_to_be_above(layout, made_evaluation):
-    found = summary.of_run(layout, RUN, "c")
+    found = run_row.of_run(layout, RUN, "c")
     final = made_evaluation["final_stage"]
     score = made_evaluation["groups"][final]["overall"]["all"]["score"]
     assert found.tags["final_stage"] == final
@@ -35,7 +35,7 @@ def test_the_row_has_the_accuracy_its_interval_and_what_it_is_to_be_above(layout
 
 
 def test_the_description_is_a_table_with_the_final_line_in_bold(layout, made_evaluation):
-    found = summary.description(summary.of_run(layout, RUN, "c"), ["[sft](#/x)"])
+    found = run_row.description(run_row.of_run(layout, RUN, "c"), ["[sft](#/x)"])
     table = [line for line in found.splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in table}) == 1
     assert len([line for line in table if line.startswith("| **")]) == 1
@@ -43,8 +43,8 @@ def test_the_description_is_a_table_with_the_final_line_in_bold(layout, made_eva
 
 
 def test_a_run_without_an_evaluation_says_so(tmp_path):
-    found = summary.of_run(Layout(tmp_path), RUN, "c")
-    assert found.numbers == {} and "Not evaluated yet" in summary.description(found, [])
+    found = run_row.of_run(Layout(tmp_path), RUN, "c")
+    assert found.numbers == {} and "Not evaluated yet" in run_row.description(found, [])
 
 
 def test_the_most_memory_of_this_configuration_counts(tmp_path):
@@ -54,7 +54,7 @@ def test_the_most_memory_of_this_configuration_counts(tmp_path):
         path.parent.mkdir(parents=True)
         line = {"kind": "metrics", "time": 0, "values": {"system/peak_memory_gb": peak}}
         path.write_text(json.dumps(line) + "\n")
-    assert summary.of_run(layout, RUN, "c").numbers == {"peak_memory_gb": 2.0}
+    assert run_row.of_run(layout, RUN, "c").numbers == {"peak_memory_gb": 2.0}
 
 
 def test_names_are_grouped_alike_for_training_and_validation():

@@ -23,7 +23,7 @@ _LINES = {
 
 
 @dataclass(frozen=True)
-class Summary:
+class RunRow:
     """The numbers and tags of a run; its evaluation, where there is one."""
 
     numbers: dict[str, float] = field(default_factory=dict)
@@ -32,7 +32,7 @@ class Summary:
     evaluation: Evaluation | None = None
 
 
-def of_run(layout: Layout, run: Run, configuration: str) -> Summary:
+def of_run(layout: Layout, run: Run, configuration: str) -> RunRow:
     """What there is of a run so far, and what its stages took."""
     trainings = {
         stage: files.read_object(path)
@@ -53,7 +53,7 @@ def of_run(layout: Layout, run: Run, configuration: str) -> Summary:
     numbers |= _peaks(layout, run, configuration)
     method = trainings["sft"]["method"] if "sft" in trainings else ""
     shown = {key: round(value, DIGITS) for key, value in numbers.items() if value is not None}
-    return Summary(shown, tags, method, evaluation)
+    return RunRow(shown, tags, method, evaluation)
 
 
 def _scores(evaluation: Evaluation) -> dict[str, float | None]:
@@ -98,7 +98,7 @@ def _peaks(layout: Layout, run: Run, configuration: str) -> dict[str, float]:
     return found
 
 
-def description(found: Summary, links: Sequence[str]) -> str:
+def description(found: RunRow, links: Sequence[str]) -> str:
     """The summary as Markdown: the final model, the table of results, what differs beyond noise, and where more is."""
     parts = []
     if evaluation := found.evaluation:
