@@ -17,12 +17,13 @@ from workflow_scripts.models.prompt_styles import AUTO, STYLES
 
 # Names the configuration for the commands that Snakemake starts.
 CONFIG_VARIABLE = "MEDVQA_CONFIG"
+DEFAULT = Path("config.yaml")
 
 
 def stage_parser(description: str | None) -> argparse.ArgumentParser:
     """A parser for a stage of the chain: where the configuration and the results are, and which run."""
     result = cli.parser(description)
-    default = Path(os.environ.get(CONFIG_VARIABLE, "config.yaml"))
+    default = Path(os.environ.get(CONFIG_VARIABLE, DEFAULT))
     result.add_argument("--config", nargs="+", type=Path, default=[default], help="later over earlier files")
     result.add_argument(
         "--results", type=Path, help="the folder of everything made, instead of the configuration's"
@@ -45,6 +46,11 @@ def add_run_flags(result: argparse.ArgumentParser, required: bool = True) -> Non
 
 def settings_and_layout(options: argparse.Namespace) -> tuple[Config, Layout]:
     """What the flags of `stage_parser` lead to; a UserError lists all errors of the configuration."""
+    if options.config == [DEFAULT] and not DEFAULT.exists():
+        raise UserError(
+            f"{DEFAULT}: not in this folder; go to the one that has it, name it by --config, or let "
+            "`python -m workflow_scripts.config --write` make one with every default"
+        )
     settings = reading.load(options.config)
     return settings, Layout(options.results or settings.results)
 
