@@ -38,7 +38,7 @@ def convert(path: Path, gpus: int) -> Converted:
     found = Converted(trainer.name, {}, [], [], [], [f"{key}: None: it is empty" for key in sorted(empty)])
     try:
         ours = list(_parts(found, trainer, values, stated, stage, path.parent, gpus))
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise UserError(f"{path}: a value of a kind that is not known ({brief(error)})") from None
     configuration: dict[str, Any] = {}
     for part in ours:
@@ -111,7 +111,7 @@ def _moved(
         ours = trainer.rules[key](value)
         if stage == "sft" and any(path.startswith("dpo.") for path in ours):
             raise NotNeeded("it is of dpo")
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, ArithmeticError):
         found.lost.append(f"{said}: of a kind that is not known here")
     except NoCounterpart as why:
         found.lost.append(f"{said}: {why}".replace("{stage}", stage))
