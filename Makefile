@@ -13,7 +13,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 PYTEST_ALL := pytest -m "not slow and not slurm" \
 	--numprocesses logical --maxprocesses 8 --dist loadscope --no-loadscope-reorder
 
-.PHONY: help setup demo open mlflow check test test-slow coverage gpu-check lint types format hooks lock wheel clean
+.PHONY: help setup demo open mlflow check test test-slow coverage gpu-check lint types format hooks lock docs wheel clean
 
 help:  ## List these commands
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 16
@@ -91,6 +91,9 @@ hooks: $(READY)  ## Let git check style and types before each commit
 lock: $(READY)  ## Write requirements.lock after a change of requirements.in or requirements-dev.in
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--custom-compile-command "make lock" requirements.in requirements-dev.in --output-file requirements.lock
+
+docs: $(READY)  ## Write the documents as a site into site/, every link checked
+	python docs/site.py site
 
 wheel: $(READY)  ## Build the package's wheel in dist/
 	uv build --quiet --wheel --offline --no-build-isolation --out-dir dist

@@ -23,7 +23,8 @@ WORDS = {
     "head": (
         "Written from `config.schema.json` by `python -m docs.configuration`. A key that is left out has its default; "
         "`null` gives a key of another file back its default. The last column says which stages rerun when it changes.",
-        "由 `python -m docs.configuration` 从 `config.schema.json` 生成。没有写出的键取默认值；写 `null` 可以让另一个文件里的键恢复默认值。最后一列是改动后会重跑的阶段。",
+        "由 `python -m docs.configuration` 从 `config.schema.json` 生成。没有写出的键取默认值；"
+        "写 `null` 可以让另一个文件里的键恢复默认值。最后一列是改动后会重跑的阶段。",
     ),
     "columns": (("key", "type", "default", "meaning", "reruns"), ("键", "类型", "默认值", "含义", "重跑")),
     "top": ("At the top", "顶层"),
@@ -67,7 +68,7 @@ def kind(value: dict[str, Any], language: int) -> str:
 def default(value: dict[str, Any], required: bool, language: int) -> str:
     if required:
         return WORDS["required"][language]
-    if "$ref" in value or isinstance(value.get("default"), dict) and value["default"]:
+    if "$ref" in value or (isinstance(value.get("default"), dict) and value["default"]):
         return "…"
     found = value.get("default")
     if found is None or found in ([], {}, ""):
@@ -121,7 +122,11 @@ def page(language: int) -> str:
     for section, name in {"": "", **SECTIONS}.items():
         values = SCHEMA["$defs"][name] if name else SCHEMA
         lines += ["", f"## {f'`{section}`' if section else WORDS['top'][language]}", ""]
-        lines += ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|", *rows(section, values, language)]
+        lines += [
+            "| " + " | ".join(columns) + " |",
+            "|---" * len(columns) + "|",
+            *rows(section, values, language),
+        ]
     return "\n".join(lines) + "\n"
 
 

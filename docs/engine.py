@@ -27,9 +27,12 @@ NODES = [
 COLOURS = {"image": "#2f6fb3", "question": "#5b6570", "answer": "#2e7d4f"}
 HEADS = (
     ("The rows of a batch as a tree: each node runs once", "一个批次的各行组成一棵树：每个节点只算一次"),
-    ("Token q sees k where k ≤ q ≤ end[k]", "词元 q 能看见 k，当且仅当 k ≤ q ≤ end[k]"),
+    ("Token q sees k where k ≤ q < end[k]", "token q 能看见 k，当且仅当 k ≤ q < end[k]"),
 )
-STRIP = ("One sequence in depth-first order; positions count by depth", "按深度优先排成一个序列；位置按深度计数")
+STRIP = (
+    "One sequence in depth-first order; positions count by depth",
+    "按深度优先排成一个序列；位置按深度计数",
+)
 ROWS = ("Gathered back to rows, as TRL's losses see them", "再还原成各行，与 TRL 的损失所见相同")
 TITLE = ("How the engine runs a shared prefix once", "引擎怎样让共享的前缀只算一次")
 GREY, WIDTH, CELL, LEFT, GRID, STEP = "#7d8792", 900, 26, 8, 570, 62
@@ -71,14 +74,17 @@ def positions() -> list[int]:
 
 
 def ends() -> list[int]:
-    """The last token of the subtree of each token: of its own node and all below."""
-    below = [max(last for last, node in enumerate(tokens()) if number in path(node)) for number in range(len(NODES))]
+    """Of each token, where the subtree ends that it lies above: of its own node and all below, exclusive."""
+    below = [
+        1 + max(last for last, node in enumerate(tokens()) if number in path(node))
+        for number in range(len(NODES))
+    ]
     return [below[number] for number in tokens()]
 
 
 def sees(query: int, key: int) -> bool:
     """The engine's rule of attention."""
-    return key <= query <= ends()[key]
+    return key <= query < ends()[key]
 
 
 def box(x: float, y: float, width: float, height: float, colour: str, words: str) -> Iterator[str]:
@@ -97,18 +103,29 @@ def tree(language: int, top: float) -> Iterator[str]:
     middle: dict[int, float] = {}
     for number in sorted(range(len(NODES)), key=depths().__getitem__, reverse=True):
         children = [middle[child] for child, node in enumerate(NODES) if node.parent == number]
-        middle[number] = sum(children) / len(children) if children else top + leaves.index(number) * STEP + height / 2
+        middle[number] = (
+            sum(children) / len(children) if children else top + leaves.index(number) * STEP + height / 2
+        )
     for number, node in enumerate(NODES):
         x, y = LEFT + depths()[number] * across, middle[number]
         if node.parent is not None:
-            yield f'<path class="line" d="M{x - across + width:g} {middle[node.parent]:g}C{x - 20:g} {middle[node.parent]:g} {x - 20:g} {y:g} {x:g} {y:g}"/>'
+            start, above = x - across + width, middle[node.parent]
+            curve = f"M{start:g} {above:g}C{x - 20:g} {above:g} {x - 20:g} {y:g} {x:g} {y:g}"
+            yield f'<path class="line" d="{curve}"/>'
         yield from box(x, y - height / 2, width, height, COLOURS[node.kind], node.name[language])
 
 
 def strip(top: float) -> Iterator[str]:
     """The tokens of the sequence with their positions."""
     for place, number in enumerate(tokens()):
-        yield from box(LEFT + place * (CELL + 6), top, CELL + 2, CELL, COLOURS[NODES[number].kind], str(positions()[place]))
+        yield from box(
+            LEFT + place * (CELL + 6),
+            top,
+            CELL + 2,
+            CELL,
+            COLOURS[NODES[number].kind],
+            str(positions()[place]),
+        )
 
 
 def rows(top: float) -> Iterator[str]:
