@@ -3,6 +3,7 @@
 The profile is Workflow Run Crate 0.5, https://w3id.org/ro/wfrun/workflow/0.5.
 """
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -146,9 +147,8 @@ def _properties(path: Path, description: str = "") -> dict[str, str]:
 def _write(crate: ROCrate, output: Path) -> None:
     """Write the crate, whole or not at all."""
     if output.suffix == ".zip":
-        with files.replacing(output) as temporary:
-            made = Path(crate.write_zip(temporary.with_suffix(".zip")))
-            made.replace(temporary)
+        with tempfile.TemporaryDirectory() as folder, files.replacing(output) as temporary:
+            shutil.move(crate.write_zip(Path(folder) / "crate.zip"), temporary)
     else:
         with files.replacing_folder(output) as temporary:
             crate.write(temporary)
