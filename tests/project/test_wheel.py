@@ -85,7 +85,15 @@ def test_the_wheel_has_every_file_of_the_package_and_of_the_workflow(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     shared = {name.split("/data/share/medvqa/")[1] for name in names if "/data/share/medvqa/" in name}
     assert set(tracked("workflow_scripts")) <= set(names)
-    workflow = tracked("Snakefile", "rules", "envs", "profiles/default", "profiles/presets", "profiles/slurm", "docs/captions")
+    workflow = tracked(
+        "Snakefile",
+        "rules",
+        "envs",
+        "profiles/default",
+        "profiles/presets",
+        "profiles/slurm",
+        "docs/captions",
+    )
     assert {*workflow, "config.yaml", "docs/report.rst"} <= shared
 
 
