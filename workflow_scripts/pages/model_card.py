@@ -14,7 +14,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True)
-class Source:
+class TrainedOn:
     """A data set: its name in the configuration, where it is from, and its licence."""
 
     name: str
@@ -34,7 +34,7 @@ class Card:
     stage: str
     merged: bool
     base: dict[str, Any]
-    sources: list[Source]
+    sources: list[TrainedOn]
     evaluation: Evaluation
     validation: dict[str, Any]
     training: dict[str, Any]

@@ -24,7 +24,7 @@ from workflow_scripts.models import (
 from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.models.interfaces import Processor
 from workflow_scripts.pages import model_card
-from workflow_scripts.pages.model_card import Card, Source
+from workflow_scripts.pages.model_card import Card, TrainedOn
 
 logger = logging.getLogger(__name__)
 
@@ -139,12 +139,12 @@ def _origin(folder: Path) -> dict[str, Any]:
     }
 
 
-def _source(layout: Layout, name: str) -> Source:
+def _source(layout: Layout, name: str) -> TrainedOn:
     origin = files.read_value(layout.raw_manifest(name), "origin")
     where = origin.get("repository") or (
         "drawn phantoms" if origin.get("embedded") else "files of the trainer's own"
     )
-    return Source(name, str(where), str(origin.get("licence") or "not stated"))
+    return TrainedOn(name, str(where), str(origin.get("licence") or "not stated"))
 
 
 def stage(settings: Config, layout: Layout, run: Run, chosen: str | None, adapter: bool) -> None:
