@@ -29,7 +29,7 @@ def test_relative_links_lead_somewhere(page):
 
 
 def commands(name: str) -> list[str]:
-    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / name).read_text(encoding="utf-8"), re.DOTALL)
+    blocks = re.findall(r"```(?:ba)?sh\n(.*?)```", (ROOT / name).read_text(encoding="utf-8"), re.DOTALL)
     lines = [
         line.split(" #")[0].strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()
     ]
@@ -58,7 +58,7 @@ def test_a_command_is_one_that_there_is_with_flags_that_it_takes(line, monkeypat
         given = [*(parsed.configfile or []), *(parsed.profile or [])]
         own = [path for path in map(str, given) if path not in ("mine.yaml", "config.yaml")]
         assert [path for path in own if not (ROOT / path).exists()] == []
-        assert all(re.match(r"results/(eval|data)/", target) for target in parsed.targets)
+        assert all(re.match(r"results/(eval|data|export)/", target) for target in parsed.targets)
     elif words[0] == "make":
         assert f"\n{words[1]}:" in (ROOT / "Makefile").read_text()
     else:
