@@ -1,9 +1,10 @@
 """Record a terminal session as docs/demo.cast and draw its end as docs/demo.svg: `python -m docs.demo_session make demo`.
 
-The cast is asciinema's format, version 2, which `asciinema play docs/demo.cast` shows. Without a command the drawing is
-made anew of the cast that is there.
+The cast is asciinema's format, version 2, which `asciinema play docs/demo.cast` shows. `--text FILE` takes what the command has
+printed before instead of running it: its lines then follow each other at an even pace.
 """
 
+import argparse
 import json
 import os
 import pty
@@ -15,6 +16,7 @@ from pathlib import Path
 
 PLACE = Path(__file__).with_name("demo.cast")
 COLUMNS, ROWS = 100, 40
+PACE = 0.4  # seconds from a line to the next, where nobody saw when it was printed
 LONGEST_WAIT = 1.5  # seconds in the cast for a longer one of the session
 MACHINE = re.compile(re.escape(str(Path.cwd())))
 CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>]")
@@ -49,6 +51,25 @@ def record(command: list[str]) -> tuple[str, int]:
         *(json.dumps([when, "o", text], ensure_ascii=False) for when, text in typed + events),
     ]
     return "\n".join(lines) + "\n", status
+
+
+def told(command: list[str], text: str) -> str:
+    """The cast of a command that has printed `text`, a line after the other."""
+    lines = MACHINE.sub(".", text).splitlines()
+    return written(
+        command, [(round(PACE * number, 3), f"{line}\r\n") for number, line in enumerate(lines, 1)]
+    )
+
+
+def written(command: list[str], events: list[tuple[float, str]]) -> str:
+    """The cast as text: its head, the command as it is typed, and what was printed when."""
+    head = {"version": 2, "width": COLUMNS, "height": ROWS, "title": " ".join(command)}
+    typed = [(0.0, f"$ {' '.join(command)}\r\n")]
+    lines = [
+        json.dumps(head),
+        *(json.dumps([when, "o", text], ensure_ascii=False) for when, text in typed + events),
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def screen(cast: str) -> list[str]:
@@ -87,13 +108,18 @@ def drawing(cast: str) -> str:
     )
 
 
-def main(command: list[str], place: Path = PLACE) -> int:
-    """Record `command`, if there is one, and draw the cast; returns the command's status."""
-    status = 0
-    if command:
-        cast, status = record(command)
-        place.write_text(cast, encoding="utf-8")
-    place.with_suffix(".svg").write_text(drawing(place.read_text(encoding="utf-8")), encoding="utf-8")
+def main(arguments: list[str], place: Path = PLACE) -> int:
+    """Write the cast and the drawing; returns the command's status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--text", type=Path, help="what the command has printed")
+    parser.add_argument("command", nargs=argparse.REMAINDER)
+    options = parser.parse_args(arguments)
+    if options.text:
+        cast, status = told(options.command, options.text.read_text(encoding="utf-8")), 0
+    else:
+        cast, status = record(options.command)
+    place.write_text(cast, encoding="utf-8")
+    place.with_suffix(".svg").write_text(drawing(cast), encoding="utf-8")
     return status
 
 

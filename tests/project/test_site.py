@@ -195,3 +195,14 @@ def test_a_session_is_recorded_and_drawn(tmp_path):
     lines = re.findall(r"<text [^>]*>([^<]*)</text>", drawn)
     assert lines[0].startswith("$ sh ") and lines[1:] == ["one", "100 % &lt;all&gt;", "."]
     ElementTree.fromstring(drawn)
+
+
+def test_what_was_printed_before_becomes_a_session(tmp_path):
+    (tmp_path / "said.txt").write_text("7 stages\n1/7  download\n")
+    session = importlib.import_module("docs.demo_session")
+    assert session.main(["--text", str(tmp_path / "said.txt"), "make", "demo"], tmp_path / "demo.cast") == 0
+    assert session.screen((tmp_path / "demo.cast").read_text("utf-8")) == [
+        "$ make demo",
+        "7 stages",
+        "1/7  download",
+    ]
