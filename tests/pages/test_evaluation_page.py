@@ -44,6 +44,7 @@ def shown(tab, fragment):
     tab.value(f"location.hash = {json.dumps(fragment)}")
     tab.wait(f"decodeURIComponent(location.hash) === decodeURIComponent({json.dumps(fragment)})")
     tab.value("new Promise(done => setTimeout(done, 0))")
+    tab.wait("document.getElementById('questions').dataset.shown")
     return int(tab.value("document.getElementById('questions').dataset.shown"))
 
 
@@ -54,7 +55,11 @@ def test_the_page_stands_alone_and_runs_its_own_script_only(page):
         "default-src 'none'" in policy and "script-src 'sha256-" in policy and "unsafe-inline'; s" in policy
     )
     assert "document.title" not in text.replace("&#34;", '"').replace(HOSTILE, "") or "<img src=x" not in text
-    assert text.count("<script") == 3 and not re.search(r"<(?:link|iframe|object|img)\b", text)
+    assert text.count("<script") == 4 and not re.search(r"<(?:link|iframe|object|img)\b", text)
+    parts = [text.index(f'id="{part}"') for part in ("questions-data", "pictures", "texts")]
+    assert (
+        parts[0] < text.index("<script>") < parts[1] < parts[2]
+    )  # listed while the long parts are still read
     assert all(f'"{font}"' in text for font in CHINESE_FONTS) and "prefers-color-scheme" in text
 
 
