@@ -242,4 +242,4 @@ def test_seven_thousand_questions_keep_to_size_and_time(tmp_path):
     path = tmp_path / "evaluation.html"
     pages.write(path, pages.rows(pages.QUESTIONS, pages.IMAGES, 250))
     assert path.stat().st_size < 25_000_000
-    assert min(pages.opened(path, 3)["main_thread"]) < 2
+    assert min(pages.opened(path, 3)["main_thread"]) < 1

@@ -153,7 +153,7 @@ function explorer(data) {
       el("div", {className: "pair"}, select("line", "Stage", ofLines), select("verdict", "is", ofVerdicts)),
       el("div", {className: "pair"}, select("other", "and stage", ofLines), select("other_verdict", "is", ofVerdicts)),
       select("protocol", "by protocol", protocols.map(name => [name, name])),
-      select("number", "in", [["", "its score"], ...[...new Set(Object.values(data.numbers).flat())].map(name => [name, name.replaceAll("_", " ")])]),
+      select("number", "by number", [["", "its score"], ...[...new Set(Object.values(data.numbers).flat())].map(name => [name, name.replaceAll("_", " ")])]),
       select("sort", "the stage's highest first by", [["", "–"], ...Object.entries(SORTS)])));
   const presets = el("p", {className: "small presets"});
   const named = {};
