@@ -1,18 +1,25 @@
 """Export a run's model for others: `results/export/{run}/` in the hub's layout, an adapter merged into its base.
 
 With weights come the processor and its pixel limits, the chat template, all stop tokens, and a model card of figures and
-limits. --push uploads it, after showing what would go.
+limits. --push uploads it, after showing what would go. With --model_path and --output any other model or adapter is exported,
+whoever has trained it.
 """
 
 import sys
+from pathlib import Path
 
 from workflow_scripts.base import cli
+from workflow_scripts.base.errors import UserError
 from workflow_scripts.configuration import flags
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = flags.stage_parser(__doc__)
-    flags.add_run_flags(parser)
+    flags.add_run_flags(parser, required=False)
+    parser.add_argument(
+        "--model_path", type=flags.model_folder, help="this model or adapter instead of a run's"
+    )
+    parser.add_argument("--output", type=Path, help="with --model_path: the folder to write")
     parser.add_argument(
         "--stage",
         choices=("sft", "dpo"),
@@ -24,13 +31,21 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--yes", action="store_true", help="with --push: do not ask before uploading")
     options = parser.parse_args(arguments)
-    run = flags.run_of(options)
-    settings, layout = flags.settings_and_layout(options)
     from workflow_scripts.stages import export
 
-    export.stage(settings, layout, run, options.stage, options.adapter)
+    if path := options.model_path:
+        if not options.output or options.output.exists():
+            raise UserError("--model_path: give a folder that is not there yet as --output")
+        folder, run = options.output, flags.run_of_model(options, path)
+        export.export_model(path, run.model_version, run.mode, folder, options.adapter)
+    else:
+        run = flags.run_of(options)
+        settings, layout = flags.settings_and_layout(options)
+        folder = layout.exported(run)
+        export.stage(settings, layout, run, options.stage, options.adapter)
+    print(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
     if options.push:
-        export.push(layout.exported(run), options.push, options.yes)
+        export.push(folder, options.push, options.yes)
     return 0
 
 

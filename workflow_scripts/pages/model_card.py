@@ -23,27 +23,15 @@ class TrainedOn:
 
 
 @dataclass(frozen=True)
-class Card:
-    """What the card says.
-
-    `pixels` are the most of an image, `rank` that of a trained adapter (0: none), `vision` whether it is on the vision
-    tower too.
-    """
+class Trained:
+    """What is known of a run of this project: `metrics` of its `stage`, what validation and evaluation found."""
 
     run: Run
     stage: str
-    merged: bool
-    base: dict[str, Any]
     sources: list[TrainedOn]
     evaluation: Evaluation
     validation: dict[str, Any]
-    training: dict[str, Any]
-    prompt: str
-    answer: str
-    pixels: int
-    rank: int
-    vision: bool
-    vllm: str
+    metrics: dict[str, Any]
 
     @property
     def table(self) -> str:
@@ -64,6 +52,26 @@ class Card:
         )
 
 
+@dataclass(frozen=True)
+class Card:
+    """What the card says; `trained` is None for a model that another tool has trained.
+
+    `pixels` are the most of an image, `rank` that of a trained adapter (0: none), `vision` whether it is on the vision
+    tower too.
+    """
+
+    name: str
+    merged: bool
+    base: dict[str, Any]
+    trained: Trained | None
+    prompt: str
+    answer: str
+    pixels: int
+    rank: int
+    vision: bool
+    vllm: str
+
+
 def markdown(card: Card) -> str:
     """The card as Markdown with the hub's front matter."""
     templates = Environment(
@@ -72,4 +80,4 @@ def markdown(card: Card) -> str:
         trim_blocks=True,
         keep_trailing_newline=True,
     )
-    return templates.get_template("model_card.md.j2").render(card=card)
+    return templates.get_template("model_card.md.j2").render(card=card, trained=card.trained)

@@ -17,6 +17,7 @@ from workflow_scripts.models import (
     adapters,
     bases,
     generation_settings,
+    loading,
     merging,
     processors,
     serving,
@@ -24,7 +25,7 @@ from workflow_scripts.models import (
 from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.models.interfaces import Processor
 from workflow_scripts.pages import model_card
-from workflow_scripts.pages.model_card import Card, TrainedOn
+from workflow_scripts.pages.model_card import Card, Trained, TrainedOn
 
 logger = logging.getLogger(__name__)
 
@@ -42,11 +43,28 @@ def export(
     path, origin = layout.trained(stage, run), layout.model(run.model_version, run.mode)
     if not bases.is_model(path):
         raise UserError(f"{path}: no model; train the run first")
-    merged = not (adapter and _alone(path))
-    version = VERSIONS[run.model_version]
-    processor = processors.load(path, version, ANY_SIDE)
+    trained = Trained(
+        run=run,
+        stage=stage,
+        sources=[_source(layout, name) for name in settings.sources(run.dataset)],
+        evaluation=evaluation,
+        validation=files.read_object(layout.validation(run)),
+        metrics=files.read_object(path / METRICS),
+    )
+    _write(path, origin, run, layout.exported(run), adapter, trained)
+    return layout.exported(run)
+
+
+def export_model(path: Path, version: str, mode: str, target: Path, adapter: bool = False) -> None:
+    """Write the model or adapter at `path`, which any tool may have trained, to `target`; its card has no figures."""
+    _write(path, loading.base_of(path), Run("", version, mode), target, adapter, None)
+
+
+def _write(path: Path, origin: Path, run: Run, target: Path, adapter: bool, trained: Trained | None) -> None:
+    """Write the model at `path`, trained from the whole one in `origin`, with its processor and card to `target`."""
+    processor = processors.load(path, VERSIONS[run.model_version], ANY_SIDE)
     del processor.image_processor.frames  # it is ours, and no setting of the processor
-    target = layout.exported(run)
+    merged = not (adapter and _alone(path))
     with files.replacing_folder(target) as folder:
         if merged:
             merging.write(path, origin, folder)
@@ -58,9 +76,8 @@ def export(
         processor.save_pretrained(folder)
         # As on the hub, and as transformers 4 reads it.
         processor.image_processor.save_pretrained(folder)
-        card = _card(settings, layout, run, stage, processor, evaluation, merged)
+        card = _card(path, origin, run, processor, merged, trained)
         files.write_text(folder / CARD, model_card.markdown(card))
-    return target
 
 
 def _evaluation(layout: Layout, run: Run, stage: str | None) -> Evaluation:
@@ -96,25 +113,14 @@ def _write_generation_config(origin: Path, processor: Processor, run: Run, folde
 
 
 def _card(
-    settings: Config,
-    layout: Layout,
-    run: Run,
-    stage: str,
-    processor: Processor,
-    evaluation: Evaluation,
-    merged: bool,
+    path: Path, origin: Path, run: Run, processor: Processor, merged: bool, trained: Trained | None
 ) -> Card:
-    path, origin = layout.trained(stage, run), layout.model(run.model_version, run.mode)
     version, adapted = VERSIONS[run.model_version], bases.is_adapter(path)
     return Card(
-        run=run,
-        stage=stage,
+        name=str(trained.run) if trained else path.resolve().name,
         merged=merged,
         base=_origin(origin),
-        sources=[_source(layout, name) for name in settings.sources(run.dataset)],
-        evaluation=evaluation,
-        validation=files.read_object(layout.validation(run)),
-        training=files.read_object(path / METRICS),
+        trained=trained,
         prompt=processor.apply_chat_template(
             [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Which modality?"}]}],
             add_generation_prompt=True,
@@ -135,7 +141,7 @@ def _origin(folder: Path) -> dict[str, Any]:
         "repository": "",
         "commit": "",
         "embedded": False,
-        **files.read_value(folder / MANIFEST, "origin"),
+        **(files.read_value(folder / MANIFEST, "origin") if (folder / MANIFEST).is_file() else {}),
     }
 
 
@@ -150,8 +156,7 @@ def _source(layout: Layout, name: str) -> TrainedOn:
 def stage(settings: Config, layout: Layout, run: Run, chosen: str | None, adapter: bool) -> None:
     """`export`, by one command at a time."""
     with locks.one_writer(layout.exported(run), settings.output_in_use):
-        folder = export(settings, layout, run, chosen, adapter)
-    logger.info("%s: %s", folder, ", ".join(sorted(path.name for path in folder.iterdir())))
+        export(settings, layout, run, chosen, adapter)
 
 
 def push(folder: Path, repository: str, sure: bool) -> None:
