@@ -39,7 +39,7 @@ def of_text_layer(text: Any, how: Kept, dense: bool = True) -> float:
     of_norm = how.value if how.fused else FP32_BYTES
     kept = norms * hidden * (of_norm + how.value * how.whole)
     kept += how.value * (2 * hidden + 3 * queries + pairs)
-    inputs, modules = 2 * hidden + queries, 4  # of the attention's adapters and the MLP's first
+    modules = 4  # with adapters: the attention's, and the MLP's
     if dense:
         fused_pair = text.model_type == "glm4v_text"  # gate and up in one projection
         inner = text.intermediate_size
