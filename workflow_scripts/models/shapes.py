@@ -71,7 +71,7 @@ class Shape:
     def image_tokens(self, side: float) -> int:
         """Tokens of an image with the area of `side` squared, in pixels."""
         unit = self.vision.patch_size * self.vision.spatial_merge_size
-        return max(1, round(side / unit)) ** 2
+        return int(max(1, round(side / unit)) ** 2)
 
 
 def published(version: str) -> Shape:

@@ -37,7 +37,7 @@ def of_text_layer(text: Any, how: Kept, dense: bool = True) -> float:
     queries, pairs = heads * width, 2 * text.num_key_value_heads * width
     norms = 4 if text.model_type == "glm4v_text" else 2
     of_norm = how.value if how.fused else FP32_BYTES
-    kept = norms * hidden * (of_norm + how.value * how.whole)
+    kept: float = norms * hidden * (of_norm + how.value * how.whole)
     kept += how.value * (2 * hidden + 3 * queries + pairs)
     modules = 4  # with adapters: the attention's, and the MLP's
     if dense:
@@ -66,7 +66,7 @@ def of_vision_block(vision: Any, how: Kept) -> float:
     As a text layer's, but that the values keep queries and keys as they were before their rotation in one tensor.
     """
     hidden, inner = vision.hidden_size, vision.out_hidden_size
-    kept = 2 * hidden * (FP32_BYTES + how.value * how.whole) + how.value * (9 * hidden + 4 * inner)
+    kept: float = 2 * hidden * (FP32_BYTES + how.value * how.whole) + how.value * (9 * hidden + 4 * inner)
     if how.rank:
         kept += how.value * how.rank * 5
     if how.dropout:

@@ -1,0 +1,142 @@
+"""Which ways to train fit on which GPUs, and the settings of one."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+from workflow_scripts.configuration.overlay import merge
+from workflow_scripts.configuration.settings import Sft
+from workflow_scripts.models.shapes import Shape
+from workflow_scripts.training.activations import BF16_BYTES
+from workflow_scripts.training.estimation import needs, sets
+from workflow_scripts.training.estimation.needs import RESERVED, Plan
+from workflow_scripts.training.estimation.sets import Rows
+
+COUNTS = (1, 2, 4, 8, 16, 32, 64)
+ON_A_NODE = 8
+BUDGETS = (16384, 8192, 4096, 2048, 1024)  # tokens a pass
+LARGEST_CACHE, SMALLEST_CACHE = 2**17, 2**13  # tokens that are kept at once when a model is asked
+
+WAYS: dict[str, dict[str, Any]] = {
+    "LoRA": {"method": "lora", "strategy": "ddp"},
+    "QLoRA": {"method": "lora", "strategy": "ddp", "lora": {"quantize": "4bit"}},
+    "LoRA, ZeRO-3": {"method": "lora", "strategy": "zero3"},
+    "LoRA, FSDP": {"method": "lora", "strategy": "fsdp"},
+    "full": {"method": "full", "strategy": "ddp"},
+    "full, ZeRO-1": {"method": "full", "strategy": "zero1"},
+    "full, ZeRO-2": {"method": "full", "strategy": "zero2"},
+    "full, ZeRO-3": {"method": "full", "strategy": "zero3"},
+    "full, FSDP": {"method": "full", "strategy": "fsdp"},
+}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A way to train, the plan that fits on the fewest GPUs or the last that was tried, and its bytes by kind."""
+
+    name: str
+    plan: Plan
+    needs: Mapping[str, float]
+    fits: bool
+
+    @property
+    def total(self) -> float:
+        return sum(self.needs.values())
+
+
+def choices(
+    shape: Shape, settings: Sft, rows: Rows, memory: float, counts: Sequence[int] = COUNTS
+) -> list[Choice]:
+    """Every way of `WAYS` that the code takes for this model, with the rest as in `settings`."""
+    return [_best(name, shape, _laid(settings, way), rows, memory, counts) for name, way in _possible(shape)]
+
+
+def _possible(shape: Shape) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, way in WAYS.items():
+        if not (shape.is_moe and "lora" in way):  # 4 bits are for linear modules, and experts are none
+            yield name, way
+
+
+def _laid(settings: Sft, way: dict[str, Any]) -> Sft:
+    bare = settings.model_dump() | {"gpus": 1, "nodes": 1}
+    return Sft.model_validate(merge(merge(bare, {"lora": {"quantize": None}}), way))
+
+
+def _best(name: str, shape: Shape, settings: Sft, rows: Rows, memory: float, counts: Sequence[int]) -> Choice:
+    """The plan on the fewest GPUs, there with the largest pass that fits."""
+    plans = [plan for count in counts for plan in _plans(shape, settings, rows, count)]
+    found = next((plan for plan in plans if needs.fits(shape, plan, memory)), None)
+    plan = found or plans[-1]
+    return Choice(name, plan, needs.needs(shape, plan), found is not None)
+
+
+def _plans(shape: Shape, settings: Sft, rows: Rows, count: int) -> Iterator[Plan]:
+    """From the fastest on: the largest pass, which recomputes the fewest layers where the trainer chooses that itself."""
+    nodes = max(1, count // ON_A_NODE)
+    budgets = sorted({min(settings.micro_batch_tokens, each) for each in BUDGETS}, reverse=True)
+    for budget in budgets:
+        placed = settings.model_copy(
+            update={"gpus": count // nodes, "nodes": nodes, "micro_batch_tokens": budget}
+        )
+        tokens, held = largest_pass(placed, rows)
+        for every in recomputing(shape, placed):
+            yield Plan(placed, count, tokens, held, every)
+
+
+def plan(shape: Shape, settings: Sft, rows: Rows, memory: float) -> Plan:
+    """What a training by `settings` would do on GPUs of `memory` bytes: with the fewest layers recomputed that fit."""
+    tokens, held = largest_pass(settings, rows)
+    ways = [
+        Plan(settings, settings.gpus * settings.nodes, tokens, held, every)
+        for every in recomputing(shape, settings)
+    ]
+    return next((way for way in ways if needs.fits(shape, way, memory)), ways[-1])
+
+
+def largest_pass(settings: Sft, rows: Rows) -> tuple[float, float]:
+    """Tokens and rows of the largest forward pass on a GPU: its share of a step, or what the budget holds."""
+    share = settings.batch_size / (settings.gpus * settings.nodes)
+    step = rows.tokens_of_rows(share, sets.together(settings))
+    tokens = max(min(settings.micro_batch_tokens, step), rows.largest + rows.text)
+    return tokens, max(1.0, share * min(1.0, tokens / step))
+
+
+def recomputing(shape: Shape, settings: Sft) -> tuple[int | None, ...]:
+    """One in how many layers may recompute, from the fastest on, as `memory.recomputed` chooses."""
+    if settings.gradient_checkpointing is not None:
+        return (1,) if settings.gradient_checkpointing else (None,)
+    automatic = settings.method == "lora" and settings.strategy == "ddp" and not settings.lora.vision
+    return (None, 4, 3, 2, 1) if automatic and not settings.lora.quantize and not shape.is_moe else (1,)
+
+
+def recommended(found: Sequence[Choice], method: str) -> Choice | None:
+    """The one that fits on the fewest GPUs, the first of `WAYS` among several; None where none fits."""
+    fitting = [choice for choice in found if choice.fits and choice.plan.settings.method == method]
+    return min(fitting, key=lambda choice: choice.plan.gpus, default=None)
+
+
+def overlay(shape: Shape, choice: Choice, memory: float) -> dict[str, Any]:
+    """The settings of `choice`, to be laid over config.yaml."""
+    settings = choice.plan.settings
+    of_training: dict[str, Any] = {
+        name: getattr(settings, name)
+        for name in ("method", "gpus", "nodes", "strategy", "micro_batch_tokens")
+        if name != "nodes" or settings.nodes > 1
+    }
+    if settings.lora.quantize:
+        of_training["lora"] = {"quantize": settings.lora.quantize}
+    return {"sft": of_training, "dpo": deepcopy(of_training), "evaluation": asking(shape, memory)}
+
+
+def asking(shape: Shape, memory: float) -> dict[str, int]:
+    """`evaluation` for GPUs of `memory` bytes: as few as hold the weights in bf16, and the largest cache beside them."""
+    weights, room = shape.total * BF16_BYTES, (1 - RESERVED) * memory
+    gpus = next(
+        (count for count in COUNTS if weights + SMALLEST_CACHE * shape.cache_bytes() < count * room),
+        COUNTS[-1],
+    )
+    free, tokens = gpus * room - weights, LARGEST_CACHE
+    while tokens > SMALLEST_CACHE and tokens * shape.cache_bytes() > free:
+        tokens //= 2
+    return {"gpus": gpus, "tokens_per_batch": tokens}
