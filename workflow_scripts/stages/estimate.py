@@ -13,7 +13,7 @@ from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.configuration import runs
 from workflow_scripts.configuration.settings import Config
 from workflow_scripts.models import shapes
-from workflow_scripts.training.estimation import choices, report, sets, speed
+from workflow_scripts.training.estimation import candidates, presentation, sets, speed
 
 logger = logging.getLogger(__name__)
 
@@ -39,15 +39,15 @@ def command(
     shape = shapes.published(run.model_version)
     rows = sets.of_run(settings, layout, run, shape)
     rate = rate or speed.H200
-    found = choices.choices(shape, sft, rows, memory, _counts(own, gpus))
-    best = choices.recommended(found, method or sft.method)
-    overlay = choices.overlay(shape, best, memory) if best else {}
-    told = report.as_json(shape, rows, found, best, rate, overlay)
+    found = candidates.tried(shape, sft, rows, memory, _counts(own, gpus))
+    best = candidates.recommended(found, method or sft.method)
+    overlay = candidates.overlay(shape, best, memory) if best else {}
+    told = presentation.as_json(shape, rows, found, best, rate, overlay)
     if as_json:
         print(json.dumps(told, indent=2))
     else:
         title = f"{run}: an estimate; nothing was downloaded"
-        print(report.table(title, shape, rows, found, best, memory, rate, overlay))
+        print(presentation.table(title, shape, rows, found, best, memory, rate, overlay))
     if write:
         if not best:
             raise UserError(
@@ -69,4 +69,6 @@ def _counts(settings: Config, gpus: int | None) -> list[int]:
         raise UserError(
             f"--gpus {gpus}: sft.batch_size ({sizes[0]}) and dpo.batch_size ({sizes[1]}) are to be multiples of it"
         )
-    return [gpus] if gpus else [count for count in choices.COUNTS if not any(size % count for size in sizes)]
+    return (
+        [gpus] if gpus else [count for count in candidates.COUNTS if not any(size % count for size in sizes)]
+    )

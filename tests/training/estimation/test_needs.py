@@ -5,7 +5,7 @@ import pytest
 from workflow_scripts.configuration.settings import Lora, Sft
 from workflow_scripts.models import shapes
 from workflow_scripts.training.estimation import needs, speed
-from workflow_scripts.training.estimation.needs import Plan
+from workflow_scripts.training.estimation.needs import Way
 from workflow_scripts.training.estimation.sets import Rows
 
 GIB = 2**30
@@ -22,7 +22,7 @@ def experts():
 
 
 def gib(shape, settings: Sft, gpus=1, tokens=760.0, rows=1.0, every: int | None = 1) -> float:
-    return sum(needs.needs(shape, Plan(settings, gpus, tokens, rows, every)).values()) / GIB
+    return sum(needs.needs(shape, Way(settings, gpus, tokens, rows, every)).values()) / GIB
 
 
 LORA = Sft(lora=Lora(dropout=0.0))
@@ -66,26 +66,26 @@ def test_parameters_are_those_that_are_known(dense, experts):
 
 
 def test_trained_numbers_are_pefts(dense):
-    plan = Plan(LORA, 1, 1, 1)
+    way = Way(LORA, 1, 1, 1)
     layer = 64 * (2 * 8192 + 2 * (4096 + 256) + (4096 + 27392) + (13696 + 4096))
-    assert needs.trained(dense, plan) == 40 * layer
-    full = Plan(Sft(method="full", freeze_vision=False), 1, 1, 1)
+    assert needs.trained(dense, way) == 40 * layer
+    full = Way(Sft(method="full", freeze_vision=False), 1, 1, 1)
     assert needs.trained(dense, full) == dense.total
 
 
 def test_what_is_divided_is_divided(experts):
     settings = Sft(strategy="zero3", gpus=8)
-    one, eight = (needs.needs(experts, Plan(settings, count, 2000, 8)) for count in (1, 8))
+    one, eight = (needs.needs(experts, Way(settings, count, 2000, 8)) for count in (1, 8))
     assert {kind for kind in one if one[kind] > eight[kind]} == {"weights", "gradients", "optimiser"}
     assert one["weights"] == 8 * eight["weights"]
-    offloaded = needs.needs(experts, Plan(Sft(strategy="zero3_offload"), 8, 2000, 8))
+    offloaded = needs.needs(experts, Way(Sft(strategy="zero3_offload"), 8, 2000, 8))
     assert offloaded["weights"] == offloaded["optimiser"] == 0
 
 
 def test_an_epoch_takes_what_an_h200_took(dense):
     """8,013 unique tokens a second at 768 px with 14 questions, all recomputed; 111.7 rows (benchmarks/README.md)."""
     rows = Rows(rows=1120, images=80, text=8013 / 111.7 - 729 / 14, image=729, largest=729, source="")
-    plan = Plan(LORA.model_copy(update={"rows_per_image": 14, "batch_size": 112}), 1, 8064, 112)
-    assert 1120 / speed.epoch_seconds(dense, plan, rows, speed.H200) == pytest.approx(111.7, rel=0.02)
-    trained = Plan(plan.settings.model_copy(update={"lora": Lora(vision=True)}), 1, 8064, 112)
-    assert speed.operations(dense, trained, rows) > speed.operations(dense, plan, rows)
+    way = Way(LORA.model_copy(update={"rows_per_image": 14, "batch_size": 112}), 1, 8064, 112)
+    assert 1120 / speed.epoch_seconds(dense, way, rows, speed.H200) == pytest.approx(111.7, rel=0.02)
+    trained = Way(way.settings.model_copy(update={"lora": Lora(vision=True)}), 1, 8064, 112)
+    assert speed.operations(dense, trained, rows) > speed.operations(dense, way, rows)

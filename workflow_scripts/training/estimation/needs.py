@@ -16,7 +16,7 @@ RESERVED = 0.08  # of a card: CUDA's context, libraries, fragments
 
 
 @dataclass(frozen=True)
-class Plan:
+class Way:
     """A way to train: its settings, on how many GPUs, and how many tokens and rows a pass has on each at most.
 
     `every` as in `memory.recomputed`.
@@ -41,16 +41,16 @@ class Plan:
         return not self.settings.freeze_vision if self.is_full else self.settings.lora.vision
 
 
-def trained(shape: Shape, plan: Plan) -> int:
+def trained(shape: Shape, way: Way) -> int:
     """Numbers that train."""
-    lora = plan.settings.lora
-    if not plan.is_full:
+    lora = way.settings.lora
+    if not way.is_full:
         return shape.adapter(lora.rank, lora.vision)
-    frozen = 0 if plan.trains_vision else shape.numbers["vision tower"] + shape.numbers["merger"]
+    frozen = 0 if way.trains_vision else shape.numbers["vision tower"] + shape.numbers["merger"]
     return shape.total - frozen
 
 
-def needs(shape: Shape, plan: Plan) -> dict[str, float]:
+def needs(shape: Shape, way: Way) -> dict[str, float]:
     """Bytes on one GPU by kind.
 
     State as in Rajbhandari et al. 2020 (arXiv 1910.02054) and DeepSpeed's own estimators: it trains in bf16 and holds in
@@ -59,59 +59,56 @@ def needs(shape: Shape, plan: Plan) -> dict[str, float]:
     Elsewhere what trains is held in fp32, with moments twice as large, and autocast makes copies
     in bf16. Where weights are divided, the largest layer is whole, and the next one that is read ahead.
     """
-    numbers, deepspeed = trained(shape, plan), plan.strategy.library == "deepspeed"
+    numbers, deepspeed = trained(shape, way), way.strategy.library == "deepspeed"
     held = BF16_BYTES if deepspeed else FP32_BYTES  # of a number that trains
-    weights: float = shape.total * (held if plan.is_full else BF16_BYTES)
-    if not plan.is_full:
+    weights: float = shape.total * (held if way.is_full else BF16_BYTES)
+    if not way.is_full:
         weights += numbers * held
-        if plan.settings.lora.quantize:
+        if way.settings.lora.quantize:
             weights -= shape.linear * (BF16_BYTES - NF4_BYTES)
     found = {"weights": weights, "gradients": numbers * held, "optimiser": numbers * (16 if deepspeed else 8)}
-    for kind in plan.strategy.divides:
-        if kind != "gradients" or plan.strategy.divides_weights:
-            found[kind] /= plan.gpus
-    if plan.strategy.offloads:
+    for kind in way.strategy.divides:
+        if kind != "gradients" or way.strategy.divides_weights:
+            found[kind] /= way.gpus
+    if way.strategy.offloads:
         found |= {"weights": 0.0, "optimiser": 0.0}
-    found["working"] = _working(shape, plan)
-    found["activations"] = _activations(shape, plan)
-    found["logits"] = plan.rows * ANSWER * min(LOGITS, shape.text.vocab_size) * 2 * FP32_BYTES
+    found["working"] = _working(shape, way)
+    found["activations"] = _activations(shape, way)
+    found["logits"] = way.rows * ANSWER * min(LOGITS, shape.text.vocab_size) * 2 * FP32_BYTES
     return found
 
 
-def _working(shape: Shape, plan: Plan) -> float:
+def _working(shape: Shape, way: Way) -> float:
     """What is gathered of divided weights, the layer in 16 bits that 4 bits are unpacked to, autocast's copies."""
-    if plan.strategy.divides_weights:
+    if way.strategy.divides_weights:
         return 2.0 * shape.largest_layer * BF16_BYTES
-    if plan.settings.lora.quantize and not plan.is_full:
+    if way.settings.lora.quantize and not way.is_full:
         return float(shape.largest_layer * BF16_BYTES)
-    kept = 1.0 if plan.every is None else 1 - 1 / plan.every
-    copied = 1.0 if plan.is_full else kept  # the cache of whole weights lives until the pass ends
-    return trained(shape, plan) * BF16_BYTES * copied * (plan.strategy.library == "torch")
+    kept = 1.0 if way.every is None else 1 - 1 / way.every
+    copied = 1.0 if way.is_full else kept  # the cache of whole weights lives until the pass ends
+    return trained(shape, way) * BF16_BYTES * copied * (way.strategy.library == "torch")
 
 
-def _activations(shape: Shape, plan: Plan) -> float:
+def _activations(shape: Shape, way: Way) -> float:
     """Of the largest pass: the text layers, and the vision tower where it trains."""
-    lora, text = plan.settings.lora, shape.text
+    lora, text = way.settings.lora, shape.text
     how = Kept(
-        fused=plan.strategy.library == "torch"
-        and not plan.is_full
-        and not shape.is_moe
-        and not lora.quantize,
-        whole=plan.is_full,
-        dropout=not plan.is_full and lora.dropout > 0,
-        rank=0 if plan.is_full else lora.rank,
+        fused=way.strategy.library == "torch" and not way.is_full and not shape.is_moe and not lora.quantize,
+        whole=way.is_full,
+        dropout=not way.is_full and lora.dropout > 0,
+        rank=0 if way.is_full else lora.rank,
     )
     layer = activations.of_text_layer(text, how, dense=not shape.is_moe)
     stream = text.hidden_size * BF16_BYTES
-    found = activations.of_layers(text.num_hidden_layers, plan.tokens, layer, stream, plan.every)
-    if plan.trains_vision:
-        patches = plan.tokens * shape.vision.spatial_merge_size**2
+    found = activations.of_layers(text.num_hidden_layers, way.tokens, layer, stream, way.every)
+    if way.trains_vision:
+        patches = way.tokens * shape.vision.spatial_merge_size**2
         block = activations.of_vision_block(shape.vision, replace(how, fused=False))
         row = shape.vision.hidden_size * BF16_BYTES
-        found += activations.of_layers(shape.vision.depth, patches, block, row, plan.every)
+        found += activations.of_layers(shape.vision.depth, patches, block, row, way.every)
     return found
 
 
-def fits(shape: Shape, plan: Plan, memory: float) -> bool:
-    """Whether `plan` fits into GPUs of `memory` bytes, of which a part is reserved."""
-    return sum(needs(shape, plan).values()) <= (1 - RESERVED) * memory
+def fits(shape: Shape, way: Way, memory: float) -> bool:
+    """Whether `way` fits into GPUs of `memory` bytes, of which a part is reserved."""
+    return sum(needs(shape, way).values()) <= (1 - RESERVED) * memory

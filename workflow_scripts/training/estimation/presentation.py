@@ -7,7 +7,7 @@ import yaml
 
 from workflow_scripts.models.shapes import Shape
 from workflow_scripts.training.estimation import needs, speed
-from workflow_scripts.training.estimation.choices import Choice
+from workflow_scripts.training.estimation.candidates import Candidate
 from workflow_scripts.training.estimation.sets import Rows
 
 GIB = 2**30
@@ -24,8 +24,8 @@ KINDS = {
 def as_json(
     shape: Shape,
     rows: Rows,
-    found: Sequence[Choice],
-    best: Choice | None,
+    found: Sequence[Candidate],
+    best: Candidate | None,
     rate: float,
     settings: dict[str, Any],
 ) -> dict[str, Any]:
@@ -43,16 +43,16 @@ def as_json(
         "source": rows.source,
         "rate_tflops": rate,
         "ways": {
-            choice.name: {
-                "fits": choice.fits,
-                "gpus": choice.plan.gpus,
-                "trained": needs.trained(shape, choice.plan),
-                "tokens_per_pass": round(choice.plan.tokens),
-                "recomputed": choice.plan.every,
-                "bytes": {kind: round(size) for kind, size in choice.needs.items()},
-                "epoch_seconds": round(speed.epoch_seconds(shape, choice.plan, rows, rate)),
+            candidate.name: {
+                "fits": candidate.fits,
+                "gpus": candidate.way.gpus,
+                "trained": needs.trained(shape, candidate.way),
+                "tokens_per_pass": round(candidate.way.tokens),
+                "recomputed": candidate.way.every,
+                "bytes": {kind: round(size) for kind, size in candidate.needs.items()},
+                "epoch_seconds": round(speed.epoch_seconds(shape, candidate.way, rows, rate)),
             }
-            for choice in found
+            for candidate in found
         },
         "recommended": best.name if best else None,
         "settings": settings,
@@ -68,8 +68,8 @@ def table(
     title: str,
     shape: Shape,
     rows: Rows,
-    found: Sequence[Choice],
-    best: Choice | None,
+    found: Sequence[Candidate],
+    best: Candidate | None,
     memory: float,
     rate: float,
     settings: dict[str, Any],
@@ -79,19 +79,19 @@ def table(
     lines += ["", *_notes(shape, memory, rate)]
     if best is None:
         return "\n".join([*lines, "", "nothing fits: larger cards, or strategy: zero3_offload"])
-    told = f"{best.name} on {best.plan.gpus} GPU(s) is what fits on the fewest; laid over config.yaml:"
+    told = f"{best.name} on {best.way.gpus} GPU(s) is what fits on the fewest; laid over config.yaml:"
     return "\n".join([*lines, "", told, "", yaml.safe_dump(settings, sort_keys=False).rstrip()])
 
 
-def _parameters(shape: Shape, lora: Choice) -> list[str]:
+def _parameters(shape: Shape, lora: Candidate) -> list[str]:
     modules = of_text(shape)
     names = sorted({name.rpartition(".")[2] for name in modules})
     lines = [f"{part:<18}{number:>16,}" for part, number in shape.numbers.items() if number]
     lines.append(
         f"{'all':<18}{shape.total:>16,}" + (f", {shape.active:,.0f} for a token" if shape.is_moe else "")
     )
-    rank = lora.plan.settings.lora.rank
-    trained = needs.trained(shape, lora.plan)
+    rank = lora.way.settings.lora.rank
+    trained = needs.trained(shape, lora.way)
     lines.append(f"{f'LoRA, rank {rank}':<18}{trained:>16,} on {len(modules)} modules: {', '.join(names)}")
     if shape.unknown:
         lines.append(f"not stated anywhere, taken from transformers: {', '.join(shape.unknown)}")
@@ -105,23 +105,23 @@ def _data(rows: Rows) -> list[str]:
     ]
 
 
-def _ways(shape: Shape, rows: Rows, found: Sequence[Choice], rate: float) -> list[str]:
+def _ways(shape: Shape, rows: Rows, found: Sequence[Candidate], rate: float) -> list[str]:
     head = ["GiB a GPU", "GPUs", "tokens", "again", *KINDS.values(), "all", "fits", "epoch"]
     cells = [head]
-    for choice in found:
-        plan = choice.plan
-        again = {None: "none", 1: "all"}.get(plan.every, f"1 in {plan.every}")
-        sizes = [f"{choice.needs[kind] / GIB:.1f}" for kind in KINDS]
+    for candidate in found:
+        way = candidate.way
+        again = {None: "none", 1: "all"}.get(way.every, f"1 in {way.every}")
+        sizes = [f"{candidate.needs[kind] / GIB:.1f}" for kind in KINDS]
         cells.append(
             [
-                choice.name,
-                str(plan.gpus),
-                f"{plan.tokens:,.0f}",
+                candidate.name,
+                str(way.gpus),
+                f"{way.tokens:,.0f}",
                 again,
                 *sizes,
-                f"{choice.total / GIB:.1f}",
-                "yes" if choice.fits else "no",
-                _duration(speed.epoch_seconds(shape, plan, rows, rate)) if choice.fits else "–",
+                f"{candidate.total / GIB:.1f}",
+                "yes" if candidate.fits else "no",
+                _duration(speed.epoch_seconds(shape, way, rows, rate)) if candidate.fits else "–",
             ]
         )
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]

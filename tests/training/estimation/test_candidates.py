@@ -10,7 +10,7 @@ from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.configuration import overlay, reading
 from workflow_scripts.configuration.settings import Config, Sft
 from workflow_scripts.models import shapes
-from workflow_scripts.training.estimation import choices, needs, sets
+from workflow_scripts.training.estimation import candidates, needs, sets
 from workflow_scripts.training.estimation.sets import Rows
 
 ROOT = Path(__file__).parents[3]
@@ -47,9 +47,9 @@ def test_a_preset_is_valid_and_fits(shape, name, dataset):
         sft = Sft.model_validate(
             {key: value for key, value in stage.model_dump().items() if key in Sft.model_fields}
         )
-        plan = choices.plan(shape[version], sft, rows, size * GIB)
-        assert needs.fits(shape[version], plan, size * GIB), needs.needs(shape[version], plan)
-    asked = choices.asking(shape[version], size * GIB)
+        way = candidates.way_of(shape[version], sft, rows, size * GIB)
+        assert needs.fits(shape[version], way, size * GIB), needs.needs(shape[version], way)
+    asked = candidates.asking(shape[version], size * GIB)
     assert settings.evaluation.gpus >= asked["gpus"]
     assert settings.evaluation.tokens_per_batch <= asked["tokens_per_batch"]
 
@@ -59,28 +59,30 @@ def test_a_preset_is_valid_and_fits(shape, name, dataset):
     [("4.1v", 24, ("QLoRA", 1)), ("4.1v", 80, ("LoRA", 1)), ("4.5v", 80, ("LoRA, ZeRO-3", 4))],
 )
 def test_what_fits_on_the_fewest_is_recommended(shape, version, size, expected):
-    found = choices.choices(shape[version], Sft(), slake(shape["4.1v"]), size * GIB)
-    best = choices.recommended(found, "lora")
-    assert best and (best.name, best.plan.gpus) == expected
+    found = candidates.tried(shape[version], Sft(), slake(shape["4.1v"]), size * GIB)
+    best = candidates.recommended(found, "lora")
+    assert best and (best.name, best.way.gpus) == expected
     assert best.total <= 0.92 * size * GIB
-    assert "QLoRA" not in {choice.name for choice in found} or version == "4.1v"
+    assert "QLoRA" not in {candidate.name for candidate in found} or version == "4.1v"
 
 
 def test_a_written_overlay_is_a_configuration(shape):
     raw = files.read_yaml(ROOT / "config.yaml")
     for version, size in (("4.1v", 24), ("4.5v", 24), ("4.5v", 141)):
-        found = choices.choices(shape[version], Sft(), slake(shape["4.1v"]), size * GIB, (1, 2, 4, 8, 16, 32))
-        for choice in found:
-            laid = choices.overlay(shape[version], choice, size * GIB)
+        found = candidates.tried(
+            shape[version], Sft(), slake(shape["4.1v"]), size * GIB, (1, 2, 4, 8, 16, 32)
+        )
+        for candidate in found:
+            laid = candidates.overlay(shape[version], candidate, size * GIB)
             settings = reading.validate(overlay.merge(raw, laid), "overlay")
-            assert settings.sft.gpus * settings.sft.nodes == choice.plan.gpus
+            assert settings.sft.gpus * settings.sft.nodes == candidate.way.gpus
 
 
 def test_more_memory_never_asks_for_more(shape):
     totals = []
     for size in (24, 40, 80, 141):
-        found = choices.choices(shape["4.1v"], Sft(), slake(shape["4.1v"]), size * GIB)
-        totals.append([choice.plan.gpus if choice.fits else 99 for choice in found])
+        found = candidates.tried(shape["4.1v"], Sft(), slake(shape["4.1v"]), size * GIB)
+        totals.append([candidate.way.gpus if candidate.fits else 99 for candidate in found])
     assert all(
         more <= less for few, many in itertools.pairwise(totals) for less, more in zip(few, many, strict=True)
     )

@@ -10,7 +10,7 @@ from workflow_scripts.configuration.settings import Sft
 from workflow_scripts.models.shapes import Shape
 from workflow_scripts.training.activations import BF16_BYTES
 from workflow_scripts.training.estimation import needs, sets
-from workflow_scripts.training.estimation.needs import RESERVED, Plan
+from workflow_scripts.training.estimation.needs import RESERVED, Way
 from workflow_scripts.training.estimation.sets import Rows
 
 COUNTS = (1, 2, 4, 8, 16, 32, 64)
@@ -18,7 +18,7 @@ ON_A_NODE = 8
 BUDGETS = (16384, 8192, 4096, 2048, 1024)  # tokens a pass
 LARGEST_CACHE, SMALLEST_CACHE = 2**17, 2**13  # tokens that are kept at once when a model is asked
 
-WAYS: dict[str, dict[str, Any]] = {
+KINDS_OF_TRAINING: dict[str, dict[str, Any]] = {
     "LoRA": {"method": "lora", "strategy": "ddp"},
     "QLoRA": {"method": "lora", "strategy": "ddp", "lora": {"quantize": "4bit"}},
     "LoRA, ZeRO-3": {"method": "lora", "strategy": "zero3"},
@@ -32,11 +32,11 @@ WAYS: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class Choice:
-    """A way to train, the plan that fits on the fewest GPUs or the last that was tried, and its bytes by kind."""
+class Candidate:
+    """A kind of training, the way of it that fits on the fewest GPUs or the last that was tried, and its bytes by kind."""
 
     name: str
-    plan: Plan
+    way: Way
     needs: Mapping[str, float]
     fits: bool
 
@@ -45,33 +45,37 @@ class Choice:
         return sum(self.needs.values())
 
 
-def choices(
+def tried(
     shape: Shape, settings: Sft, rows: Rows, memory: float, counts: Sequence[int] = COUNTS
-) -> list[Choice]:
-    """Every way of `WAYS` that the code takes for this model, with the rest as in `settings`."""
-    return [_best(name, shape, _laid(settings, way), rows, memory, counts) for name, way in _possible(shape)]
+) -> list[Candidate]:
+    """Every one of `KINDS_OF_TRAINING` that the code takes for this model, with the rest as in `settings`."""
+    return [
+        _best(name, shape, _laid(settings, laid), rows, memory, counts) for name, laid in _possible(shape)
+    ]
 
 
 def _possible(shape: Shape) -> Iterator[tuple[str, dict[str, Any]]]:
-    for name, way in WAYS.items():
-        if not (shape.is_moe and "lora" in way):  # 4 bits are for linear modules, and experts are none
-            yield name, way
+    for name, laid in KINDS_OF_TRAINING.items():
+        if not (shape.is_moe and "lora" in laid):  # 4 bits are for linear modules, and experts are none
+            yield name, laid
 
 
-def _laid(settings: Sft, way: dict[str, Any]) -> Sft:
+def _laid(settings: Sft, laid: dict[str, Any]) -> Sft:
     bare = settings.model_dump() | {"gpus": 1, "nodes": 1}
-    return Sft.model_validate(merge(merge(bare, {"lora": {"quantize": None}}), way))
+    return Sft.model_validate(merge(merge(bare, {"lora": {"quantize": None}}), laid))
 
 
-def _best(name: str, shape: Shape, settings: Sft, rows: Rows, memory: float, counts: Sequence[int]) -> Choice:
-    """The plan on the fewest GPUs, there with the largest pass that fits."""
-    plans = [plan for count in counts for plan in _plans(shape, settings, rows, count)]
-    found = next((plan for plan in plans if needs.fits(shape, plan, memory)), None)
-    plan = found or plans[-1]
-    return Choice(name, plan, needs.needs(shape, plan), found is not None)
+def _best(
+    name: str, shape: Shape, settings: Sft, rows: Rows, memory: float, counts: Sequence[int]
+) -> Candidate:
+    """The way on the fewest GPUs, there with the largest pass that fits."""
+    ways = [way for count in counts for way in _ways_of(shape, settings, rows, count)]
+    found = next((way for way in ways if needs.fits(shape, way, memory)), None)
+    way = found or ways[-1]
+    return Candidate(name, way, needs.needs(shape, way), found is not None)
 
 
-def _plans(shape: Shape, settings: Sft, rows: Rows, count: int) -> Iterator[Plan]:
+def _ways_of(shape: Shape, settings: Sft, rows: Rows, count: int) -> Iterator[Way]:
     """From the fastest on: the largest pass, which recomputes the fewest layers where the trainer chooses that itself."""
     nodes = max(1, count // ON_A_NODE)
     budgets = sorted({min(settings.micro_batch_tokens, each) for each in BUDGETS}, reverse=True)
@@ -81,14 +85,14 @@ def _plans(shape: Shape, settings: Sft, rows: Rows, count: int) -> Iterator[Plan
         )
         tokens, held = largest_pass(placed, rows)
         for every in recomputing(shape, placed):
-            yield Plan(placed, count, tokens, held, every)
+            yield Way(placed, count, tokens, held, every)
 
 
-def plan(shape: Shape, settings: Sft, rows: Rows, memory: float) -> Plan:
+def way_of(shape: Shape, settings: Sft, rows: Rows, memory: float) -> Way:
     """What a training by `settings` would do on GPUs of `memory` bytes: with the fewest layers recomputed that fit."""
     tokens, held = largest_pass(settings, rows)
     ways = [
-        Plan(settings, settings.gpus * settings.nodes, tokens, held, every)
+        Way(settings, settings.gpus * settings.nodes, tokens, held, every)
         for every in recomputing(shape, settings)
     ]
     return next((way for way in ways if needs.fits(shape, way, memory)), ways[-1])
@@ -110,15 +114,15 @@ def recomputing(shape: Shape, settings: Sft) -> tuple[int | None, ...]:
     return (None, 4, 3, 2, 1) if automatic and not settings.lora.quantize and not shape.is_moe else (1,)
 
 
-def recommended(found: Sequence[Choice], method: str) -> Choice | None:
-    """The one that fits on the fewest GPUs, the first of `WAYS` among several; None where none fits."""
-    fitting = [choice for choice in found if choice.fits and choice.plan.settings.method == method]
-    return min(fitting, key=lambda choice: choice.plan.gpus, default=None)
+def recommended(found: Sequence[Candidate], method: str) -> Candidate | None:
+    """The one that fits on the fewest GPUs, the first of `KINDS_OF_TRAINING` among several; None where none fits."""
+    fitting = [candidate for candidate in found if candidate.fits and candidate.way.settings.method == method]
+    return min(fitting, key=lambda candidate: candidate.way.gpus, default=None)
 
 
-def overlay(shape: Shape, choice: Choice, memory: float) -> dict[str, Any]:
-    """The settings of `choice`, to be laid over config.yaml."""
-    settings = choice.plan.settings
+def overlay(shape: Shape, candidate: Candidate, memory: float) -> dict[str, Any]:
+    """The settings of `candidate`, to be laid over config.yaml."""
+    settings = candidate.way.settings
     of_training: dict[str, Any] = {
         name: getattr(settings, name)
         for name in ("method", "gpus", "nodes", "strategy", "micro_batch_tokens")
