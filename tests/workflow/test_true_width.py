@@ -62,7 +62,7 @@ def test_the_chain_comes_to_an_evaluation(chain):
     assert list(stages) == ["untrained", "sft", "dpo"]
     for stage in ("sft", "dpo"):
         metrics = files.read_json(chain / stage / RUN / "metrics.json")
-        assert metrics["steps"] == 2 and 0 < metrics["loss"] < 30
+        assert metrics["steps"] == 2 and 0 < metrics["final_loss"] < 30
         assert metrics["trainable_parameters"] == 8 * 2 * 74368  # rank, layers, widths in and out
 
 

@@ -93,7 +93,7 @@ def _activations(shape: Shape, way: Way) -> float:
     """Of the largest pass: the text layers, and the vision tower where it trains."""
     lora, text = way.settings.lora, shape.text
     how = Kept(
-        fused=way.strategy.library == "torch" and not way.is_full and not shape.is_moe and not lora.quantize,
+        fused=way.strategy.library == "torch" and not way.is_full and not shape.is_moe,
         whole=way.is_full,
         dropout=not way.is_full and lora.dropout > 0,
         rank=0 if way.is_full else lora.rank,
