@@ -1,6 +1,7 @@
 """The user's own preference files: each line checked, and its answers in the format that is trained."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -36,8 +37,8 @@ def own_file(tmp_path):
     return write
 
 
-def read(path, rewrite=str, tested=()):
-    return list(user_pairs.read(path, rewrite, same_answer, tested))
+def read(path, rewrite=str, tested=(), **earlier):
+    return list(user_pairs.read(path, rewrite, same_answer, tested, **earlier))
 
 
 def test_a_file_of_the_user_is_read(own_file):
@@ -136,6 +137,22 @@ def test_markup_in_a_users_turn_is_refused_and_glms_image_is_the_placeholder(own
 def test_a_pair_that_repeats_or_contradicts_an_earlier_one_is_refused(own_file, change, said):
     with pytest.raises(UserError, match=rf"mine.jsonl:3: {said}"):
         read(own_file(USER, OTHER, {**USER, **change}))
+
+
+def test_pairs_of_several_files_are_compared_too(own_file, tmp_path):
+    """Beside another folder's file an image of the same name is another image."""
+    first = own_file(USER)
+    second = first.with_name("more.jsonl")
+    files.write_jsonl(second, [{**USER, "chosen": "No", "rejected": "Yes"}])
+    other = tmp_path / "other" / "more.jsonl"
+    shutil.copytree(first.parent, other.parent, ignore=shutil.ignore_patterns("other"))
+    files.write_jsonl(other, [USER])
+    earlier = user_pairs.Earlier()
+    assert len(read(first, earlier=earlier)) == len(read(other, earlier=earlier)) == 1
+    with pytest.raises(
+        UserError, match=r"more.jsonl:1: chosen and rejected contradict .*/mine.jsonl:1, which"
+    ):
+        read(second, earlier=earlier)
 
 
 def test_other_answers_to_one_question_are_no_conflict(own_file):

@@ -198,7 +198,8 @@ def test_a_server_that_misbehaves_now_and_then_answers_everything_at_once(server
     )
     found = dict(model.stream([record(number) for number in range(20)], folder))
     assert sorted(found) == list(range(20)) and server.most_at_once > 1
-    assert len(server.requests) == 20 + len(faults)
+    # On a busy machine a good answer may be slower than the limit, and is asked for again.
+    assert 20 + len(faults) <= len(server.requests) < 2 * (20 + len(faults))
     assert all(generation.text == "<answer>CT</answer>" for (generation,) in found.values())
 
 

@@ -43,8 +43,11 @@ from workflow_scripts.evaluation.protocols import strict
 from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.stages import convert as convert_stage
 from workflow_scripts.stages import download as download_stage
+from workflow_scripts.stages import dpo, sft
+from workflow_scripts.stages import preferences as preferences_stage
 from workflow_scripts.stages import report as report_stage
 from workflow_scripts.stages import validate as validate_stage
+from workflow_scripts.training.run import prepare
 
 FORMAT = VERSIONS["4.1v"].answer_format("base")
 FEW, MANY = 8, 150  # mutations of each file kind
@@ -429,6 +432,48 @@ def test_damaged_results_are_read_or_refused(kind, tmp_path):
 @pytest.mark.parametrize("kind", [_records, _pairs, _evaluations])
 def test_many_damaged_results_are_read_or_refused(kind, tmp_path):
     kind(2 * MANY, tmp_path)
+
+
+def _prepare(task: Callable[..., Any], *arguments: object) -> None:
+    prepare(task(*arguments))
+
+
+def _trainings(count: int, root: Path) -> None:
+    """What sft and dpo do before there is a model: rows, images, their plan, what was done already."""
+    layout, run = Layout(root / "results"), Run("own", "4.1v", "base")
+    raw = {"datasets": {"own": {"reader": "slake", "embedded": 10}}, "tracking": [],
+           "sft": {"gpus": 0, "validation_steps": 1}, "dpo": {"gpus": 0, "validation_steps": 1},
+           "models": {"4.1v": {"base": {"embedded": True}}}, "preferences": {"own_answers": False}}  # fmt: skip
+    settings = reading.validate(raw, "test")
+    download_stage.download_source(settings, layout, "own")
+    download_stage.download_model(settings, layout, "4.1v", "base")
+    convert_stage.convert(settings, layout, run)
+    preferences_stage.preferences(settings, layout, run, layout.root)
+    model = layout.model("4.1v", "base")
+    damaged_files = {
+        sft.task: [layout.split(run, "train"), layout.split(run, "validation")],
+        dpo.task: [layout.preferences(run), layout.validation_pairs(run)],
+    }
+    for number in range(count):
+        draw = random.Random(f"trainings {number}")
+        task = draw.choice(list(damaged_files))
+        path = draw.choice(damaged_files[task])
+        whole = path.read_bytes()
+        path.write_bytes(mutated(path.name, whole, draw))
+        try:
+            refused(partial(_prepare, task, settings, layout, run, model))
+        except Exception as error:
+            raise AssertionError(f"trainings {number}: {path.name}: {error!r}") from error
+        path.write_bytes(whole)
+
+
+def test_a_training_on_damaged_rows_is_prepared_or_refused(tmp_path):
+    _trainings(FEW, tmp_path)
+
+
+@pytest.mark.slow
+def test_many_trainings_on_damaged_rows_are_prepared_or_refused(tmp_path):
+    _trainings(MANY, tmp_path)
 
 
 @pytest.mark.slow

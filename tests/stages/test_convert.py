@@ -478,6 +478,23 @@ def test_near_duplicates_of_test_images_are_removed_if_asked(downloaded, tmp_pat
     assert first["train"]["img_name"] in {row["image"].removeprefix("imgs/") for row in dropped}
 
 
+def test_near_duplicates_of_validation_images_are_removed_from_train_if_asked(downloaded, tmp_path):
+    """Where early stopping and the final stage are chosen by them."""
+    layout, run = Layout(tmp_path / "results"), Run("slake", "4.1v", "base")
+    shutil.copytree(downloaded.raw("slake"), layout.raw("slake"))
+    one, other = (
+        layout.raw("slake") / "imgs" / files.read_json(layout.raw("slake") / name)[0]["img_name"]
+        for name in ("train.json", "validate.json")
+    )
+    one.unlink()  # a link to the set as it was downloaded
+    Image.open(other).resize((97, 103)).save(one, "JPEG")
+    data = {"splits": "image_disjoint", "near_duplicates": "remove"}
+    convert.convert(validate({**EMBEDDED, "data": data}, "test"), layout, run)
+    dropped = list(files.read_jsonl(layout.data(run) / "dropped.jsonl"))
+    assert {(row["reason"], row["split"]) for row in dropped} == {(splits.LIKE_A_VALIDATION_IMAGE, "train")}
+    assert one.parent.name in {row["image"].split("/")[1] for row in dropped}
+
+
 def test_image_disjoint_keeps_patients_and_copies_of_a_file_in_one_split(tmp_path):
     stated = [
         ("tested.png", "test", "P1"), ("tested-2.png", "train", "P1"), ("tested-3.png", "validation", "P1"),

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from workflow_scripts import evaluate as command
 from workflow_scripts import evaluation, run_experiments
-from workflow_scripts.base import files
+from workflow_scripts.base import files, versions
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.configuration.reading import load
@@ -225,3 +225,19 @@ def test_all_models_of_a_folder_have_a_summary_of_their_own(flags, layout):
     ]
     one = files.read_json(layout.root / "eval" / "models" / "sft" / f"{RUN}.json")
     assert summaries == [{str(RUN): one["overall"]}] * 2
+
+
+def test_a_summary_marks_models_of_other_versions(flags, layout, tmp_path, caplog):
+    for name in ("today", "before"):
+        folder = tmp_path / "models" / name
+        # Without the manifest of the download it was copied from.
+        shutil.copytree(layout.trained("sft", RUN), folder, ignore=shutil.ignore_patterns("manifest.json"))
+        version = {"stage": "sft", "version": 0 if name == "before" else versions.RESULTS["sft"]}
+        files.write_json(folder / "metrics.json", files.read_json(folder / "metrics.json") | version)
+    arguments = ["--mode", "evaluate", "--models_dir", str(tmp_path / "models")]
+    assert run_experiments.main([*flags, *arguments]) == 0
+    place = (tmp_path / "models.json").relative_to("/")
+    summary = files.read_json(layout.root / "eval" / "models" / place)
+    marked = f"sft 0 (now {versions.RESULTS['sft']})"
+    assert summary["before"]["other_versions"] == marked and "other_versions" not in summary["today"]
+    assert f"before: made by another version of the code: {marked}" in caplog.text

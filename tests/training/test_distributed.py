@@ -20,8 +20,27 @@ from workflow_scripts.models.catalogue import VERSIONS
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = ("sft", "dpo")
+# accelerate 1.15 leaves FSDP to GPUs and would train as by DDP, though torch divides on a CPU too.
+FSDP_ON_CPU = """
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType
+
+make = AcceleratorState.__init__
+
+def divided(self, *args, **kwargs):
+    make(self, *args, **kwargs)
+    plugin = kwargs.get("fsdp_plugin") or self.__dict__.get("fsdp_plugin")
+    if plugin is not None and self.distributed_type == DistributedType.MULTI_CPU:
+        if self._mixed_precision != "no":
+            plugin.set_mixed_precision(self._mixed_precision)
+        self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, plugin
+
+AcceleratorState.__init__ = divided
+"""
 # Trains both stages; DeepSpeed on a CPU looks for another library than gloo by itself.
-WORKER = """
+WORKER = (
+    FSDP_ON_CPU
+    + """
 import sys
 from pathlib import Path
 from accelerate import PartialState
@@ -41,6 +60,7 @@ sft.stage(settings, layout, run, model)
 PartialState().wait_for_everyone()  # the first process writes the result
 dpo.stage(settings, layout, run, layout.trained("sft", run) if settings.sft.method == "lora" else model)
 """
+)
 
 
 def train(folder: Path, strategy: str, version: str, processes: int, **settings) -> dict[str, list[float]]:
@@ -88,10 +108,17 @@ def train(folder: Path, strategy: str, version: str, processes: int, **settings)
         folder / "config.yaml",
         text.to_yaml(reading.validate({"sft": weighted, "dpo": common, "tracking": []}, "")),
     )
-    (folder / "worker.py").write_text(WORKER, encoding="utf-8")
+    start(folder, WORKER, processes, strategy, version)
+    metrics = {stage: files.read_json(layout.trained(stage, run) / "metrics.json") for stage in STAGES}
+    return {stage: [point["loss"] for point in metrics[stage]["curve"]] for stage in STAGES}
+
+
+def start(folder: Path, worker: str, processes: int, *arguments: str) -> None:
+    """Run `worker` in several processes of `folder`."""
+    (folder / "worker.py").write_text(worker, encoding="utf-8")
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     done = subprocess.run(
-        [sys.executable, *(torchrun if processes > 1 else []), "worker.py", strategy, version],
+        [sys.executable, *(torchrun if processes > 1 else []), "worker.py", *arguments],
         cwd=folder,
         env={
             **os.environ,
@@ -108,8 +135,6 @@ def train(folder: Path, strategy: str, version: str, processes: int, **settings)
         check=False,
     )
     assert done.returncode == 0, done.stdout[-20000:]
-    metrics = {stage: files.read_json(layout.trained(stage, run) / "metrics.json") for stage in STAGES}
-    return {stage: [point["loss"] for point in metrics[stage]["curve"]] for stage in STAGES}
 
 
 CASES = {
@@ -144,6 +169,7 @@ def alone(tmp_path_factory):
         ("zero3", "4.1v full"),
         ("zero3", "4.5v"),
         ("fsdp", "4.1v"),
+        ("fsdp", "4.1v full"),
     ],
 )
 def test_two_processes_train_as_one(alone, tmp_path, strategy, case):
@@ -158,6 +184,38 @@ def test_two_processes_train_as_one(alone, tmp_path, strategy, case):
     assert not list(tmp_path.glob("results/checkpoints/*/.*.shared"))
     for weights in tmp_path.glob("results/sft/*/*.safetensors"):
         assert all(tensor.numel() for tensor in load_file(weights).values())
+
+
+LOADER = (
+    FSDP_ON_CPU
+    + """
+import sys
+from pathlib import Path
+from safetensors.torch import load_file
+from workflow_scripts.base.processes import processes
+from workflow_scripts.configuration.settings import Sft
+from workflow_scripts.training import model, strategies
+from transformers import TrainingArguments
+
+strategy, path = sys.argv[1], Path(sys.argv[2])
+device = TrainingArguments("kept", use_cpu=True, **strategies.arguments(strategy)).device
+loaded, _ = model.load(model.start(path, Sft(gpus=0, strategy=strategy, method="full")), Sft(gpus=0, method="full"))
+kept = load_file(path / "model.safetensors")
+read = sum(value.equal(kept[name]) for name, value in loaded.state_dict().items())
+with strategies.whole(loaded.model.visual, device):
+    tower = loaded.model.visual.state_dict()
+    assert all(value.equal(kept[f"model.visual.{name}"]) for name, value in tower.items())
+Path(f"rank.{processes().rank}").write_text(f"{read} of {len(kept)}")
+"""
+)
+
+
+def test_under_fsdp_one_process_reads_the_weights(tmp_path):
+    """The others have the tower's from it, for its features."""
+    standins.save(VERSIONS["4.1v"], MODE, tmp_path / "model")
+    start(tmp_path, LOADER, 2, "fsdp", "model")
+    first, second = ((tmp_path / f"rank.{rank}").read_text().split(" of ") for rank in (0, 1))
+    assert first[0] == first[1] and int(second[0]) < int(second[1]) / 10
 
 
 @pytest.mark.parametrize(("strategy", "processes"), [("ddp", 1), ("zero2", 2), ("zero3", 2), ("fsdp", 2)])

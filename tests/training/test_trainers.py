@@ -1,5 +1,6 @@
 """Each part of the model trains at its own rate, and every trainable parameter exactly once."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from peft import get_peft_model
 from trl import SFTConfig
 
 from workflow_scripts.base.errors import UserError
-from workflow_scripts.configuration.settings import Lora, LossWeights, Sft
+from workflow_scripts.configuration.settings import Dpo, Lora, LossWeights, Sft
 from workflow_scripts.models import adapters, standins
 from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.stages.sft import stage as sft
@@ -194,3 +195,19 @@ def test_loss_weights_reach_the_loss_and_only_their_ratio_counts(workplace):
         return sft(settings, workplace.layout, workplace.run, workplace.model)["final_loss"]
 
     assert loss(thought=0.2, answer=1) == loss(thought=1, answer=5) != loss(thought=1, answer=1)
+
+
+def test_what_fsdp_cannot_divide_is_refused(tmp_path):
+    standins.save(VERSIONS["4.5v"], "thinking", tmp_path / "experts")
+    settings = Sft(strategy="fsdp", gpus=0)
+    with pytest.raises(UserError, match="routers have buffers.*zero3"):
+        trained_model.start(tmp_path / "experts", settings)
+
+
+@pytest.mark.parametrize("strategy", ["zero3", "fsdp"])
+def test_an_adapter_is_not_merged_into_divided_weights(workplace, strategy):
+    """Under FSDP the reference of DPO would be the adapter's base, silently."""
+    settings = Dpo(method="full", strategy=strategy, gpus=0)
+    begun = replace(trained_model.start(workplace.model, settings), is_adapter=True)
+    with pytest.raises(UserError, match="merged into weights that processes divide"):
+        trained_model.load(begun, settings)

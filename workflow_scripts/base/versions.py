@@ -8,7 +8,9 @@ from collections.abc import Mapping
 
 RESULTS = {
     "download": 1,
-    "convert": 3,  # 2: image_disjoint keeps train and validation apart too; 3: records have linked_id
+    # 2: image_disjoint keeps train and validation apart too; 3: records have linked_id;
+    # 4: what looks alike too, by near_duplicates: remove
+    "convert": 4,
     "validate": 2,  # 2: leaked_images
     "sft": 1,
     "preferences": 2,  # 2: each answer has random numbers of its own

@@ -175,7 +175,8 @@ class Data(Section):
     )
     near_duplicates: Literal["report", "remove"] = Field(
         default="report",
-        description="images that look like a test image; remove: with splits: image_disjoint",
+        description="images in train or validation that look like a test image; remove, with splits: image_disjoint: "
+        "these, and images in train that look like a validation image",
     )
     validation_share: Share = Field(
         default=0.1, description="images taken from train where a set has no validation split"

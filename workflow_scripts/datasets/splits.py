@@ -16,6 +16,7 @@ IN_A_VALIDATION_SET = "image of a validation set"
 OF_A_TESTED_PATIENT = "patient of a test set"
 OF_A_VALIDATED_PATIENT = "patient of a validation set"
 LIKE_A_TEST_IMAGE = "near-duplicate of a test image"
+LIKE_A_VALIDATION_IMAGE = "near-duplicate of a validation image"
 
 
 @dataclass

@@ -236,19 +236,27 @@ def _move(model: torch.nn.Module, device: torch.device) -> None:
     model.to(device)
 
 
-def merged(path: Path, dtype: torch.dtype, device: torch.device, placed: bool = True) -> "Model":
+def merged(
+    path: Path, dtype: torch.dtype, device: torch.device, device_map: str | None = None, placed: bool = True
+) -> "Model":
     """The model at `path` as one whole: an adapter is merged into its base."""
-    loaded = model(path, dtype, device, placed=placed)
+    loaded = model(path, dtype, device, device_map=device_map, placed=placed)
     if isinstance(loaded, PeftModel):
         whole: Model = loaded.merge_and_unload()
         return whole
     return loaded
 
 
+def with_head(model: torch.nn.Module) -> "PreTrainedModel":
+    """The model itself, below any adapter."""
+    whole: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    found: PreTrainedModel = whole
+    return found
+
+
 def backbone(model: torch.nn.Module) -> Glm4vModel | Glm4vMoeModel:
     """The model without its head, below any adapter."""
-    whole: Any = model.get_base_model() if isinstance(model, PeftModel) else model
-    found: Glm4vModel | Glm4vMoeModel = whole.model
+    found: Glm4vModel | Glm4vMoeModel = with_head(model).model
     return found
 
 

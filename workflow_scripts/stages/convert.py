@@ -39,6 +39,7 @@ REASONS = (
     splits.LIKE_A_TEST_IMAGE,
     splits.IN_A_VALIDATION_SET,
     splits.OF_A_VALIDATED_PATIENT,
+    splits.LIKE_A_VALIDATION_IMAGE,
     NOT_DRAWN,
 )
 
@@ -174,6 +175,7 @@ def _survey(name: str, source: Source, raw: Path, limit: float) -> Survey:
 def _divide(surveys: dict[str, Survey], settings: Config, layout: Layout) -> None:
     """Decide which images are removed and which train images become validation."""
     data = settings.data
+    similar = partial(splits.similar_images, frames=data.frames)
     disjoint, chosen_from = data.splits == "image_disjoint", ("train", "validation")
     same = partial(splits.same_images, content=cache(splits.content))  # each file is read once
     if disjoint:
@@ -184,7 +186,6 @@ def _divide(surveys: dict[str, Survey], settings: Config, layout: Layout) -> Non
             for split in chosen_from:
                 survey.remove_groups(split, survey.tested_groups, splits.OF_A_TESTED_PATIENT)
         if data.near_duplicates == "remove":
-            similar = partial(splits.similar_images, frames=data.frames)
             _remove_images(surveys, layout, chosen_from, similar, tested, splits.LIKE_A_TEST_IMAGE)
     for name, survey in surveys.items():
         if not survey.groups("validation"):
@@ -197,6 +198,8 @@ def _divide(surveys: dict[str, Survey], settings: Config, layout: Layout) -> Non
         _remove_images(surveys, layout, ("train",), same, validated, splits.IN_A_VALIDATION_SET)
         for survey in surveys.values():
             survey.remove_groups("train", survey.groups("validation"), splits.OF_A_VALIDATED_PATIENT)
+        if data.near_duplicates == "remove":
+            _remove_images(surveys, layout, ("train",), similar, validated, splits.LIKE_A_VALIDATION_IMAGE)
 
 
 def _images(surveys: dict[str, Survey], layout: Layout, split: str) -> dict[Path, tuple[str, str]]:

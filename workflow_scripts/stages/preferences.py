@@ -61,8 +61,9 @@ def preferences(settings: Config, layout: Layout, run: Run, sft_model: Path) -> 
     answer_format = VERSIONS[run.model_version].answer_format(run.mode)
     rows = _found_rows(settings, layout, run, sft_model, held_out, answer_format)
     _check(rows, answer_format)
+    earlier = user_pairs.Earlier()
     for file in settings.preferences.files.get(run.dataset, []):
-        rows += _user_rows(file, layout.preferences(run).parent, held_out, answer_format)
+        rows += _user_rows(file, layout.preferences(run).parent, held_out, answer_format, earlier)
     if not rows:
         raise UserError(
             f"{run}: no preference pair was found; switch on preferences.own_answers or more rules"
@@ -245,13 +246,13 @@ def _check(rows: list[PreferenceRecord], answer_format: AnswerFormat) -> None:
 
 
 def _user_rows(
-    file: Path, target: Path, held_out: HeldOut, answer_format: AnswerFormat
+    file: Path, target: Path, held_out: HeldOut, answer_format: AnswerFormat, earlier: user_pairs.Earlier
 ) -> list[PreferenceRecord]:
     """The user's own pairs, images relative to `target`; one that shows a test image is refused."""
     same = strict.same_when_read(answer_format.read)
     return [
         {**row, "images": _relative(row["images"], file.parent, target)}
-        for row in user_pairs.read(file, answer_format.rewrite, same, held_out.digests)
+        for row in user_pairs.read(file, answer_format.rewrite, same, held_out.digests, earlier=earlier)
     ]
 
 

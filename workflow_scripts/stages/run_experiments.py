@@ -2,13 +2,13 @@
 
 import logging
 from pathlib import Path
+from typing import Any
 
-from workflow_scripts.base import files, locks
+from workflow_scripts.base import files, locks, versions
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.configuration import dependencies, flags
 from workflow_scripts.configuration.settings import Config
-from workflow_scripts.evaluation.predictions import Metrics
 from workflow_scripts.evaluation.table import percent
 from workflow_scripts.models import bases
 from workflow_scripts.models.prompt_styles import AUTO
@@ -36,9 +36,9 @@ def evaluate(
     test_datasets: list[str],
     output: Path,
     prompt_style: str = AUTO,
-) -> dict[str, Metrics]:
+) -> dict[str, dict[str, Any]]:
     """Score every model of a folder on `test_datasets`, or else on the set it was trained on; writes metrics by name
-    to `output` and returns them."""
+    to `output` and returns them, marked by `other_versions` where results of other versions of the code differ."""
     # All names first: a model that cannot be asked is found before hours go into the others.
     names = {path: _names(path, test_datasets) for path in models_in(models_dir)}
     with locks.one_writer(output, settings.output_in_use):
@@ -49,16 +49,20 @@ def evaluate(
 
 def _scores(
     settings: Config, layout: Layout, names: dict[Path, tuple[str, str, list[str]]], prompt_style: str
-) -> dict[str, Metrics]:
+) -> dict[str, dict[str, Any]]:
     summary = {}
     for path, (version, mode, tests) in names.items():
         settings.checkpoint(version, mode)
         own = dependencies.shown_to("ask", settings, Run(tests[0], version, mode))
         output = layout.model_evaluation(path)
         result = evaluate_model(own, layout, path, version, mode, tests, output, prompt_style)
-        summary[path.name] = result["overall"]
         overall = result["overall"]
         logger.info("%s: %s %% of %d", path.name, percent(overall["accuracy"]), overall["n"])
+        if older := versions.others(result["versions"]):
+            logger.warning(
+                "%s: made by another version of the code: %s; not to be compared", path.name, older
+            )
+        summary[path.name] = {**overall, **({"other_versions": older} if older else {})}
     return summary
 
 

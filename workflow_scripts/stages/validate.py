@@ -215,10 +215,10 @@ class Examination:
         }
         frames = self.settings.data.frames
         examine = partial(user_pairs.examine, trained=trained, tested=tested_looks, frames=frames)
-        same = strict.same_when_read(self.reader.read)
+        same, earlier = strict.same_when_read(self.reader.read), user_pairs.Earlier()
         for path in self.settings.preferences.files.get(self.run.dataset, []):
             try:
-                deque(user_pairs.read(path, self.reader.rewrite, same, tested, examine), maxlen=0)
+                deque(user_pairs.read(path, self.reader.rewrite, same, tested, examine, earlier), maxlen=0)
             except UserError as error:
                 for line in str(error).splitlines():
                     self.errors.add("preference pair that cannot be used", line, always=True)

@@ -10,7 +10,7 @@ from peft import LoraConfig
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.configuration.settings import Training
 from workflow_scripts.models import adapters, bases, loading
-from workflow_scripts.training import optional
+from workflow_scripts.training import optional, strategies
 from workflow_scripts.training.strategies import STRATEGIES, Strategy
 
 
@@ -31,7 +31,10 @@ class Start:
 
 
 def start(path: Path, settings: Training) -> Start:
-    """What training the model or adapter at `path` means; a UserError where a part with a rate does not train."""
+    """What training the model or adapter at `path` means.
+
+    A UserError where a part with a rate does not train, and under FSDP for a mixture of experts.
+    """
     is_adapter = bases.is_adapter(path)
     if settings.method == "full":
         trains_vision = not settings.freeze_vision
@@ -47,13 +50,18 @@ def start(path: Path, settings: Training) -> Start:
             f"{', '.join(f'{part}_learning_rate' for part in rates)}: the vision tower, which the merger is part of, "
             f"is frozen; set {key}, or leave the rate empty"
         )
+    strategy = STRATEGIES[settings.strategy]
+    if strategy.library == "fsdp" and loading.model_type(path) == "glm4v_moe":
+        raise UserError(
+            f"{path}: its routers have buffers, which accelerate's FSDP does not divide; take strategy: zero3"
+        )
     device, dtype = loading.device_and_dtype(settings.gpus, settings.precision)
     return Start(
         path=path,
         is_adapter=is_adapter,
         trains_vision=trains_vision,
         rates=rates,
-        strategy=STRATEGIES[settings.strategy],
+        strategy=strategy,
         device=device,
         dtype=dtype,
     )
@@ -67,8 +75,11 @@ def load(start: Start, settings: Training) -> tuple[Any, LoraConfig | None]:
     FSDP place the weights themselves; the trainer's arguments must exist before.
     """
     if settings.method == "full":
-        return _whole(start, settings.freeze_vision), None
+        whole = _whole(start, settings.freeze_vision)
+        strategies.room(whole)
+        return whole, None
     model, lora = _adapted(start, settings)
+    strategies.room(model)
     if start.trains_vision:
         # Reentrant checkpointing, which TRL takes under ZeRO-3, gives no gradient to a block whose input wants none.
         backbone: Any = loading.backbone(model)
@@ -81,14 +92,16 @@ def _wants_gradient(module: torch.nn.Module, inputs: Any, output: torch.Tensor) 
 
 
 def _whole(start: Start, freeze_vision: bool) -> Any:
-    if start.is_adapter and start.strategy.is_zero3:
+    if (
+        start.is_adapter and start.strategy.divides_weights
+    ):  # under FSDP TRL's reference would be the adapter's base
         raise UserError(
-            f"{start.path}: an adapter cannot be merged into weights that ZeRO-3 has divided; take strategy: zero2 or "
-            "fsdp, or method: lora"
+            f"{start.path}: an adapter cannot be merged into weights that processes divide; take strategy: zero2, or "
+            "method: lora"
         )
     # DeepSpeed trains in the precision asked for, and each process has fp32 copies of its share alone.
     dtype = start.dtype if start.strategy.library == "deepspeed" else torch.float32
-    model: Any = loading.merged(start.path, dtype, start.device, _placed(start))
+    model: Any = loading.merged(start.path, dtype, start.device, _device_map(start), _placed(start))
     for parameter in model.model.visual.parameters():
         parameter.requires_grad_(not freeze_vision)
     return model
@@ -101,6 +114,7 @@ def _adapted(start: Start, settings: Training) -> tuple[Any, LoraConfig | None]:
         start.dtype,
         start.device,
         trainable=start.is_adapter,
+        device_map=_device_map(start),
         quantization=four_bit,
         placed=_placed(start),
     )
@@ -110,3 +124,7 @@ def _adapted(start: Start, settings: Training) -> tuple[Any, LoraConfig | None]:
 def _placed(start: Start) -> bool:
     """Whether the weights are put on their device here."""
     return start.strategy.library == "torch"
+
+
+def _device_map(start: Start) -> str | None:
+    return None if strategies.reads_weights(start.strategy) else "meta"

@@ -6,6 +6,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from accelerate.utils import enable_fsdp_ram_efficient_loading
+from torch.distributed import broadcast, is_initialized
+from torch.distributed.fsdp import FSDPModule
+from transformers.distributed.utils import is_local_dist_rank_0
+from transformers.integrations.fsdp import is_fsdp_enabled
 
 from workflow_scripts.training.engine.sharding import divided_by_zero3
 
@@ -43,11 +48,19 @@ STRATEGIES = {
 def arguments(name: str) -> dict[str, Any]:
     """The entries of TrainingArguments for the strategy `name`.
 
-    They must exist before the model is loaded: under ZeRO-3 transformers then loads each process's part alone.
+    They must exist before the model is loaded: under ZeRO-3 transformers then loads each process's part alone, under
+    FSDP the whole in one process.
     """
     strategy = STRATEGIES[name]
     if strategy.library == "fsdp":
-        return {"fsdp": True, "fsdp_config": {"version": 2, "state_dict_type": "FULL_STATE_DICT"}}
+        return {
+            "fsdp": True,
+            "fsdp_config": {
+                "version": 2,
+                "state_dict_type": "FULL_STATE_DICT",
+                "cpu_ram_efficient_loading": True,  # see `reads_weights`
+            },
+        }
     if strategy.library == "deepspeed":
         return {"deepspeed": deepspeed_config(strategy)}
     # A batch without images runs the vision tower all the same, where that trains.
@@ -78,6 +91,32 @@ def deepspeed_config(strategy: Strategy) -> dict[str, Any]:
     }
 
 
+def reads_weights(strategy: Strategy) -> bool:
+    """Whether this process reads the weights: under FSDP the first one of a machine does.
+
+    The others load to "meta" and have `room` for them, until the trainer divides those of the first.
+    """
+    if strategy.library != "fsdp" or not is_initialized():
+        return True
+    enable_fsdp_ram_efficient_loading()  # transformers then sets up what no checkpoint holds
+    return is_local_dist_rank_0()
+
+
+def room(module: torch.nn.Module) -> None:
+    """Give what is on "meta" in `module` an address on the CPU, which takes no memory until it is written to.
+
+    accelerate 1.15 tells the optimiser's parameters by their addresses: on "meta" all would be one.
+    """
+    for part in module.modules():
+        for name, parameter in part.named_parameters(recurse=False):
+            if parameter.is_meta:
+                empty = torch.empty_like(parameter, device="cpu")
+                setattr(part, name, torch.nn.Parameter(empty, parameter.requires_grad))
+        for name, buffer in part.named_buffers(recurse=False):
+            if buffer.is_meta:
+                setattr(part, name, torch.empty_like(buffer, device="cpu"))
+
+
 @contextmanager
 def whole(module: torch.nn.Module, device: torch.device) -> Iterator[None]:
     """`module` with all of its parameters on `device`, for the time of the block; all processes enter together."""
@@ -88,6 +127,29 @@ def whole(module: torch.nn.Module, device: torch.device) -> Iterator[None]:
             yield
     else:
         before = next(module.parameters()).device
-        module.to(device)
+        fetch(module, device)
         yield
         module.to(before)
+
+
+def fetch(module: torch.nn.Module, device: torch.device) -> None:
+    """Put `module` on `device`; under FSDP with the weights of the first process, which has read them."""
+    module.to(device)
+    if is_fsdp_enabled():
+        for tensor in (*module.parameters(), *module.buffers()):
+            broadcast(tensor.data, 0)
+
+
+def gather_head(model: Any) -> None:
+    """Gather the head's weights before each forward pass, where FSDP divides them.
+
+    TRL 1.16 multiplies by them without calling the head, by `full_tensor()`, whose gradient is no sum over the
+    processes: each would train its part of the head on its own rows alone.
+    """
+
+    def gather(module: Any, _: object) -> None:
+        head = module.get_output_embeddings()
+        if isinstance(head, FSDPModule):
+            head.unshard()
+
+    model.register_forward_pre_hook(gather)

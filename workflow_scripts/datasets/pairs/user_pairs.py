@@ -47,25 +47,24 @@ def read(
     same: Callable[[str, str], bool],
     tested: Container[str],
     examine: Callable[[Path], object] = image_size,
+    earlier: "Earlier | None" = None,
 ) -> Iterator[PreferenceRecord]:
     """The preference record of each row of a JSONL file or a JSON array, images relative to it.
 
     `rewrite` brings an answer into the format that is trained, or raises ValueError; `same` says whether two answers
     in it say the same; `tested` has the SHA-256 of every test image. `examine` raises UserError for an image that
     is of no use. All rows that are wrong, show a test image, or repeat or contradict an earlier one, make one UserError,
-    a line for each with its number and the key.
+    a line for each with its number and the key. `earlier` are the pairs of other files, to which these are added.
     """
     beside, bad = Folder(path.parent), list[str]()
-    earlier: dict[_Question, list[tuple[int, PreferencePair]]] = defaultdict(list)
+    earlier = Earlier() if earlier is None else earlier
     for number, row in files.json_values(path):
         try:
             pair = _pair(row, beside, path.parent, rewrite, same, tested, examine)
-            asked = earlier[_question(pair)]
-            _refuse_conflict(pair, asked, same)
+            earlier.add(pair, path, number, same)
         except ValueError as error:
             bad.append(f"{path}:{number}: {error}")
             continue
-        asked.append((number, pair))
         yield {
             "id": f"{path.stem}-{number}",
             "source": path.stem,
@@ -80,26 +79,32 @@ def read(
 _Question = tuple[tuple[str, ...], tuple[str, ...]]
 
 
-def _question(pair: PreferencePair) -> _Question:
-    """What two rows ask alike: the images, and the dialogue's words."""
+class Earlier:
+    """The pairs that were read so far, by what they ask."""
+
+    def __init__(self) -> None:
+        self._pairs: dict[_Question, list[tuple[Path, int, PreferencePair]]] = defaultdict(list)
+
+    def add(self, pair: PreferencePair, path: Path, number: int, same: Callable[[str, str], bool]) -> None:
+        """Add the pair of a row; a ValueError where an earlier row prefers what this one rejects, or is the same."""
+        asked = self._pairs[_question(pair, path)]
+        for file, row, other in asked:
+            place = f"row {row}" if file == path else f"{file}:{row}"
+            if same(pair["chosen"], other["rejected"]) or same(pair["rejected"], other["chosen"]):
+                raise ValueError(f"chosen and rejected contradict {place}, which prefers otherwise; keep one")
+            if same(pair["chosen"], other["chosen"]) and same(pair["rejected"], other["rejected"]):
+                raise ValueError(f"the same pair as in {place}; remove one")
+        asked.append((path, number, pair))
+
+
+def _question(pair: PreferencePair, path: Path) -> _Question:
+    """What two rows ask alike: the images, by where they lie, and the dialogue's words."""
     texts = (
         message["content"].replace(IMAGE_PLACEHOLDER, f" {IMAGE_PLACEHOLDER} ")
         for message in pair["messages"]
     )
-    return tuple(pair["images"]), tuple(tidy(text).casefold() for text in texts)
-
-
-def _refuse_conflict(
-    pair: PreferencePair, earlier: list[tuple[int, PreferencePair]], same: Callable[[str, str], bool]
-) -> None:
-    """A ValueError where an earlier row prefers what this one rejects, or is the same."""
-    for number, other in earlier:
-        if same(pair["chosen"], other["rejected"]) or same(pair["rejected"], other["chosen"]):
-            raise ValueError(
-                f"chosen and rejected contradict row {number}, which prefers otherwise; keep one"
-            )
-        if same(pair["chosen"], other["chosen"]) and same(pair["rejected"], other["rejected"]):
-            raise ValueError(f"the same pair as in row {number}; remove one")
+    images = (os.path.abspath(path.parent / image) for image in pair["images"])
+    return tuple(images), tuple(tidy(text).casefold() for text in texts)
 
 
 def examine(path: Path, trained: Container[str], tested: Mapping[str, bytes], frames: FrameRule) -> None:

@@ -18,7 +18,8 @@ from transformers import Trainer
 from transformers.trainer_utils import rotate_checkpoints
 
 from workflow_scripts.base.errors import STOPPING, UserError
-from workflow_scripts.training import checkpoints, memory, parts
+from workflow_scripts.models import loading
+from workflow_scripts.training import checkpoints, memory, parts, strategies
 from workflow_scripts.training.engine import fused
 
 
@@ -86,6 +87,8 @@ class PlannedBatches(Trainer):
             keep_in_fp32(self.model)
         if self.args.device.type == "cuda" and not self._others_hold_weights:
             fused.fuse(self.model)
+        if self.is_fsdp_enabled:
+            strategies.gather_head(loading.with_head(self.model))
 
     @property
     def _others_hold_weights(self) -> bool:

@@ -15,7 +15,7 @@ from trl.models import prepare_deepspeed
 from workflow_scripts.base import files
 from workflow_scripts.configuration.settings import Dpo
 from workflow_scripts.models import loading
-from workflow_scripts.training import arguments, memory
+from workflow_scripts.training import arguments, memory, strategies
 from workflow_scripts.training.data import rows
 from workflow_scripts.training.data.collators import REFERENCE_COLUMNS, PreferenceCollator
 from workflow_scripts.training.data.schedule import Schedule
@@ -63,7 +63,7 @@ class SharedPrefixDPOTrainer(PlannedBatches, PartRates, DPOTrainer):
     def _write_reference(self, dataset: Dataset) -> None:
         model = self.ref_model or self.model
         if self.is_fsdp_enabled and self.ref_model is None:
-            model.to(self.accelerator.device)  # FSDP takes it there only when training starts
+            strategies.fetch(model, self.accelerator.device)  # FSDP takes it there only when training starts
         if self.is_deepspeed_enabled:
             model = self._precompute_engine = prepare_deepspeed(self.model, self.accelerator)
         found: list[tuple[int, float, float]] = []
