@@ -56,7 +56,8 @@ def tried(
 
 def _possible(shape: Shape) -> Iterator[tuple[str, dict[str, Any]]]:
     for name, laid in KINDS_OF_TRAINING.items():
-        if not (shape.is_moe and "lora" in laid):  # 4 bits are for linear modules, and experts are none
+        # 4 bits are for linear modules, and experts are none; FSDP does not divide their routers' buffers.
+        if not (shape.is_moe and ("lora" in laid or laid["strategy"] == "fsdp")):
             yield name, laid
 
 

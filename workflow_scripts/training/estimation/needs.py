@@ -81,7 +81,10 @@ def needs(shape: Shape, way: Way) -> dict[str, float]:
 def _working(shape: Shape, way: Way) -> float:
     """What is gathered of divided weights, the layer in 16 bits that 4 bits are unpacked to, autocast's copies."""
     if way.strategy.divides_weights:
-        return 2.0 * shape.largest_layer * BF16_BYTES
+        head = (
+            shape.numbers["head"] if way.strategy.library == "fsdp" else 0
+        )  # which is gathered before each pass
+        return float((2 * shape.largest_layer + head) * BF16_BYTES)
     if way.settings.lora.quantize and not way.is_full:
         return float(shape.largest_layer * BF16_BYTES)
     kept = 1.0 if way.every is None else 1 - 1 / way.every
