@@ -18,7 +18,8 @@ CHAT_TEMPLATES = Path(__file__).parent / "chat_templates"
 class Version:
     """A model version.
 
-    `repositories` are the default hub ids by mode. `architecture` is the checkpoint's `config.model_type`.
+    `repositories` are the default hub ids by mode. `architecture` is the checkpoint's `config.model_type`; `also` are
+    others by which transformers has the same modules under another class.
     `tagged` says whether answers stand in `<answer>` tags. `hybrid` versions switch thinking by the chat
     template's `enable_thinking`. `processor` begins the names of its processor's classes in transformers.
     `stop_token` ends each trained answer: the template has no end-of-turn token,
@@ -30,6 +31,7 @@ class Version:
     tagged: bool
     hybrid: bool
     processor: Literal["Glm4v", "Glm46V"] = "Glm4v"
+    also: tuple[str, ...] = ()
     stop_token: str = "<|user|>"
 
     def answer_format(self, mode: str) -> AnswerFormat:
@@ -66,6 +68,7 @@ VERSIONS = {
         tagged=False,
         hybrid=True,
         processor="Glm46V",
+        also=("glm46v",),
     ),
     "4.6v": Version(
         repositories={"thinking": "zai-org/GLM-4.6V", "base": "zai-org/GLM-4.6V"},
