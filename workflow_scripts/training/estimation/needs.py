@@ -55,9 +55,9 @@ def needs(shape: Shape, way: Way) -> dict[str, float]:
 
     State as in Rajbhandari et al. 2020 (arXiv 1910.02054) and DeepSpeed's own estimators: it trains in bf16 and holds in
     fp32 a copy, a gradient and two moments of what trains, 16 bytes a number. Gradients in bf16 count whole, as they are
-    before they are reduced, but for ZeRO-3: so the authors' figures are met (docs/memory.md).
-    Elsewhere what trains is held in fp32, with moments twice as large, and autocast makes copies
-    in bf16. Where weights are divided, the largest layer is whole, and the next one that is read ahead.
+    before they are reduced, but for ZeRO-3: so the authors' figures are met (docs/memory.md). Elsewhere what trains is
+    held in fp32, with moments twice as large, and autocast makes copies in bf16. Where weights are divided, the largest
+    layer is whole, and the next one that is read ahead.
     """
     numbers, deepspeed = trained(shape, way), way.strategy.library == "deepspeed"
     held = BF16_BYTES if deepspeed else FP32_BYTES  # of a number that trains
@@ -81,10 +81,8 @@ def needs(shape: Shape, way: Way) -> dict[str, float]:
 def _working(shape: Shape, way: Way) -> float:
     """What is gathered of divided weights, the layer in 16 bits that 4 bits are unpacked to, autocast's copies."""
     if way.strategy.divides_weights:
-        head = (
-            shape.numbers["head"] if way.strategy.library == "fsdp" else 0
-        )  # which is gathered before each pass
-        return float((2 * shape.largest_layer + head) * BF16_BYTES)
+        gathered = shape.numbers["head"] if way.strategy.library == "fsdp" else 0
+        return float((2 * shape.largest_layer + gathered) * BF16_BYTES)
     if way.settings.lora.quantize and not way.is_full:
         return float(shape.largest_layer * BF16_BYTES)
     kept = 1.0 if way.every is None else 1 - 1 / way.every
