@@ -4,6 +4,7 @@ import pytest
 import torch
 from chains import SHORT, check_evaluation, check_files, finished
 from peft import PeftModel
+from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from workflow_scripts.base import files
@@ -33,6 +34,41 @@ def test_an_adapter_loads_with_stock_libraries(lora):
         base = adapted.unload()
     assert all(torch.equal(old, new) for old, new in zip(before, base.parameters(), strict=True))
     AutoProcessor.from_pretrained(lora / f"sft/{LORA}")
+
+
+def test_what_is_exported_answers_as_the_final_model(lora):
+    result = lora.snakemake(f"results/export/{LORA}/README.md")
+    assert result.returncode == 0, result.stdout + result.stderr
+    folder = lora / f"export/{LORA}"
+    evaluation = files.read_json(lora / f"eval/{LORA}.json")
+    base = AutoModelForImageTextToText.from_pretrained(lora / "models/4.1v_thinking")
+    trained = PeftModel.from_pretrained(base, lora / f"{evaluation['final_stage']}/{LORA}")
+    exported, info = AutoModelForImageTextToText.from_pretrained(folder, output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    processor = AutoProcessor.from_pretrained(folder)
+    assert not hasattr(processor.image_processor, "frames")
+    image = Image.new("RGB", (90, 120), (70, 20, 160))
+    parts = [{"type": "image", "image": image}, {"type": "text", "text": "Which modality?"}]
+    inputs = processor.apply_chat_template(
+        [{"role": "user", "content": parts}],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+    )
+    with torch.no_grad():
+        before, after = trained.eval()(**inputs).logits, exported.eval()(**inputs).logits
+        answers = [
+            model.generate(**inputs, max_new_tokens=12, do_sample=False) for model in (trained, exported)
+        ]
+    torch.testing.assert_close(after, before, atol=1e-4, rtol=0)
+    assert answers[0].equal(answers[1])
+    # With what the published model lists, `</answer>`, and the token that we train as a stop.
+    ids = exported.generation_config.eos_token_id
+    assert {"</answer>", "<|user|>"} <= set(processor.tokenizer.convert_ids_to_tokens(ids))
+    card = (folder / "README.md").read_text()
+    share = evaluation["stages"][evaluation["final_stage"]]["overall"]["accuracy"]
+    assert f"{100 * share:.1f}" in card and "no medical device" in card and "drawn phantoms" in card
 
 
 def test_pairs_differ_and_show_images_that_are_there(lora):

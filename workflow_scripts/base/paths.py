@@ -119,6 +119,10 @@ class Layout:
         """The page of a run's numbers, each leading to the questions behind it."""
         return self.root / "eval" / str(run) / "evaluation.html"
 
+    def exported(self, run: Run) -> Path:
+        """The final model of a run for others: merged, in the hub's layout, with a card."""
+        return self.root / "export" / str(run)
+
     def model_evaluation(self, model: Path) -> Path:
         """The scores of one model, or of a folder of models: named after its place, here or anywhere."""
         place, root = model.resolve(), self.root.resolve()

@@ -63,6 +63,9 @@ READ_BESIDES: dict[str, dict[str, tuple[str, ...]]] = {
     "dpo": dict.fromkeys(_HOW, ("dpo",)),
     "evaluation": {"tokens_per_batch": ("ask",), "gpus": ("preferences", "ask")},
 }
+# What the answers of a server depend on: they are known by it, and another address is asked for missing ones alone.
+_ANSWERED_BY = {"model", "parameters"}
+_PARTS: dict[str, Any] = {"server": _ANSWERED_BY, "judge": _ANSWERED_BY}
 # Sections and keys that all stages may read whole.
 _SHARED = {"seed", "datasets", "models", "terms", "tracking", "tracking_uri", "output_in_use"}
 STAGES = ("convert", "validate", "sft", "preferences", "dpo", "ask", "evaluate")
@@ -93,7 +96,8 @@ def stage_settings(settings: Config, stage: str) -> dict[str, Any]:
     values: dict[str, Any] = {"seed": settings.seed}
     for section, keys in READ_BY.items():
         if read := {key for key, stages in keys.items() if stage in stages}:
-            values[section] = getattr(settings, section).model_dump(mode="json", include=read)
+            include = {key: _PARTS.get(key, True) for key in read}
+            values[section] = getattr(settings, section).model_dump(mode="json", include=include)
     return values
 
 

@@ -61,6 +61,12 @@ def run_of(options: argparse.Namespace, model: Path | None = None) -> Run:
     return Run(*run_names(options, model, tuple(RUN_FLAGS)))
 
 
+def run_of_model(options: argparse.Namespace, model: Path) -> Run:
+    """Version and mode of `model` as a run, of the data set that it was trained on or of none."""
+    version, mode = run_names(options, model, ("model_version", "mode"))
+    return Run(getattr(options, "dataset", "") or names_of_model(model).get("dataset", ""), version, mode)
+
+
 def run_names(options: argparse.Namespace, model: Path | None, needed: tuple[str, ...]) -> list[str]:
     """The values of the flags `needed`; one that was left out is that of the run that trained `model`."""
     known = (names_of_model(model) if model else {}) | vars(options)
