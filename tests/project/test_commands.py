@@ -12,7 +12,7 @@ import pytest
 from workflow_scripts.base.paths import STAGES
 
 ROOT = Path(__file__).resolve().parents[2]
-BESIDES = ("crate", "migrate", "reproduce", "run_experiments", "score")
+BESIDES = ("crate", "estimate", "migrate", "reproduce", "run_experiments", "score")
 
 
 def run(*command: str, folder: Path = ROOT) -> subprocess.CompletedProcess:
@@ -49,7 +49,7 @@ def test_help_names_the_flags(name):
 
 
 def test_a_dry_run_covers_the_whole_matrix(snakemake):
-    assert re.search(r"^evaluate +16$", snakemake().stdout, re.M)
+    assert re.search(r"^evaluate +32$", snakemake().stdout, re.M)
 
 
 def test_a_dry_run_plans_the_chosen_runs_each_with_its_own_resources(snakemake, tmp_path):
