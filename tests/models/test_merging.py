@@ -119,3 +119,14 @@ def test_a_broken_adapter_is_named(tmp_path):
     (tmp_path / "merged").mkdir()
     with pytest.raises(UserError, match=r"adapter: model\.language_model.*q_proj\.weight: NaNs"):
         merging.write(adapter, tmp_path / "base", tmp_path / "merged")
+
+
+def test_an_adapter_of_weights_that_are_not_there_is_refused(tmp_path):
+    adapter = drawn(tmp_path, "4.1v")
+    weights = load_file(tmp_path / "base" / "model.safetensors")
+    name = next(name for name in weights if name.endswith("q_proj.weight"))
+    weights["lost"] = weights.pop(name)
+    save_file(weights, tmp_path / "base" / "model.safetensors", metadata={"format": "pt"})
+    (tmp_path / "merged").mkdir()
+    with pytest.raises(UserError, match=f"1 of its weights have no place in .*base .{name}"):
+        merging.write(adapter, tmp_path / "base", tmp_path / "merged")
