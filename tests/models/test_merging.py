@@ -62,7 +62,7 @@ def same_as_peft(adapter, target):
 
 
 @pytest.mark.parametrize("peft", [{}, {"use_rslora": True}, {"use_dora": True}], ids=str)
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("version", ["4.1v", "4.5v"])
 def test_an_adapter_is_merged_as_by_peft(tmp_path, version, peft):
     if version == "4.5v" and "use_dora" in peft:
         pytest.skip("peft has no DoRA of parameters, which an MoE's adapters are")

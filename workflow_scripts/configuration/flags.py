@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -113,6 +114,32 @@ def add_prompt_style(result: argparse.ArgumentParser) -> None:
 def comma_separated(text: str) -> list[str]:
     """Names that are written with commas between them."""
     return [name for name in text.split(",") if name]
+
+
+def memory_size(text: str) -> float:
+    """Bytes of a card's memory: 24GB, 80 GiB or 80; cards count in GiB whatever they are called."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:G|GB|GiB)?", text.strip(), re.IGNORECASE)
+    if not found or not float(found[1]):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size of memory such as 24GB")
+    return float(found[1]) * 2**30
+
+
+def gpu_count(text: str) -> int:
+    """A number of GPUs that batches can be divided among."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of GPUs")
+    return int(text)
+
+
+def rate(text: str) -> float:
+    """A rate above 0."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = 0.0
+    if not 0 < found < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a rate in TFLOP/s")
+    return found
 
 
 def training_options(stage: str, description: str | None, arguments: list[str]) -> argparse.Namespace:
