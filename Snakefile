@@ -27,6 +27,7 @@ include: "rules/dpo.smk"
 include: "rules/ask.smk"
 include: "rules/evaluate.smk"
 include: "rules/report.smk"
+include: "rules/export.smk"
 
 
 localrules:

@@ -114,7 +114,9 @@ def browser() -> Iterator[Browser]:
         process = subprocess.Popen(
             [
                 "bash", "-c", f'exec 3<&{command_read} 4>&{reply_write}; exec "$@"', "bash", CHROMIUM, "--headless=new",
-                "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", f"--user-data-dir={profile}",
+                "--no-sandbox", "--disable-gpu",
+                "--disable-ipc-flooding-protection",  # tests turn pages faster than a person does
+                "--remote-debugging-pipe", f"--user-data-dir={profile}",
             ],
             pass_fds=(command_read, reply_write),
             stdout=subprocess.DEVNULL,

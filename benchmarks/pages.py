@@ -1,4 +1,7 @@
-"""How large the page of a run is, and how long it takes to write and, in Chromium, to open: of made answers."""
+"""How large the pages of a run and of many runs are, and how long they take to write and, in Chromium, to open.
+
+Of made answers.
+"""
 
 import argparse
 import io
@@ -7,7 +10,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,13 @@ from workflow_scripts.pages import evaluation_page, evidence, rendering
 from workflow_scripts.pages.thumbnails import thumbnails
 
 QUESTIONS, IMAGES = 7000, 860  # those of PathVQA's test set are 6,719 and 858
+RUNS = 16  # on the page that compares them: four data sets, two versions, two modes
+LISTED = "document.getElementById('questions')?.dataset.shown"
+PICTURED = (
+    "document.getElementById('evidence').scrollIntoView() || "
+    "[...document.querySelectorAll('#questions img')].some(image => image.naturalWidth)"
+)
+READ = "document.readyState === 'complete' && document.querySelector('svg') !== null"
 LINES = {
     "floor": 0.35,
     "untrained": 0.3,
@@ -134,15 +144,17 @@ def evaluation(lines: analysis.Lines, said: analysis.Verdicts, leaked: Sequence[
     return checked
 
 
-def write(path: Path, lines: dict[str, list[Prediction]]) -> dict[str, float]:
-    """Write the page of these predictions; returns the seconds of each part."""
+def write(
+    path: Path, lines: dict[str, list[Prediction]], report: Path | None = None, runs: int = RUNS
+) -> dict[str, float]:
+    """Write the page of these predictions, and at `report` that of many such runs; returns the seconds of each part."""
     names = sorted({row["image"] for found in lines.values() for row in found})
     for name in names:
         encoded(name)  # no part of what is measured
     leaked = ["slake/0", "pathvqa/1"]
     done: dict[str, Any] = {}
     seconds = {}
-    steps = {
+    steps: dict[str, Callable[[], Any]] = {
         "verdicts": lambda: analysis.verdicts(lines, protocols.MODULES, terminology.load()),
         "analysis": lambda: evaluation(lines, done["verdicts"], leaked),
         "pictures": lambda: thumbnails(names, picture),
@@ -162,6 +174,8 @@ def write(path: Path, lines: dict[str, list[Prediction]]) -> dict[str, float]:
             {},
         ),
     }
+    if report:
+        steps["report"] = lambda: write_report(report, done["analysis"], runs)
     for name, step in steps.items():
         start = time.process_time()
         done[name] = step()
@@ -169,23 +183,50 @@ def write(path: Path, lines: dict[str, list[Prediction]]) -> dict[str, float]:
     return seconds
 
 
-def opened(path: Path, times: int) -> dict[str, list[float]]:
-    """Seconds from the navigation until the questions are listed, in a browser that is running.
+def write_report(path: Path, evaluation: Evaluation, runs: int) -> None:
+    """The page that compares `runs` runs, all of this evaluation, with curves of 200 points."""
+    curve = [{"step": step, "loss": 2 / (1 + step)} for step in range(200)]
+    training = {"method": "lora", "base_model": "made", "train_rows": 7000, "steps": 200, "seconds": 100.0}
+    training |= {"examples_per_second": 70.0, "final_loss": 0.01, "curve": curve}
+    plain = {key: value for key, value in evaluation["model"].items() if not isinstance(value, dict)}
+    shown: list[rendering.ReportedRun] = [
+        {
+            "run": f"made{number}_4.1v_thinking",
+            "evaluation": {**evaluation, "run": f"made{number}_4.1v_thinking", "model": plain},
+            "sft": training,
+            "dpo": training,
+            "validation": None,
+            "links": {"evaluation": f"../eval/made{number}/evaluation.html"},
+        }
+        for number in range(runs)
+    ]
+    rendering.report_page(path, shown)
 
-    `main_thread` is the time that the page's thread computed in them: the machine's other work does not count.
+
+def opened(
+    path: Path, times: int, until: str = LISTED, then: str = "", slowdown: float = 1
+) -> dict[str, list[float]]:
+    """Seconds from the navigation until `until` is true, in a browser that is running.
+
+    `main_thread` is the time that the page's thread computed in them: the machine's other work does not count. `then`
+    is waited for besides. `slowdown` is the browser's own brake on the page's thread.
     """
-    found: dict[str, list[float]] = {"wall": [], "main_thread": []}
+    found: dict[str, list[float]] = {"wall": [], "main_thread": [], **({"then": []} if then else {})}
     with browser() as tab:
         tab.call("Performance.enable", timeDomain="threadTicks")
+        tab.call("Emulation.setCPUThrottlingRate", rate=slowdown)
         for _ in range(times):
             start = time.monotonic()
             tab.open(path)
-            tab.wait("document.getElementById('questions')?.dataset.shown")
+            tab.wait(f"location.protocol === 'file:' && {until}")
             found["wall"].append(round(time.monotonic() - start, 2))
             metrics = {
                 metric["name"]: metric["value"] for metric in tab.call("Performance.getMetrics")["metrics"]
             }
             found["main_thread"].append(round(metrics["TaskDuration"], 2))
+            if then:
+                tab.wait(then)
+                found["then"].append(round(time.monotonic() - start, 2))
             tab.call("Page.navigate", url="about:blank")
         assert not tab.problems, tab.problems
     return found
@@ -196,17 +237,30 @@ def main() -> int:
     parser.add_argument("--questions", type=int, default=QUESTIONS)
     parser.add_argument("--images", type=int, default=IMAGES)
     parser.add_argument("--words", type=int, default=250, help="of an untrained model's thought")
+    parser.add_argument("--runs", type=int, default=RUNS, help="on the page that compares them")
     parser.add_argument("--times", type=int, default=5)
-    parser.add_argument("--keep", type=Path, help="write the page here")
+    parser.add_argument(
+        "--slowdown", type=float, default=4, help="of the page's thread, in a second measurement"
+    )
+    parser.add_argument("--keep", type=Path, help="write the page here, and report.html beside it")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         path = options.keep or Path(folder) / "evaluation.html"
-        seconds = write(path, rows(options.questions, options.images, options.words))
+        report = path.with_name("report.html")
+        made = rows(options.questions, options.images, options.words)
+        seconds = write(path, made, report, options.runs)
         result = {
             "questions": options.questions,
             "megabytes": round(path.stat().st_size / 1e6, 1),
             "cpu_seconds": seconds,
-            "opened_seconds": opened(path, options.times),
+            "opened_seconds": opened(path, options.times, then=PICTURED),
+            "opened_seconds_slowed": opened(path, options.times, then=PICTURED, slowdown=options.slowdown),
+            "report": {
+                "runs": options.runs,
+                "megabytes": round(report.stat().st_size / 1e6, 1),
+                "opened_seconds": opened(report, options.times, READ),
+                "opened_seconds_slowed": opened(report, options.times, READ, slowdown=options.slowdown),
+            },
         }
     print(json.dumps(result))
     return 0

@@ -243,6 +243,17 @@ def test_a_stage_that_reads_a_key_which_is_not_declared_for_it_fails(stage):
     text.to_yaml(shown)  # as a tracker records it
 
 
+@pytest.mark.parametrize(("key", "stage"), [("server", "ask"), ("judge", "evaluate")])
+def test_another_address_of_a_server_reruns_nothing_and_another_model_does(key, stage):
+    def of(**changes):
+        served = {"url": "http://127.0.0.1:8000/v1", "model": "{model}", **changes}
+        return stage_settings(Config.model_validate({"evaluation": {key: served}}), stage)["evaluation"][key]
+
+    for same in ({"url": "http://[::1]:9/v1"}, {"concurrent": 2}, {"timeout": 5}, {"retries": 1}):
+        assert of(**same) == of(), same
+    assert of(model="other {model}") != of() != of(parameters={"top_p": 0.5})
+
+
 def test_a_property_that_reads_an_undeclared_key_names_that_key():
     with pytest.raises(
         UndeclaredKey, match=r"^evaluate reads sft\.learning_rate|^evaluate reads sft\.method"

@@ -4,6 +4,7 @@ import json
 import socket
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain, repeat
 
@@ -150,7 +151,22 @@ def test_only_a_torn_line_is_asked_again(server, judge):
     judge.verdicts(rows)
     assert len(server.requests) == 4
     judge.verdicts(rows)
-    assert len(server.requests) == 4 and len(judge.kept.read_bytes().splitlines()) == 4
+    assert len(server.requests) == 4 and len(judge.kept.read_bytes().splitlines()) == 3
+
+
+def test_a_verdict_that_a_bad_disk_has_changed_is_asked_again(server, judge):
+    rows = [row("lung", "a"), row("lung", "b")]
+    judge.verdicts(rows)
+    judge.kept.write_bytes(judge.kept.read_bytes().replace(b"true", b"null", 1))
+    assert [verdict.score for verdict in judge.verdicts(rows)] == [1, 1] and len(server.requests) == 3
+
+
+def test_two_commands_do_not_ask_the_same_at_once(server, judge):
+    server.faults = repeat("slow")
+    rows = [row("lung", "a"), row("lung", "b")]
+    with ThreadPoolExecutor() as pool:
+        both = list(pool.map(lambda _: Judge(judge.asking, judge.kept).verdicts(rows), range(2)))
+    assert both[0] == both[1] and len(server.requests) == 2
 
 
 def test_a_verdict_that_says_neither_is_unscored_shown_and_kept(server, judge, caplog):

@@ -14,7 +14,9 @@ from foreign.asking import answer
 from safetensors.torch import load_file
 
 from workflow_scripts import evaluate as command
+from workflow_scripts import export
 from workflow_scripts.base import files
+from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.configuration.reading import load
 from workflow_scripts.models import loading, processors, standins
@@ -23,7 +25,7 @@ from workflow_scripts.stages import convert, download
 
 FOLDER = Path(__file__).parent / "foreign"
 WRITTEN = sorted(path.parent for path in FOLDER.glob("*/*/answers.json"))
-VERSION_OF = {version.architecture: name for name, version in VERSIONS.items()}
+VERSION_OF = {version.architecture: name for name, version in reversed(VERSIONS.items())}  # the first of each
 EXPERT = re.compile(r"\.experts\.\d+\.")  # one by one in files, all in one tensor in memory
 CPU = torch.device("cpu")
 SETTINGS = """
@@ -137,3 +139,17 @@ def test_evaluate_asks_it_and_says_when_our_template_is_taken(
     )
     assert files.read_json("scores.json")["asked"]["reading"] == "lenient"
     assert files.read_json("scores.json")["overall"]["n"] > 0
+
+
+def test_a_model_of_another_tool_is_exported_without_figures(tmp_path, monkeypatch, capsys):
+    written = FOLDER / "ms-swift-4.6.0" / "glm4v"
+    monkeypatch.chdir(copied(written, tmp_path / "written"))
+    adapter = ["--model_path", "adapter", "--model_version", "4.1v", "--mode", "thinking"]
+    assert export.main([*adapter, "--output", "merged", "--adapter"]) == 0  # it is on the vision tower too
+    assert "model.safetensors" in capsys.readouterr().out
+    # In the base's bf16.
+    assert answer(model("merged")) == pytest.approx(answer(model("adapter")), abs=5e-2)
+    card = Path("merged", "README.md").read_text()
+    assert "its files do not say" in card and "| Run |" not in card
+    with pytest.raises(UserError, match="not there yet"):
+        export.main([*adapter, "--output", "merged"])

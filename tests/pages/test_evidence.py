@@ -30,30 +30,42 @@ def packed(made, **changes):
 
 
 def unpacked(found):
-    return json.loads(gzip.decompress(base64.b64decode(found.data)))
+    parts = (found.questions, found.texts)
+    return tuple(json.loads(gzip.decompress(base64.b64decode(part))) for part in parts)
+
+
+def size(found):
+    return len(found.questions) + len(found.texts)
 
 
 def test_what_is_packed_is_what_was_predicted(made):
     lines, said = made
     found = packed(made)
-    data = unpacked(found)
+    data, texts = unpacked(found)
     assert found.text_limit is None and list(data["lines"]) == list(LINES)
-    assert len(data["strings"]) == len(set(data["strings"]))
+    for part in (data, texts):
+        assert len(part["strings"]) == len(set(part["strings"]))
     for line, rows in lines.items():
-        answers = data["answers"][line]
+        answers, long = data["answers"][line], texts["answers"][line]
         for place, row in enumerate(rows):
             if row["text"] != HOSTILE:
-                assert data["strings"][answers["text"][place]] == row["text"]
+                assert texts["strings"][long["text"][place]] == row["text"]
             assert (
                 None if answers["answer"][place] < 0 else data["strings"][answers["answer"][place]]
             ) == row["answer"]
             assert (place in answers["truncated"]) == row["truncated"]
+            assert place not in answers["empty"] or row["text"] == HOSTILE
+            assert (long["tokens"][place], long["seconds"][place]) == (row["tokens"], row["seconds"])
             picture = answers["picture"][place]
             assert picture == {"1.png": 0, "2.png": 1}.get(row["image"], -1)
         for name, verdicts in said[line].items():
-            columns = answers["verdicts"][name]
-            assert columns["score"] == [v.note if v.score is None else round(v.score, 4) for v in verdicts]
-            assert [data["strings"][why] for why in columns["why"]] == [v.why for v in verdicts]
+            scores = [v.note if v.score is None else round(v.score, 4) for v in verdicts]
+            assert answers["scores"][name] == scores
+            assert [texts["strings"][why] for why in long["why"][name]] == [v.why for v in verdicts]
+            assert data["numbers"][name] == list(long["numbers"][name])
+            for number, column in long["numbers"][name].items():
+                own = [v.scores.get(number) for v in verdicts]
+                assert column == [value if value is None else round(value, 4) for value in own]
     facets = data["facets"]
     assert {"set", "language", "answer_type", "question_type", "leak"} <= set(facets)
     for place, row in enumerate(lines["floor"]):
@@ -64,17 +76,19 @@ def test_what_is_packed_is_what_was_predicted(made):
 
 def test_hostile_texts_are_whole_and_no_markup(made):
     found = packed(made)
-    assert set(found.data) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=")
-    data = unpacked(found)
-    text = data["strings"][data["answers"]["sft"]["text"][3]]
+    assert set(found.questions + found.texts) <= set(
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
+    )
+    _, texts = unpacked(found)
+    text = texts["strings"][texts["answers"]["sft"]["text"][3]]
     assert text == HOSTILE.replace("\ud800", "?")
 
 
 def test_texts_are_cut_where_the_page_has_no_room(made):
     whole = packed(made)
-    found = packed(made, budget=len(whole.data) // 2)
-    assert len(found.data) < len(whole.data) and found.text_limit
-    data = unpacked(found)
+    found = packed(made, budget=size(whole) * 2 // 3)
+    assert size(found) < size(whole) and found.text_limit
+    _, data = unpacked(found)
     longest = max(len(data["strings"][text]) for text in data["answers"]["untrained"]["text"])
     assert longest <= found.text_limit + 5
     text = data["strings"][data["answers"]["untrained"]["text"][0]]

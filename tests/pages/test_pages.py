@@ -1,5 +1,6 @@
 """The pages: whole without any other file, safe with any text, and true to what they are given."""
 
+import re
 from html.parser import HTMLParser
 
 import pytest
@@ -216,6 +217,19 @@ def test_report_page(tmp_path):
     assert text.count("loss by step") == 4 and "NaN" not in text
     assert 'href="../eval/evaluation.html"' in text and 'href="#rad_4.1v_base"' in text
     assert 'href="../eval/evaluation.html#line=dpo&amp;verdict=right"' in text
+
+
+def test_every_number_in_a_table_of_the_report_is_a_link_or_says_why_not(tmp_path):
+    two = [run("rad_4.1v_base"), run("rad_4.5v_base")]
+    rendering.report_page(tmp_path / "page.html", two)
+    text = check(tmp_path / "page.html")
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", text, re.S)
+    bare = [re.sub(r'<a href="[^"]+#[^"]+">.*?</a>', "", cell, flags=re.S) for cell in cells]
+    bare = [re.sub(r'<span class="range">.*?</span>', "", cell) for cell in bare]
+    assert len(cells) > 50 and [cell for cell in bare if re.search(r"\d", cell)] == []
+    assert "whose page is not there" not in text
+    rendering.report_page(tmp_path / "bare.html", [run("rad_4.1v_base", links={})])
+    assert "but for runs whose page is not there" in check(tmp_path / "bare.html")
 
 
 def test_report_page_of_a_run_with_one_stage_and_nothing_else(tmp_path):

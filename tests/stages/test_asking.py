@@ -140,6 +140,31 @@ def test_processes_that_end_between_two_looks_are_not_waited_for(monkeypatch):
     asking._ask_on(["0", "1"], share)
 
 
+def test_a_process_that_cannot_start_is_the_error_and_those_before_it_end(monkeypatch):
+    ended = []
+
+    class Process:
+        def __init__(self, args, **_):
+            self.device = args[1]
+
+        def start(self):
+            if self.device == "2":
+                raise OSError("no process left")
+
+        def terminate(self):
+            assert self.device < "2", "never started"
+
+        def join(self):
+            self.terminate()
+            ended.append(self.device)
+
+    monkeypatch.setattr(asking.multiprocessing, "get_context", lambda _: type("", (), {"Process": Process}))
+    share = asking.Share(None, Path("model"), {}, {}, Path("."), False, False, Path("kept/0.jsonl"))
+    with pytest.raises(OSError, match="no process left"):
+        asking._ask_on(["0", "1", "2", "3"], share)
+    assert ended == ["0", "1"]
+
+
 def alive(process: int) -> bool:
     try:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"

@@ -17,6 +17,7 @@ from workflow_scripts.base import files, versions
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.configuration.reading import load
+from workflow_scripts.evaluation import answers
 from workflow_scripts.evaluation.generation.generator import Generator
 from workflow_scripts.evaluation.table import table
 from workflow_scripts.models import loading
@@ -167,13 +168,39 @@ def test_answers_of_other_data_are_not_scored(flags, layout):
     settings = load([Path(flags[1])])
     asked(settings, layout)
     path = layout.answers(RUN, "dpo", "original")
-    rows = list(files.read_jsonl(path))
-    files.write_jsonl(path, rows[1:])
+    rows, summary = list(files.read_jsonl(path)), files.read_json(path.with_suffix(".json"))
+    answers.write(path, rows[1:], summary)
     with pytest.raises(
         UserError, match=r"dpo\.original\.jsonl: has no answer to 1 of \d+ questions, such as rad"
     ):
         evaluate.evaluate(settings, layout, RUN)
-    files.write_jsonl(path, rows)
+    answers.write(path, rows, summary)
+
+
+def test_answers_and_summary_that_a_kill_came_between_are_noticed_and_written_anew(flags, layout):
+    settings = load([Path(flags[1])])
+    asked(settings, layout)
+    path = layout.answers(RUN, "dpo", "original")
+    files.write_jsonl(path, [row | {"text": "newer"} for row in files.read_jsonl(path)])
+    for command_of in (evaluate.evaluate, lambda *names: ask.ask(*names, "final", "blank")):
+        with pytest.raises(
+            UserError, match=r"dpo\.original\.jsonl: not the answers that dpo\.original\.json.*ask`"
+        ):
+            command_of(settings, layout, RUN)
+    assert ask.ask(settings, layout, RUN, "dpo", "original")["asked_now"] == 0
+    evaluate.evaluate(settings, layout, RUN)
+
+
+def test_each_summary_is_read_once(flags, layout, monkeypatch):
+    settings = load([Path(flags[1])])
+    asked(settings, layout)
+    read, read_object = [], files.read_object
+    monkeypatch.setattr(
+        files, "read_object", lambda path, *keys: read.append(path) or read_object(path, *keys)
+    )
+    evaluate.evaluate(settings, layout, RUN)
+    summaries = [path for path in read if path.parent == layout.answers(RUN, "dpo", "original").parent]
+    assert len(summaries) == len(set(summaries)) == len(settings.evaluation.asked)
 
 
 @pytest.mark.parametrize(
@@ -204,6 +231,7 @@ def test_models_of_two_stages_are_scored_by_their_paths_alone(flags, layout, cap
         scores = layout.root / "eval" / "models" / stage / f"{RUN}.json"
         result = files.read_json(scores)
         assert result["model_path"] == str(layout.trained(stage, RUN)) and result["mode"] == "base"
+        assert result["generation_config"] == {"rad": {}}  # by set; the stand-in has none of its own
         rows = list(files.read_jsonl(scores.with_suffix(".predictions.jsonl")))
         assert len(rows) == result["overall"]["n"]
         assert all((scores.parent / row["image"]).is_file() for row in rows)

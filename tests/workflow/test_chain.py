@@ -1,9 +1,13 @@
 """The whole chain on drawn phantoms and tiny models, from one target; what it leaves, and what it says when it fails."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from chains import SHORT, check_evaluation, check_files, finished
 from peft import PeftModel
+from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from workflow_scripts.base import files
@@ -33,6 +37,41 @@ def test_an_adapter_loads_with_stock_libraries(lora):
         base = adapted.unload()
     assert all(torch.equal(old, new) for old, new in zip(before, base.parameters(), strict=True))
     AutoProcessor.from_pretrained(lora / f"sft/{LORA}")
+
+
+def test_what_is_exported_answers_as_the_final_model(lora):
+    result = lora.snakemake(f"results/export/{LORA}/README.md")
+    assert result.returncode == 0, result.stdout + result.stderr
+    folder = lora / f"export/{LORA}"
+    evaluation = files.read_json(lora / f"eval/{LORA}.json")
+    base = AutoModelForImageTextToText.from_pretrained(lora / "models/4.1v_thinking")
+    trained = PeftModel.from_pretrained(base, lora / f"{evaluation['final_stage']}/{LORA}")
+    exported, info = AutoModelForImageTextToText.from_pretrained(folder, output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    processor = AutoProcessor.from_pretrained(folder)
+    assert not hasattr(processor.image_processor, "frames")
+    image = Image.new("RGB", (90, 120), (70, 20, 160))
+    parts = [{"type": "image", "image": image}, {"type": "text", "text": "Which modality?"}]
+    inputs = processor.apply_chat_template(
+        [{"role": "user", "content": parts}],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+    )
+    with torch.no_grad():
+        before, after = trained.eval()(**inputs).logits, exported.eval()(**inputs).logits
+        answers = [
+            model.generate(**inputs, max_new_tokens=12, do_sample=False) for model in (trained, exported)
+        ]
+    torch.testing.assert_close(after, before, atol=1e-4, rtol=0)
+    assert answers[0].equal(answers[1])
+    # With what the published model lists, `</answer>`, and the token that we train as a stop.
+    ids = exported.generation_config.eos_token_id
+    assert {"</answer>", "<|user|>"} <= set(processor.tokenizer.convert_ids_to_tokens(ids))
+    card = (folder / "README.md").read_text()
+    share = evaluation["stages"][evaluation["final_stage"]]["overall"]["accuracy"]
+    assert f"{100 * share:.1f}" in card and "no medical device" in card and "drawn phantoms" in card
 
 
 def test_pairs_differ_and_show_images_that_are_there(lora):
@@ -85,6 +124,29 @@ def test_mlflow_has_every_stage_and_the_predictions(lora):
     ]
     artifacts = {entry.path for entry in client.list_artifacts(stages["evaluate"].info.run_id)}
     assert {"predictions.json", "predictions.parquet", "charts", "pages", "table_images", "logs"} <= artifacts
+
+
+def test_the_evaluation_makes_itself_again_and_is_packed_with_the_report_of_snakemake(lora, tmp_path):
+    told = files.read_value(lora / f"eval/{LORA}.json", "provenance")
+    assert all(made["package"] and made["date"] <= told["made"]["date"] for made in told["stages"].values())
+    assert (lora / f"config/{told['configuration_fingerprint']}.yaml").is_file()
+    answer = lora.command("crate", "--run", LORA, "--output", str(tmp_path / "crate"), "--snakemake_report")
+    assert answer.returncode == 0, answer.stderr
+    assert b"rulegraph" in (tmp_path / "crate/snakemake-report.html").read_bytes()
+    listed = files.read_json(tmp_path / "crate/ro-crate-metadata.json")["@graph"]
+    assert {"snakemake-report.html", f"eval/{LORA}.json", "config.yaml"} <= {
+        entity["@id"] for entity in listed
+    }
+    written = tmp_path / "again"
+    done = subprocess.run(
+        [sys.executable, "-m", "workflow_scripts.reproduce", f"results/eval/{LORA}.json", "--write", written],
+        cwd=lora.folder, env=lora.environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "source slake" not in done.stdout and "records" not in done.stdout, "the data is the same"
+    planned = lora.snakemake(
+        "-n", "--configfile", str(written / "config.yaml"), "--", f"results/eval/{LORA}.json"
+    )
+    assert "Nothing to be done" in planned.stdout + planned.stderr
 
 
 def test_a_forced_training_is_not_done_again(lora):

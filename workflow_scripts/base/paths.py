@@ -119,6 +119,10 @@ class Layout:
         """The page of a run's numbers, each leading to the questions behind it."""
         return self.root / "eval" / str(run) / "evaluation.html"
 
+    def exported(self, run: Run) -> Path:
+        """The final model of a run for others: merged, in the hub's layout, with a card."""
+        return self.root / "export" / str(run)
+
     def model_evaluation(self, model: Path) -> Path:
         """The scores of one model, or of a folder of models: named after its place, here or anywhere."""
         place, root = model.resolve(), self.root.resolve()
@@ -136,6 +140,10 @@ class Layout:
     def journals(self) -> Path:
         """What trackers are told, and how far each has it: {run}/{configuration}/{stage}.jsonl."""
         return self.root / "tracking"
+
+    def crate(self, run: str) -> Path:
+        """A run packed for others."""
+        return self.root / "crates" / f"{run}.zip"
 
     def report(self) -> Path:
         """The page about all runs."""

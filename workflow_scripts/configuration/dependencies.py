@@ -64,6 +64,9 @@ READ_BESIDES: dict[str, dict[str, tuple[str, ...]]] = {
     "dpo": dict.fromkeys(_HOW, ("dpo",)),
     "evaluation": {"tokens_per_batch": ("ask",), "gpus": ("preferences", "ask")},
 }
+# What the answers of a server depend on: they are known by it, and another address is asked for missing ones alone.
+_ANSWERED_BY = {"model", "parameters"}
+_PARTS: dict[str, Any] = {"server": _ANSWERED_BY, "judge": _ANSWERED_BY}
 # Sections and keys that all stages may read whole.
 _SHARED = {
     "seed",
@@ -83,8 +86,8 @@ def shown_to(stage: str, settings: Config, run: Run) -> Config:
 
     To read another is an UndeclaredKey.
     """
-    settings = runs.settings_of(settings, run)
-    shown = settings.shown_to(stage, _SHARED | READ_BY.keys())
+    whole, settings = settings, runs.settings_of(settings, run)
+    shown = settings.shown_to(stage, _SHARED | READ_BY.keys()).part_of(whole)
     shown._of_run = run_fingerprint(settings, run), text.to_yaml(settings)
     for section in READ_BY:
         declared = [READ_BY[section].items(), READ_BESIDES[section].items()]
@@ -116,7 +119,8 @@ def stage_settings(settings: Config, stage: str) -> dict[str, Any]:
     values: dict[str, Any] = {"seed": settings.seed}
     for section, keys in READ_BY.items():
         if read := {key for key, stages in keys.items() if stage in stages}:
-            values[section] = getattr(settings, section).model_dump(mode="json", include=read)
+            include = {key: _PARTS.get(key, True) for key in read}
+            values[section] = getattr(settings, section).model_dump(mode="json", include=include)
     return values
 
 

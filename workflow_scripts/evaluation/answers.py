@@ -1,15 +1,16 @@
 """The answers of a run's models on disk: as `ask` writes them, and read as predictions without any model."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
 from workflow_scripts.base import files
+from workflow_scripts.base.environment import Made
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.paths import MANIFEST, Layout, Run
 from workflow_scripts.datasets.records import Record
 from workflow_scripts.evaluation.analysis import strict_scores
-from workflow_scripts.evaluation.kept_answers import KeptAnswer
+from workflow_scripts.evaluation.keeping import KeptAnswer
 from workflow_scripts.evaluation.predictions import Prediction
 from workflow_scripts.evaluation.questions import HowAsked
 from workflow_scripts.evaluation.statistics import final_stage as final
@@ -17,6 +18,7 @@ from workflow_scripts.evaluation.statistics.clusters import clusters
 from workflow_scripts.evaluation.statistics.final_stage import Choice
 from workflow_scripts.models.catalogue import VERSIONS
 
+DIGEST = "answers_sha256"  # in a summary: by which it is told that answers and summary belong together
 TRAINED = ("sft", "dpo")  # the stages that train, from the simplest on
 
 
@@ -52,6 +54,7 @@ class AnswersSummary(TypedDict):
     n: int
     asked_now: int
     seconds: float
+    made: Made
 
 
 def rows(records: Sequence[Record], found: Sequence[KeptAnswer]) -> list[Answer]:
@@ -75,12 +78,17 @@ def rows(records: Sequence[Record], found: Sequence[KeptAnswer]) -> list[Answer]
 def write(path: Path, answers: Sequence[Answer], summary: AnswersSummary) -> None:
     """Write answers, and the summary beside them."""
     files.write_jsonl(path, answers)
-    files.write_json(path.with_suffix(".json"), summary)
+    files.write_json(path.with_suffix(".json"), {**summary, DIGEST: files.sha256(path)})
 
 
-def summary(path: Path) -> AnswersSummary:
-    """The summary beside the answers in `path`."""
-    found: Any = files.read_object(path.with_suffix(".json"), *AnswersSummary.__annotations__)
+def _summary(path: Path) -> AnswersSummary:
+    """The summary beside the answers in `path`; a UserError where it is of other answers."""
+    found: Any = files.read_object(path.with_suffix(".json"), *AnswersSummary.__annotations__, DIGEST)
+    if found[DIGEST] != files.sha256(path):
+        raise UserError(
+            f"{path}: not the answers that {path.stem}.json beside it tells of, as after a kill between both; "
+            "`python -m workflow_scripts.ask` writes both anew, from the answers that are kept"
+        )
     checked: AnswersSummary = found
     return checked
 
@@ -129,18 +137,18 @@ def predictions(
 
 
 def of_model(
-    layout: Layout, run: Run, records: Sequence[Record], model: str, variant: str, line: str
+    path: Path, run: Run, records: Sequence[Record], told: AnswersSummary, line: str
 ) -> list[Prediction]:
-    """What `model` of `run` answered to `records`, as `line` of an evaluation, read as its summary says."""
+    """The answers to `records` in `path`, as `line` of an evaluation, read as their summary says."""
     form = VERSIONS[run.model_version].answer_format(run.mode)
-    path = layout.answers(run, model, variant)
-    lenient = _of_today(layout, run, path)["asked"]["reading"] == "lenient"
+    lenient = told["asked"]["reading"] == "lenient"
     return predictions(records, read(path, records), line, form.read_leniently if lenient else form.read)
 
 
-def _of_today(layout: Layout, run: Run, path: Path) -> AnswersSummary:
-    """The summary beside `path`; a UserError where model or data have changed since these answers were given."""
-    found = summary(path)
+def summary(layout: Layout, run: Run, model: str, variant: str) -> AnswersSummary:
+    """How the answers of `model` came about; a UserError where model or data have changed since they were given."""
+    path = layout.answers(run, model, variant)
+    found = _summary(path)
     now = {
         "model_fingerprint": model_fingerprint(layout, run, found["model"]),
         "data_fingerprint": files.read_value(layout.data_summary(run), "fingerprint"),
@@ -164,8 +172,14 @@ def model_fingerprint(layout: Layout, run: Run, model: str) -> str:
     return found
 
 
-def final_stage(layout: Layout, run: Run, seed: int) -> Choice:
-    """The simplest of SFT and DPO that is not beaten on the validation rows that both were asked."""
+def final_stage(
+    layout: Layout, run: Run, seed: int, told: Mapping[str, AnswersSummary] | None = None
+) -> Choice:
+    """The simplest of SFT and DPO that is not beaten on the validation rows that both were asked.
+
+    `told` are their summaries, where these are read already.
+    """
+    told = told or {stage: summary(layout, run, stage, "original") for stage in TRAINED}
     asked = {
         (row["source"], row["id"])
         for row in files.read_jsonl(layout.answers(run, "sft", "original"))
@@ -177,6 +191,9 @@ def final_stage(layout: Layout, run: Run, seed: int) -> Choice:
         if (record["source"], record["id"]) in asked
     ]
     scores = {
-        stage: strict_scores(of_model(layout, run, records, stage, "original", stage)) for stage in TRAINED
+        stage: strict_scores(
+            of_model(layout.answers(run, stage, "original"), run, records, told[stage], stage)
+        )
+        for stage in TRAINED
     }
     return final.final_stage(scores, clusters(records), seed)

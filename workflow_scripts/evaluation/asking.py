@@ -18,9 +18,9 @@ from typing import Any
 from workflow_scripts.base import files, gpus, locks
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.datasets.records import Record
-from workflow_scripts.evaluation import kept_answers
+from workflow_scripts.evaluation import keeping
 from workflow_scripts.evaluation.examiner import Examiner
-from workflow_scripts.evaluation.kept_answers import KeptAnswer
+from workflow_scripts.evaluation.keeping import KeptAnswer
 from workflow_scripts.evaluation.questions import Variant, question_of
 from workflow_scripts.models.dialogue import image_paths
 from workflow_scripts.models.interfaces import Processor
@@ -82,7 +82,7 @@ def ask(
     way = examiner.way(model, processor)
     place = kept / files.fingerprint(way) / variant
     with locks.one_writer(place, "wait"):
-        known = kept_answers.read(place)
+        known = _known(place)
         missing = {key: record for key, record in zip(keys, records, strict=True) if key not in known}
         if known:
             logger.info("%d of %d questions were answered before", len(keys) - len(missing), len(keys))
@@ -95,13 +95,17 @@ def ask(
                 _ask_on(devices, share)
             else:
                 _ask_share(share, processor)
-            known = kept_answers.read(place)
+            known = _known(place)
     settings = files.read_value(place.parent / WAY, "generation_config") if records else {}
     rows = [
         _with_opening(known[key], opened(prompt, examiner.style))
         for key, prompt in zip(keys, prompts, strict=True)
     ]
     return AskingResult(rows, len(missing), settings)
+
+
+def _known(place: Path) -> dict[str, KeptAnswer]:
+    return keeping.read(place.glob("*.jsonl"))
 
 
 def _key(prompt: str, record: Record, folder: Path, digest: Callable[[Path], str]) -> str:
@@ -130,16 +134,18 @@ def _ask_on(devices: Sequence[str], share: Share) -> None:
         context.Process(target=_ask_alone, args=(part, device), daemon=True)
         for part, device in zip(_parts(share, len(devices)), devices, strict=True)
     ]
+    started = []
     try:
         for process in processes:
             process.start()
+            started.append(process)
         # Listed once a turn: to wait for none, because all have ended meanwhile, would never end.
         while running := [process for process in processes if process.exitcode is None]:
             if any(process.exitcode for process in processes):
                 break
             connection.wait([process.sentinel for process in running])
     finally:
-        for process in processes:
+        for process in started:
             process.terminate()
             process.join()
     if failed := [process.exitcode for process in processes if process.exitcode]:
@@ -186,7 +192,7 @@ def _ask_share(share: Share, processor: Processor | None = None) -> None:
     progress = AskingProgress(len(records))
     with (
         share.examiner.model(share.model, processor, share.spread) as model,
-        kept_answers.appending(share.kept) as append,
+        keeping.appending(share.kept) as append,
     ):
         settings = {**share.way, "generation_config": model.checkpoint_settings}
         files.write_json(share.kept.parents[1] / WAY, settings)

@@ -14,25 +14,35 @@ _NOTE = (
     "one of its. Floor: from the question alone. Blank: the chosen model (*) on blank images."
 )
 _SPECIAL = {
-    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", **{c: f"\\{c}" for c in "&%$#_{}"},
+    "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", **{c: f"\\{c}" for c in "&%$#_{}"},
 }  # fmt: skip
 
 
 def latex(evaluations: Sequence[Evaluation]) -> str:
-    """A table for booktabs; every text is escaped."""
+    """A table for booktabs, as wide as a page's text, each run below its name; every text is escaped."""
 
     def row(cells: Sequence[str]) -> str:
         return " & ".join(map(escaped, cells)) + r" \\"
 
-    body = r"\addlinespace".join("\n" + "\n".join(map(row, _rows(found))) + "\n" for found in evaluations)
+    def block(found: Evaluation) -> str:
+        name = rf"\multicolumn{{{len(_HEAD) - 1}}}{{l}}{{{escaped(found['run'])}}} \\"
+        return "\n".join(["", name, *(row(cells[1:]) for cells in _rows(found)), ""])
+
+    body = r"\addlinespace".join(map(block, evaluations))
+    # pdfLaTeX's own fonts have Latin letters alone.
+    latin = all(ord(character) < 0x370 for found in evaluations for character in found["run"])
+    needed = r"\usepackage{booktabs}" + ("" if latin else "; for these names xeCJK, ctex or CJKutf8 too")
     return "\n".join(
         [
+            f"% needs {needed}",
             r"\begin{table}",
             r"\centering",
             rf"\caption{{{escaped(note())}}}",
-            r"\begin{tabular}{llrrrrr}",
+            r"\small\setlength{\tabcolsep}{4pt}",
+            r"\begin{tabular}{lrrrrr}",
             r"\toprule",
-            row(_HEAD),
+            row(_HEAD[1:]),
             rf"\midrule{body}\bottomrule",
             r"\end{tabular}",
             r"\end{table}",

@@ -56,15 +56,16 @@ def targets(names: list[str], vision: bool) -> list[str]:
 
 def adapts_vision(path: Path) -> bool:
     """Whether the adapter in the folder `path` is on the vision tower too."""
-    return any(".visual." in name for name in _keys(path))
+    return any(".visual." in name for name in keys(path))
 
 
 def adapts_experts(path: Path) -> bool:
     """Whether the adapter in the folder `path` is on the routed experts of an MoE too."""
-    return any(".mlp.experts." in name for name in _keys(path))
+    return any(".mlp.experts." in name for name in keys(path))
 
 
-def _keys(path: Path) -> list[str]:
+def keys(path: Path) -> list[str]:
+    """The names of the weights of the adapter in the folder `path`."""
     with safe_open(path / "adapter_model.safetensors", "pt") as adapter:
         return list(adapter.keys())
 

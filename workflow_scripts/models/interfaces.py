@@ -53,6 +53,8 @@ class ImageProcessor(Protocol):
 
     def to_dict(self) -> dict[str, Any]: ...
 
+    def save_pretrained(self, save_directory: Path) -> object: ...
+
 
 def frame_rule(image_processor: ImageProcessor) -> FrameRule:
     """Which frame stands for a file of several: what `processors.load` was told, else the default."""

@@ -62,7 +62,7 @@ LOCAL_BASE = "base_model.json"  # beside an adapter: the folder of its base on t
 
 
 def model_type(path: Path) -> str:
-    """The architecture of the model at `path`, or of the base below an adapter: glm4v, glm4v_moe."""
+    """The architecture of the model at `path`, or of the base below an adapter: glm4v, glm4v_moe, glm46v."""
     name: str = files.read_value(base_of(path) / CONFIG, "model_type")
     return name
 
@@ -89,8 +89,8 @@ def _named_base(path: Path) -> tuple[Path, str]:
 def check_version(path: Path, version: Version) -> None:
     """A UserError where the model at `path` is of another architecture than `version`."""
     found = model_type(path)
-    if found != version.architecture:
-        fitting = [name for name, other in VERSIONS.items() if other.architecture == found]
+    if found not in (version.architecture, *version.also):
+        fitting = [name for name, other in VERSIONS.items() if found in (other.architecture, *other.also)]
         advice = f"take --model_version {' or '.join(fitting)}, or" if fitting else "take"
         raise UserError(
             f"{path}: its model_type is {found}, and the version asked for is of {version.architecture}; "
@@ -141,7 +141,7 @@ def model(
     base = base_of(path)
     _refuse_slow(base, device)
     whole = _whole(base, dtype=dtype, device_map=device_map, quantization_config=quantization)
-    loaded = _adapted(whole, base, path, trainable) if bases.is_adapter(path) else whole
+    loaded = adapted(whole, base, path, trainable) if bases.is_adapter(path) else whole
     if isinstance(loaded, PeftModel):
         # peft looks there when it saves: it must not ask the hub.
         loaded.active_peft_config.base_model_name_or_path = str(base)
@@ -175,7 +175,7 @@ def _whole(base: Path, **options: Any) -> "PreTrainedModel":
     return whole
 
 
-def _adapted(model: "PreTrainedModel", base: Path, path: Path, trainable: bool) -> PeftModel:
+def adapted(model: "PreTrainedModel", base: Path, path: Path, trainable: bool = False) -> PeftModel:
     """`model`, which is the one in `base`, with the adapter in `path`, every weight of it from there.
 
     This is PeftModel.from_pretrained, which only warns of missing keys and says nothing of unexpected ones.
@@ -185,17 +185,17 @@ def _adapted(model: "PreTrainedModel", base: Path, path: Path, trainable: bool) 
         config.inference_mode = not trainable
         for field in ("target_modules", "target_parameters"):
             if isinstance(names := getattr(config, field, None), list | set):
-                setattr(config, field, type(names)(map(_renamed, names)))
+                setattr(config, field, type(names)(map(renamed, names)))
         if isinstance(config, LoraConfig) and model.config.model_type == "glm4v_moe":
             linear = (name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear))
             targets = [name for name in linear if check_target_module_exists(config, name)]
             adapters.name_targets(config, targets, adapters.adapts_experts(path))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of other sizes: these are missing then
-            adapted: PeftModel = MODEL_TYPE_TO_PEFT_MODEL_MAPPING.get(config.task_type, PeftModel)(
+            wrapped: PeftModel = MODEL_TYPE_TO_PEFT_MODEL_MAPPING.get(config.task_type, PeftModel)(
                 model, config
             )
-            found = adapted.load_adapter(
+            found = wrapped.load_adapter(
                 path,
                 "default",
                 is_trainable=trainable,
@@ -210,10 +210,11 @@ def _adapted(model: "PreTrainedModel", base: Path, path: Path, trainable: bool) 
         found.unexpected_keys,
         f"take the model it was trained on (it is loaded on {base}), or save it again by peft's save_pretrained",
     )
-    return adapted
+    return wrapped
 
 
-def _renamed(name: str) -> str:
+def renamed(name: str) -> str:
+    """What the weight `name` of any known layout is called today."""
     for pattern, today in KNOWN_LAYOUTS.items():
         name = re.sub(pattern, today, name)
     return name

@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,7 +63,6 @@ def evaluation_page(
         groupings=_groupings(evaluation),
         resolution=resolution_text(evaluation["resolution"]),
         evidence=evidence,
-        pictures=Markup(json.dumps(list(evidence.thumbnails.uris.values())).replace("<", "\\u003c")),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )

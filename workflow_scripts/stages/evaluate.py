@@ -26,6 +26,7 @@ from workflow_scripts.evaluation.protocols.judge import Judge
 from workflow_scripts.evaluation.statistics import pictures
 from workflow_scripts.evaluation.statistics.clusters import clusters
 from workflow_scripts.evaluation.table import STAGES, Evaluation, percent
+from workflow_scripts.stages import provenance
 
 logger = logging.getLogger(__name__)
 
@@ -37,9 +38,11 @@ def evaluate(settings: Config, layout: Layout, run: Run) -> Evaluation:
     folder = layout.data(run)
     train, test = (list(files.read_jsonl(layout.split(run, split))) for split in ("train", "test"))
     terms = terminology.load(tuple(settings.terms))
-    choice = answers.final_stage(layout, run, settings.seed)
     asked = settings.evaluation.asked
-    lines = {analysis.FLOOR: floor_rows(train, test), **_lines(settings, layout, run, test)}
+    summaries = {line: answers.summary(layout, run, *source) for line, source in asked.items()}
+    choice = answers.final_stage(layout, run, settings.seed, summaries)
+    _check(layout, run, summaries, asked, choice["stage"], settings.seed)
+    lines = {analysis.FLOOR: floor_rows(train, test), **_lines(settings, layout, run, test, summaries)}
     judge = [Judge(asking, layout.judged())] if (asking := settings.evaluation.judge) else []
     scoring: Scoring = (*protocols.MODULES, *judge)
     said = analysis.verdicts(lines, scoring, terms)
@@ -52,13 +55,12 @@ def evaluate(settings: Config, layout: Layout, run: Run) -> Evaluation:
         logger.info("%s: %s %% of %d", line, percent(found["overall"]["accuracy"]), len(test))
     leaked = pictures.leaked_images(files.read_object(layout.validation(run)))
     analysed = analysis.analyse(lines, choice["stage"], leaked, scoring, said, settings.seed)
-    summaries = {line: answers.summary(layout.answers(run, *source)) for line, source in asked.items()}
-    _check(layout, run, summaries, asked, choice["stage"], settings.seed)
     evaluation: Evaluation = {
         "run": str(run),
         "final_stage": choice["stage"],
         "versions": _versions(settings, layout, run),
         "data_fingerprint": files.read_value(folder / SUMMARY, "fingerprint"),
+        "provenance": provenance.provenance(settings, layout, run),
         "model": _model(layout, run, summaries) | {"selection": choice},
         "stages": {line: shares[line] for line in STAGES},
         "floor": {"question_only": shares[analysis.FLOOR]},
@@ -76,11 +78,15 @@ def evaluate(settings: Config, layout: Layout, run: Run) -> Evaluation:
     return evaluation
 
 
-def _lines(settings: Config, layout: Layout, run: Run, test: list[Record]) -> dict[str, list[Prediction]]:
+def _lines(
+    settings: Config, layout: Layout, run: Run, test: list[Record], told: Mapping[str, AnswersSummary]
+) -> dict[str, list[Prediction]]:
     """The predictions of what was asked, by line; of other images, with these."""
     records = {"shuffled": questions.shuffled(test, settings.seed)}
     return {
-        line: answers.of_model(layout, run, records.get(variant, test), model, variant, line)
+        line: answers.of_model(
+            layout.answers(run, model, variant), run, records.get(variant, test), told[line], line
+        )
         for line, (model, variant) in settings.evaluation.asked.items()
     }
 

@@ -29,7 +29,7 @@ class ModelEvaluation(Breakdown):
     protocol: str
     versions: dict[str, int | None]
     asked: HowAsked
-    generation_config: dict[str, Any]
+    generation_config: dict[str, dict[str, Any]]  # the checkpoint's own, by set
 
 
 def evaluate_model(
@@ -49,7 +49,7 @@ def evaluate_model(
     tests = {name: _test_records(settings, layout, Run(name, version, mode)) for name in test_datasets}
     untrained = (path / MANIFEST).is_file()  # of a download; what was trained has metrics.json
     rows: list[Prediction] = []
-    generation_config: dict[str, Any] = {}
+    generation_config: dict[str, dict[str, Any]] = {}
     with locks.one_writer(output, settings.output_in_use), gpus.taken(settings.evaluation.gpus):
         kept = layout.kept_answers()
         examiner = ask.examiner(settings, version, mode, path.resolve().name)
@@ -67,7 +67,7 @@ def evaluate_model(
         for name, records in tests.items():
             folder = layout.data(Run(name, version, mode))
             found = asking.ask(how.examiner, path, processor, how.put(records), folder, "original", kept)
-            generation_config = found.checkpoint_settings
+            generation_config[name] = found.checkpoint_settings
             read = answers.predictions(records, answers.rows(records, found.rows), "model", how.read)
             rows += [evaluate.with_image_from(row, folder, output.parent) for row in read]
         result: ModelEvaluation = {

@@ -83,9 +83,8 @@ def train(settings: Config, layout: Layout, run: Run, task: Task[Settings]) -> d
             digest = files.sha256(task.validation_data)[:16]
             record.dataset(task.validation_data, digest, "validation")
         metrics = training.train(task, record.callbacks())
-        record.metrics(
-            {"train": {key: value for key, value in metrics.items() if key not in ("curve", "version")}}
-        )
+        left_out = ("curve", "version", "made")
+        record.metrics({"train": {key: value for key, value in metrics.items() if key not in left_out}})
         record.artifact(task.trained / METRICS)
         record.model(task.trained, metrics["steps"])
     return metrics

@@ -2,17 +2,17 @@
 
 import json
 import logging
-import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import TypedDict
 
-from workflow_scripts.base import credentials, files
+from workflow_scripts.base import credentials, files, locks
 from workflow_scripts.base.errors import shown
 from workflow_scripts.datasets.terminology import Terminology
+from workflow_scripts.evaluation import keeping
 from workflow_scripts.evaluation.backends.openai_client import NoAnswer, OpenAIClient, Server, replies
 from workflow_scripts.evaluation.predictions import Metrics, ScoredRow
 from workflow_scripts.evaluation.protocols import medevalkit
@@ -78,15 +78,18 @@ class Judge:
     def _open(self, rows: Sequence[ScoredRow]) -> list[Verdict]:
         """The verdicts on open questions; an empty answer is wrong without a judge."""
         questions = {_key(self.asking, row): row for row in rows if _answer(row)}  # the same one once
-        kept = {key: verdict for key, verdict in _read(self.kept).items() if key in questions}
         failures: dict[str, str] = {}
-        with _appending(self.kept) as write:
-            for key, said in self._replies({key: row for key, row in questions.items() if key not in kept}):
-                if isinstance(said, NoAnswer):
-                    failures[key] = f"no verdict: {said}"
-                else:
-                    kept[key] = _kept(key, self.asking.model, questions[key], said)
-                    write(kept[key])
+        # One command at a time asks: another one, of another run, may have the same questions.
+        with locks.one_writer(self.kept, "wait"):
+            kept: dict[str, KeptVerdict] = keeping.read([self.kept])
+            missing = {key: row for key, row in questions.items() if key not in kept}
+            with keeping.appending(self.kept) as append:
+                for key, said in self._replies(missing):
+                    if isinstance(said, NoAnswer):
+                        failures[key] = f"no verdict: {said}"
+                    else:
+                        kept[key] = _kept(key, self.asking.model, questions[key], said)
+                        append(kept[key])
         verdicts = [
             _verdict(_key(self.asking, row), kept, failures) if _answer(row) else _EMPTY for row in rows
         ]
@@ -155,31 +158,3 @@ def _verdict(key: str, kept: Mapping[str, KeptVerdict], failures: Mapping[str, s
     if correct is None:
         return Verdict(None, f"the judge says neither: {shown(said)}", note="unscored")
     return Verdict(float(correct), f"the judge: {shown(said)}", {"open_accuracy": float(correct)})
-
-
-def _read(path: Path) -> dict[str, KeptVerdict]:
-    """The verdicts of a file by key; a line that a kill or a bad disk has torn is left out, and asked again."""
-    found: dict[str, KeptVerdict] = {}
-    if not path.is_file():
-        return found
-    for line in path.read_bytes().splitlines():
-        try:
-            verdict = json.loads(line)
-            whole = verdict.keys() == KeptVerdict.__annotations__.keys()
-        except (ValueError, AttributeError, RecursionError):
-            whole = False
-        if whole:
-            found[verdict["key"]] = verdict
-    return found
-
-
-@contextmanager
-def _appending(path: Path) -> Iterator[Callable[[KeptVerdict], object]]:
-    """Yield what appends a verdict to a file, a line in one call to the system, so that a kill tears the last at most."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "ab+", buffering=0) as file:
-        if file.tell():
-            file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":  # torn: what is appended begins a line of its own
-                file.write(b"\n")
-        yield lambda verdict: file.write(json.dumps(verdict, ensure_ascii=False).encode() + b"\n")

@@ -104,7 +104,7 @@ def _columns(rows: Sequence[DescribedRow]) -> dict[str, Floats]:
     return {
         "unreadable": _column(row["answer"] is None for row in rows),
         "truncated": _column(row["truncated"] for row in rows),
-        "empty": _column(_is_empty(row) for row in rows),
+        "empty": _column(is_empty(row) for row in rows),
         "repeated": _column(row.get("repeated", ends_in_repetition(row["text"])) for row in rows),
         "answer_tokens": _column(
             np.nan if row["answer"] is None else len(tokens(row["answer"])) for row in rows
@@ -151,7 +151,8 @@ def _mean(column: Floats) -> float | None:
     return float(told.mean()) if len(told) else None
 
 
-def _is_empty(row: DescribedRow) -> bool:
+def is_empty(row: DescribedRow) -> bool:
+    """Whether the answer, or a text without one, has no word."""
     return not tokens(row["text"] if row["answer"] is None else row["answer"])
 
 

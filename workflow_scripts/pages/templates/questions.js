@@ -1,6 +1,8 @@
 "use strict";
 // The questions behind the numbers of a run. The address's hash holds the filter, so that links and "back" work:
 // #organ=Liver&line=sft&verdict=right&other=dpo&other_verdict=wrong&protocol=strict&q=…&id=…&page=2
+// `number` is one of the protocol's own, by which answers are then right or wrong; `sort` puts the highest first.
+// The script stands before the pictures and the long texts: it lists the questions while these are still read.
 // Texts of the data become text nodes only, never markup.
 
 const PAGE = 50;
@@ -14,6 +16,7 @@ const FACETS = {
   set: "Set", language: "Language", answer_type: "Closed or open", yes_no: "Yes/no answer", question_type: "Question type",
   organ: "Organ", modality: "Modality", leak: "Picture in training",
 };
+const SORTS = {words: "words of the answer", tokens: "tokens written", seconds: "seconds"};
 const place = document.getElementById("questions");
 
 function el(tag, properties = {}, ...children) {
@@ -26,6 +29,7 @@ function el(tag, properties = {}, ...children) {
 }
 
 const embedded = id => document.getElementById(id).textContent;
+const parsed = new Promise(done => document.addEventListener("DOMContentLoaded", done));
 
 async function unpacked(id) {
   const characters = atob(embedded(id));
@@ -34,46 +38,61 @@ async function unpacked(id) {
   return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).json();
 }
 
-function explorer(data, pictures) {
+function explorer(data) {
   const {lines, strings, fields, facets, answers, protocols} = data;
   const keys = Object.keys(lines);
   const count = data.cluster.length;
   const flags = {};
   for (const line of keys) {
     flags[line] = {};
-    for (const flag of ["truncated", "repeated", "forced"]) flags[line][flag] = new Set(answers[line][flag]);
+    for (const flag of ["truncated", "repeated", "forced", "empty"]) flags[line][flag] = new Set(answers[line][flag]);
   }
   const field = (name, row) => strings[fields[name][row]];
   const said = (line, row) => answers[line].answer[row] < 0 ? null : strings[answers[line].answer[row]];
   const group = (name, row) => facets[name].names[facets[name].of[row]];
-  const picture = (line, row) => pictures[answers[line].picture[row]];
+
+  // ---- what is read later ----
+  let pictures = null;
+  function picture(line, row, properties) {
+    const number = answers[line].picture[row];
+    if (number < 0) return null;
+    const made = el("img", properties);
+    parsed.then(() => {
+      pictures ??= embedded("pictures").split("\n");
+      made.src = pictures[number];
+    });
+    return made;
+  }
+  let texts = null, reading = null;
+  function withTexts(then) {
+    if (texts) then();
+    else (reading ??= parsed.then(() => unpacked("texts")).then(found => { texts = found; })).then(then).catch(failed);
+  }
 
   // ---- the filter ----
   let state = new URLSearchParams();
   const protocol = () => protocols.includes(state.get("protocol")) ? state.get("protocol") : protocols[0];
 
-  function verdict(line, row, by = protocol()) {
-    const score = answers[line].verdicts[by].score[row];
-    if (typeof score === "string") return score;
+  function verdict(score) {
+    if (typeof score !== "number") return score ?? "excluded";
     return score >= 1 ? "right" : score <= 0 ? "wrong" : "partly";
   }
-  function has(line, row, wanted) {
-    switch (wanted) {
-      case "scored": return typeof answers[line].verdicts[protocol()].score[row] !== "string";
-      case "unreadable": return answers[line].answer[row] < 0;
-      case "empty": return !/[\p{L}\p{N}]/u.test(said(line, row) ?? strings[answers[line].text[row]]);
-      case "truncated": case "repeated": return flags[line][wanted].has(row);
-      default: return verdict(line, row) === wanted;
-    }
+  const number = () => data.numbers[protocol()].includes(state.get("number")) ? state.get("number") : null;
+  const sort = () => state.get("line") in answers && state.get("sort") in SORTS ? state.get("sort") : null;
+  const scores = line => number() ? texts.answers[line].numbers[protocol()][number()] : answers[line].scores[protocol()];
+  function has(line, wanted) {
+    if (wanted === "unreadable") return row => answers[line].answer[row] < 0;
+    if (wanted in flags[line]) return row => flags[line][wanted].has(row);
+    const found = scores(line);
+    return wanted === "scored" ? row => typeof found[row] === "number" : row => verdict(found[row]) === wanted;
   }
   let lowered = null;
   function searcher(text) {
     const wanted = text.toLowerCase();
-    lowered ??= strings.map(string => string.toLowerCase());
-    const found = new Uint8Array(strings.length);
-    lowered.forEach((string, number) => { found[number] = string.includes(wanted) ? 1 : 0; });
-    return row => ["id", "question", "gold"].some(name => found[fields[name][row]])
-      || keys.some(line => found[answers[line].text[row]] || found[answers[line].answer[row]]);
+    lowered ??= [strings, texts.strings].map(all => all.map(string => string.toLowerCase()));
+    const [short, long] = lowered.map(all => all.map(string => string.includes(wanted)));
+    return row => ["id", "question", "gold"].some(name => short[fields[name][row]])
+      || keys.some(line => long[texts.answers[line].text[row]] || short[answers[line].answer[row]]);
   }
   function matching() {
     const tests = [];
@@ -85,13 +104,17 @@ function explorer(data, pictures) {
     }
     for (const [line, wanted] of [["line", "verdict"], ["other", "other_verdict"]]) {
       const chosen = state.get(line);
-      if (chosen in answers && state.get(wanted)) tests.push(row => has(chosen, row, state.get(wanted)));
+      if (chosen in answers && state.get(wanted)) tests.push(has(chosen, state.get(wanted)));
     }
     if (state.has("cluster")) tests.push(row => data.cluster[row] === Number(state.get("cluster")));
     if (state.has("id")) tests.push(row => field("id", row) === state.get("id"));
     if (state.get("q")) tests.push(searcher(state.get("q")));
     const rows = [];
     for (let row = 0; row < count; row++) if (tests.every(test => test(row))) rows.push(row);
+    if (sort()) {
+      const column = texts.answers[state.get("line")][sort()];
+      rows.sort((a, b) => (column[b] ?? -1) - (column[a] ?? -1));
+    }
     return rows;
   }
   function address(changes) {
@@ -129,7 +152,9 @@ function explorer(data, pictures) {
     el("div", {className: "row"},
       el("div", {className: "pair"}, select("line", "Stage", ofLines), select("verdict", "is", ofVerdicts)),
       el("div", {className: "pair"}, select("other", "and stage", ofLines), select("other_verdict", "is", ofVerdicts)),
-      select("protocol", "by protocol", protocols.map(name => [name, name]))));
+      select("protocol", "by protocol", protocols.map(name => [name, name])),
+      select("number", "by number", [["", "its score"], ...[...new Set(Object.values(data.numbers).flat())].map(name => [name, name.replaceAll("_", " ")])]),
+      select("sort", "the stage's highest first by", [["", "–"], ...Object.entries(SORTS)])));
   const presets = el("p", {className: "small presets"});
   const named = {};
   if (answers.sft && answers.dpo) {
@@ -153,23 +178,32 @@ function explorer(data, pictures) {
   // ---- what is shown ----
   function counted(rows) {
     const head = el("tr", {}, el("th", {}, `${rows.length.toLocaleString("en")} of ${count.toLocaleString("en")} questions`));
-    const body = el("tr", {}, el("th", {scope: "row"}, `${protocol()}: right of scored`));
+    const said = number() ? `${protocol()}: ${number().replaceAll("_", " ")}` : `${protocol()}: right of scored`;
+    const body = el("tr", {}, el("th", {scope: "row"}, said));
     for (const line of keys) {
+      const found = scores(line);
       let scored = 0, sum = 0;
-      for (const row of rows) {
-        const score = answers[line].verdicts[protocol()].score[row];
-        if (typeof score !== "string") { scored++; sum += score; }
-      }
+      for (const row of rows) if (typeof found[row] === "number") { scored++; sum += found[row]; }
       head.append(el("th", {}, lines[line]));
       const shown = scored ? `${(100 * sum / scored).toFixed(1)} %` : "–";
       body.append(el("td", {}, el("a", {href: address({line, verdict: "right"}), title: `${+sum.toFixed(2)} of ${scored}`}, shown)));
     }
-    tally.replaceChildren(el("table", {}, el("thead", {}, head), el("tbody", {}, body)));
+    tally.replaceChildren(el("table", {}, el("thead", {}, head), el("tbody", {}, body, sort() ? cost(rows) : "")));
+  }
+  function cost(rows) {
+    const body = el("tr", {}, el("th", {scope: "row"}, `${SORTS[sort()]}: mean, median, most`));
+    for (const line of keys) {
+      const found = rows.map(row => texts.answers[line][sort()][row]).filter(value => value !== null).sort((a, b) => a - b);
+      const middle = (found[(found.length - 1) >> 1] + found[found.length >> 1]) / 2;
+      const mean = found.reduce((sum, value) => sum + value, 0) / found.length;
+      body.append(el("td", {}, found.length ? [mean, middle, found.at(-1)].map(value => +value.toFixed(2)).join(", ") : "–"));
+    }
+    return body;
   }
 
   const thought = /^\s*<think>([\s\S]*?)(<\/think>|$)/;
   function written(line, row, language) {
-    const text = strings[answers[line].text[row]];
+    const text = texts.strings[texts.answers[line].text[row]];
     const opened = text.match(thought) ?? text.match(/^([\s\S]*?)(<\/think>)/);
     const parts = [];
     if (opened) {
@@ -182,7 +216,8 @@ function explorer(data, pictures) {
     return parts;
   }
   function badge(line, row) {
-    const found = answers[line].answer[row] < 0 && verdict(line, row) !== "right" ? "unreadable" : verdict(line, row);
+    const scored = verdict(answers[line].scores[protocol()][row]);
+    const found = answers[line].answer[row] < 0 && scored !== "right" ? "unreadable" : scored;
     const kind = {right: "good", partly: "warn", wrong: "bad", unreadable: "warn"}[found] ?? "muted";
     const more = flags[line].truncated.has(row) ? ", cut off" : "";
     return el("span", {className: kind}, `${MARKS[found] ?? "·"} ${VERDICTS[found]}${more}`);
@@ -193,9 +228,9 @@ function explorer(data, pictures) {
   function byProtocol(line, row) {
     const body = el("tbody");
     for (const name of protocols) {
-      const {score, why} = answers[line].verdicts[name];
+      const why = texts.strings[texts.answers[line].why[name][row]];
       body.append(el("tr", {}, el("th", {scope: "row"}, name),
-        el("td", {className: "words"}, scoreText(score[row])), el("td", {className: "words why"}, strings[why[row]])));
+        el("td", {className: "words"}, scoreText(answers[line].scores[name][row])), el("td", {className: "words why"}, why)));
     }
     return el("details", {open: line === state.get("line")}, el("summary", {}, "What each protocol says"),
       el("div", {className: "scroll"}, el("table", {className: "verdicts"}, body)));
@@ -203,14 +238,14 @@ function explorer(data, pictures) {
   function twin(line, row) {
     if (line === "blank_image") return el("div", {className: "blank", role: "img", ariaLabel: "a blank picture"});
     if (line !== "shuffled_image") return null;
-    const source = picture(line, row);
-    return source ? el("img", {src: source, alt: "the other picture"}) : null;
+    return picture(line, row, {alt: "the other picture"});
   }
   function answered(line, row) {
     const language = field("language", row);
     const answer = said(line, row);
     const notes = [];
-    if (answers[line].tokens[row]) notes.push(`${answers[line].tokens[row]} tokens`);
+    const {tokens, seconds} = texts.answers[line];
+    if (tokens[row]) notes.push(`${tokens[row]} tokens in ${seconds[row]} s`);
     if (flags[line].repeated.has(row)) notes.push("repeats itself");
     if (flags[line].forced.has(row)) notes.push("thought cut at its budget");
     const other = twin(line, row);
@@ -232,26 +267,27 @@ function explorer(data, pictures) {
     if (field("linked_id", row)) facts.append(el("dt", {}, "Rephrasing of"), el("dd", {}, field("linked_id", row)));
     facts.append(el("dt", {}, "Address"), el("dd", {},
       el("a", {href: "#" + new URLSearchParams({id: field("id", row)})}, field("id", row))));
-    const source = picture(keys[0], row);
     card.append(el("div", {className: "evidence"},
-      el("div", {}, source ? el("img", {src: source, alt: "the question's picture"}) : el("p", {className: "muted small"}, "no thumbnail"), facts),
+      el("div", {}, picture(keys[0], row, {alt: "the question's picture"}) ?? el("p", {className: "muted small"}, "no thumbnail"), facts),
       el("div", {}, ...keys.map(line => answered(line, row)))));
   }
   function toggle(card, open) {
-    if (open) opened(card, Number(card.dataset.row));
-    card.classList.toggle("open", open);
-    card.querySelector("button").ariaExpanded = String(open);
+    const turn = () => {
+      if (open) opened(card, Number(card.dataset.row));
+      card.classList.toggle("open", open);
+      card.querySelector("button").ariaExpanded = String(open);
+    };
+    open ? withTexts(turn) : turn();
   }
   function card(row) {
     const language = field("language", row);
-    const source = picture(keys[0], row);
     const line = state.get("line") in answers ? [state.get("line")] : [];
     const other = state.get("other") in answers ? [state.get("other")] : [];
     const brief = line.length ? [...new Set([...line, ...other])] : keys.filter(key => ["untrained", "sft", "dpo"].includes(key));
     const made = el("article", {className: "question", tabIndex: -1});
     made.dataset.row = row;
     const head = el("button", {type: "button", ariaExpanded: "false", onclick: () => toggle(made, !made.classList.contains("open"))},
-      source ? el("img", {src: source, alt: "", loading: "lazy"}) : el("span", {className: "none"}),
+      picture(keys[0], row, {alt: "", loading: "lazy"}) ?? el("span", {className: "none"}),
       el("span", {className: "asked"},
         el("span", {lang: language, className: "ask"}, field("question", row)),
         el("span", {lang: language}, el("span", {className: "muted"}, "Gold "), field("gold", row)),
@@ -266,7 +302,6 @@ function explorer(data, pictures) {
   const pages = () => Math.max(1, Math.ceil(rows.length / PAGE));
   const page = () => Math.min(pages(), Math.max(1, Number(state.get("page")) || 1));
   function show() {
-    state = new URLSearchParams(location.hash.includes("=") ? location.hash.slice(1) : "");
     for (const [name, control] of Object.entries(controls)) {
       control.value = name === "protocol" ? protocol() : state.get(name) ?? "";
       control.classList.toggle("set", state.has(name));
@@ -284,6 +319,11 @@ function explorer(data, pictures) {
     place.dataset.shown = rows.length;
   }
   function turned() {
+    state = new URLSearchParams(location.hash.includes("=") ? location.hash.slice(1) : "");
+    delete place.dataset.shown;
+    if (["id", "q", "number", "sort"].some(name => state.get(name))) withTexts(settled); else settled();
+  }
+  function settled() {
     show();
     if (scroll && state.size) document.getElementById("evidence").scrollIntoView();
     scroll = true;
@@ -336,6 +376,7 @@ function explorer(data, pictures) {
   turned();
 }
 
-unpacked("data").then(data => explorer(data, JSON.parse(embedded("pictures")))).catch(error => {
+function failed(error) {
   place.replaceChildren(el("p", {className: "bad"}, `The questions cannot be shown (${error}); predictions.jsonl has them.`));
-});
+}
+unpacked("questions-data").then(explorer).catch(failed);

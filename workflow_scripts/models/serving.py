@@ -1,0 +1,41 @@
+"""What a server makes of our adapters: the names of vLLM's classes for these models, and what it would ignore.
+
+Read from vLLM 0.33.0: `hf_to_vllm_mapper`, `packed_modules_mapping`, `get_mm_mapping` and the layers of
+Glm4vForConditionalGeneration and Glm4vMoeForConditionalGeneration (model_executor/models/glm4_1v.py, glm4.py,
+glm4_moe.py), and the layers that take LoRA (lora/utils.py, lora/model_manager.py).
+"""
+
+import re
+from pathlib import Path
+
+from workflow_scripts.models import adapters
+
+VLLM = "0.33.0"
+# Today's prefix and vLLM's.
+PREFIXES = {
+    "lm_head.": "language_model.lm_head.",
+    "model.language_model.": "language_model.model.",
+    "model.visual.": "visual.",
+}
+# LoRA on the vision tower is served with --enable-tower-connector-lora alone and dropped with a warning otherwise
+# (vllm#27916, vllm#32541 were of silence). Convolutions, norms, embeddings and the head take none, and a router is no
+# LoRA layer; routed experts are, by other names than peft's for parameters.
+_SERVED = re.compile(
+    r"language_model\.model\.layers\.\d+\.(?:self_attn\.[qkvo]_proj"
+    r"|mlp\.(?:shared_experts\.)?(?:gate_up_proj|gate_proj|up_proj|down_proj))"
+)
+_LORA = re.compile(r"^base_model\.model\.(?P<module>.+?)\.(?:lora_\w+|modules_to_save|weight|bias)\b")
+
+
+def vllm_name(name: str) -> str:
+    """What vLLM calls the weight or module `name`."""
+    for today, theirs in PREFIXES.items():
+        if name.startswith(today):
+            return theirs + name.removeprefix(today)
+    return name
+
+
+def ignored_by_vllm(path: Path) -> list[str]:
+    """The modules that the adapter at `path` changes and vLLM, as it is started by default, would not serve."""
+    modules = {match["module"] for key in adapters.keys(path) if (match := _LORA.match(key))}
+    return sorted(module for module in modules if not _SERVED.fullmatch(vllm_name(module)))
