@@ -110,7 +110,10 @@ def test_mlflow_has_every_stage_and_the_predictions(lora):
     assert {found.dataset.name for found in parent.inputs.dataset_inputs} >= {f"{LORA}/train", f"{LORA}/test"}
     assert "| accuracy, % | all |" in parent.data.tags["mlflow.note.content"]
     aliases = {model.name: model.aliases for model in client.search_registered_models()}[LORA]
-    chosen = client.get_model_version(LORA, str(aliases["champion"]))
+    chosen, other = (
+        client.get_model_version(LORA, str(aliases[alias])) for alias in ("champion", "candidate")
+    )
+    assert {chosen.tags["stage"], other.tags["stage"]} == {"sft", "dpo"}
     assert chosen.tags["path"] == f"{final}/{LORA}" and (lora / chosen.tags["path"]).is_dir()
     (score,) = client.get_logged_model(chosen.tags["logged_model"]).metrics
     assert (score.dataset_name, score.value) == (

@@ -85,7 +85,7 @@ rule count:
     # The `onstart` of a module is not run; the stage has made the store.
     runs = MlflowClient(f"sqlite:///{results / 'mlflow.db'}").search_runs(["1"])
     assert {run.data.tags.get("stage") for run in runs} == {None, "convert"}
-    for path in (*results.glob("*mlflow*"), results / "mlartifacts"):
+    for path in (*results.glob("*mlflow*"), results / "mlartifacts", results / "tracking"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     check(results)
     assert int((tmp_path / "counted.txt").read_text()) > 10

@@ -70,8 +70,8 @@ def _register(client: "MlflowClient", start: StageStart, model: Any, place: str,
     try:
         client.create_registered_model(
             name,
-            description=f"The models of {name}; `{CHAMPION}` is the one that the evaluation chose, `{CANDIDATE}` the newest "
-            "that it did not choose or has not seen.",
+            description=f"The models of {name}; `{CHAMPION}` is the one that the evaluation chose, `{CANDIDATE}` the other "
+            "one, or the newest that it has not seen.",
         )
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
@@ -99,11 +99,12 @@ def _version_of(client: "MlflowClient", name: str, fingerprint: str) -> Any:
 
 
 def evaluated(client: "MlflowClient", experiment: str, start: StageStart, layout: Layout, time: int) -> None:
-    """Give each model its scores, linked to the test sets, and `champion` to the one that the evaluation chose."""
+    """Give each model its scores, linked to the test sets; the one that was chosen is the champion, the other candidate."""
     from mlflow.entities import Metric
 
     evaluation = files.read_object(layout.evaluation(start.run))
     name = str(start.run)
+    versions: dict[str, str] = {}
     for stage in ("sft", "dpo"):
         version = _version_of(client, name, evaluation["model"][stage]["fingerprint"])
         if version is None:
@@ -125,12 +126,7 @@ def evaluated(client: "MlflowClient", experiment: str, start: StageStart, layout
         ]
         if not model.metrics:
             client.log_batch(str(model.source_run_id), scores)
-        if stage == evaluation["final_stage"]:
-            _choose(client, name, str(version.version))
-
-
-def _choose(client: "MlflowClient", name: str, version: str) -> None:
-    client.set_registered_model_alias(name, CHAMPION, version)
-    aliases = client.get_registered_model(name).aliases
-    if aliases.get(CANDIDATE) == version:
-        client.delete_registered_model_alias(name, CANDIDATE)
+        versions[stage] = str(version.version)
+    for stage, number in versions.items():
+        alias = CHAMPION if stage == evaluation["final_stage"] else CANDIDATE
+        client.set_registered_model_alias(name, alias, number)
