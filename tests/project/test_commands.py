@@ -32,7 +32,9 @@ def snakemake(tmp_path):
     return lambda *arguments: run(*command, *arguments, folder=tmp_path)
 
 
-@pytest.mark.parametrize("name", [*STAGES, "run_experiments", "score", "configuration.plan"])
+@pytest.mark.parametrize(
+    "name", [*STAGES, "preflight", "run_experiments", "score", "status", "configuration.plan"]
+)
 def test_what_answers_at_once_imports_nothing_heavy(name):
     """--help and a dry run are quick as long as neither pays for these."""
     heavy = {"torch", "torchvision", "transformers", "trl", "peft", "datasets", "mlflow", "pandas", "pyarrow"}
@@ -41,7 +43,7 @@ def test_what_answers_at_once_imports_nothing_heavy(name):
     assert (answer.returncode, answer.stdout.strip()) == (0, ""), answer.stderr
 
 
-@pytest.mark.parametrize("name", [*STAGES, "run_experiments", "score"])
+@pytest.mark.parametrize("name", [*STAGES, "preflight", "run_experiments", "score", "status"])
 def test_help_names_the_flags(name):
     answer = stage(name, "--help")
     assert answer.returncode == 0 and "--log_level" in answer.stdout and "--debug" in answer.stdout
