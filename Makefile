@@ -13,7 +13,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 PYTEST_ALL := pytest -m "not slow and not slurm" \
 	--numprocesses logical --maxprocesses 8 --dist loadscope --no-loadscope-reorder
 
-.PHONY: help setup demo open mlflow check test test-slow coverage gpu-check lint types format hooks lock clean
+.PHONY: help setup demo open mlflow check test test-slow coverage gpu-check lint types format hooks lock docs wheel clean
 
 help:  ## List these commands
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 16
@@ -30,6 +30,7 @@ $(READY): requirements.lock
 	$(VENV)/bin/pip install --quiet --require-hashes -r $(VENV)/uv.txt
 	$(VENV)/bin/uv pip sync --quiet --compile-bytecode --require-hashes requirements.lock \
 		|| $(VENV)/bin/pip install --quiet --require-hashes -r requirements.lock
+	$(VENV)/bin/uv pip install --quiet --offline --no-deps --no-build-isolation --editable .
 	@touch $@
 
 demo: $(READY)  ## Run the whole chain on embedded data and models, without a network
@@ -87,10 +88,16 @@ format: $(READY)  ## Mend style
 hooks: $(READY)  ## Let git check style and types before each commit
 	pre-commit install
 
-lock: $(READY)  ## Write requirements.lock after a change of requirements.in
+lock: $(READY)  ## Write requirements.lock after a change of requirements.in or requirements-dev.in
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-		--custom-compile-command "make lock" requirements.in --output-file requirements.lock
+		--custom-compile-command "make lock" requirements.in requirements-dev.in --output-file requirements.lock
+
+docs: $(READY)  ## Write the documents as a site into site/, every link checked
+	python docs/site.py site
+
+wheel: $(READY)  ## Build the package's wheel in dist/
+	uv build --quiet --wheel --offline --no-build-isolation --out-dir dist
 
 clean:  ## Delete all results and caches, but not .venv
-	rm -rf results .snakemake .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage
+	rm -rf results build dist site .snakemake .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -66,14 +66,14 @@ def machine(tmp_path, monkeypatch):
             monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
             if visible is not None:
                 monkeypatch.setenv(gpus.VARIABLE, visible)
-            gpus._queried.cache_clear()
+            gpus.described.cache_clear()
 
         def start(self, count: int, **variables: str) -> Job:
             started.append(Job({**os.environ, **variables}, count))
             return started[-1]
 
     yield Machine
-    gpus._queried.cache_clear()
+    gpus.described.cache_clear()
     for job in started:
         job.kill()
         job.wait()

@@ -298,7 +298,7 @@ def test_every_error_of_the_runs_is_listed_with_its_entry(tmp_path):
         reading.load([tmp_path / "wrong.yaml"])
     for expected in (
         "runs.0.dataset: 'slak' is unknown",
-        "runs.0.model_version: '4.1w' is unknown (known: 4.1v, 4.5v); did you mean '4.1v'?",
+        "runs.0.model_version: '4.1w' is unknown (known: 4.1v, 4.5v, 4.6v-flash, 4.6v); did you mean '4.1v'?",
         "runs.0.sft.metod: 'metod' is unknown",
         "runs.1.dpo.batch_size: 32: not a multiple of 3 GPU(s)",
     ):

@@ -76,7 +76,9 @@ def test_the_stop_token_ends_generation(cell, processor):
 def test_base_mode_of_a_hybrid_asks_without_thinking(processor, cell):
     version, mode = cell
     prompt = Dialogue(processor, version, mode).prompt([{"role": "user", "content": QUESTION}])
-    assert prompt.endswith("/nothink<|assistant|>\n<think></think>") == (version == "4.5v" and mode == "base")
+    assert prompt.endswith("/nothink<|assistant|>\n<think></think>") == (
+        VERSIONS[version].hybrid and mode == "base"
+    )
 
 
 def test_each_assistant_turn_is_trained_with_the_turns_and_images_before_it(dialogue, cell):

@@ -25,7 +25,7 @@ from workflow_scripts.stages import convert, download
 
 FOLDER = Path(__file__).parent / "foreign"
 WRITTEN = sorted(path.parent for path in FOLDER.glob("*/*/answers.json"))
-VERSION_OF = {version.architecture: name for name, version in VERSIONS.items()}
+VERSION_OF = {version.architecture: name for name, version in reversed(VERSIONS.items())}  # the first of each
 EXPERT = re.compile(r"\.experts\.\d+\.")  # one by one in files, all in one tensor in memory
 CPU = torch.device("cpu")
 SETTINGS = """

@@ -62,7 +62,7 @@ def same_as_peft(adapter, target):
 
 
 @pytest.mark.parametrize("peft", [{}, {"use_rslora": True}, {"use_dora": True}], ids=str)
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("version", ["4.1v", "4.5v"])
 def test_an_adapter_is_merged_as_by_peft(tmp_path, version, peft):
     if version == "4.5v" and "use_dora" in peft:
         pytest.skip("peft has no DoRA of parameters, which an MoE's adapters are")
@@ -118,4 +118,15 @@ def test_a_broken_adapter_is_named(tmp_path):
     save_file(weights, adapter / "adapter_model.safetensors", metadata={"format": "pt"})
     (tmp_path / "merged").mkdir()
     with pytest.raises(UserError, match=r"adapter: model\.language_model.*q_proj\.weight: NaNs"):
+        merging.write(adapter, tmp_path / "base", tmp_path / "merged")
+
+
+def test_an_adapter_of_weights_that_are_not_there_is_refused(tmp_path):
+    adapter = drawn(tmp_path, "4.1v")
+    weights = load_file(tmp_path / "base" / "model.safetensors")
+    name = next(name for name in weights if name.endswith("q_proj.weight"))
+    weights["lost"] = weights.pop(name)
+    save_file(weights, tmp_path / "base" / "model.safetensors", metadata={"format": "pt"})
+    (tmp_path / "merged").mkdir()
+    with pytest.raises(UserError, match=f"1 of its weights have no place in .*base .{name}"):
         merging.write(adapter, tmp_path / "base", tmp_path / "merged")

@@ -12,6 +12,7 @@ import pytest
 from workflow_scripts.base.paths import STAGES
 
 ROOT = Path(__file__).resolve().parents[2]
+BESIDES = ("crate", "estimate", "migrate", "preflight", "reproduce", "run_experiments", "score", "status")
 
 
 def run(*command: str, folder: Path = ROOT) -> subprocess.CompletedProcess:
@@ -32,9 +33,7 @@ def snakemake(tmp_path):
     return lambda *arguments: run(*command, *arguments, folder=tmp_path)
 
 
-@pytest.mark.parametrize(
-    "name", [*STAGES, "preflight", "run_experiments", "score", "status", "configuration.plan"]
-)
+@pytest.mark.parametrize("name", [*STAGES, *BESIDES, "configuration.plan", "__main__"])
 def test_what_answers_at_once_imports_nothing_heavy(name):
     """--help and a dry run are quick as long as neither pays for these."""
     heavy = {"torch", "torchvision", "transformers", "trl", "peft", "datasets", "mlflow", "pandas", "pyarrow"}
@@ -43,14 +42,14 @@ def test_what_answers_at_once_imports_nothing_heavy(name):
     assert (answer.returncode, answer.stdout.strip()) == (0, ""), answer.stderr
 
 
-@pytest.mark.parametrize("name", [*STAGES, "preflight", "run_experiments", "score", "status"])
+@pytest.mark.parametrize("name", [*STAGES, *BESIDES])
 def test_help_names_the_flags(name):
     answer = stage(name, "--help")
     assert answer.returncode == 0 and "--log_level" in answer.stdout and "--debug" in answer.stdout
 
 
 def test_a_dry_run_covers_the_whole_matrix(snakemake):
-    assert re.search(r"^evaluate +16$", snakemake().stdout, re.M)
+    assert re.search(r"^evaluate +32$", snakemake().stdout, re.M)
 
 
 def test_a_dry_run_plans_the_chosen_runs_each_with_its_own_resources(snakemake, tmp_path):

@@ -1,17 +1,20 @@
-"""Documents link to what is there, and both READMEs give the same commands, which exist."""
+"""Documents link to what is there, their commands and settings are ones that there are, and both languages say the same."""
 
+import argparse
 import itertools
 import re
-import subprocess
+import shlex
 import sys
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import yaml
+from snakemake import cli as snakemake_cli
 
 from workflow_scripts.base import files
-from workflow_scripts.configuration import overlay, reading
+from workflow_scripts.configuration import flags, overlay, reading
 from workflow_scripts.configuration.settings import Config
 
 ROOT = Path(__file__).parents[2]
@@ -26,44 +29,124 @@ def test_relative_links_lead_somewhere(page):
 
 
 def commands(name: str) -> list[str]:
-    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / name).read_text(encoding="utf-8"), re.DOTALL)
-    return [line.split("#")[0].strip() for block in blocks for line in block.splitlines()]
+    blocks = re.findall(r"```(?:ba)?sh\n(.*?)```", (ROOT / name).read_text(encoding="utf-8"), re.DOTALL)
+    lines = [
+        line.split(" #")[0].strip() for block in blocks for line in block.replace("\\\n", " ").splitlines()
+    ]
+    return [line for line in lines if line and not line.startswith("#")]
 
 
 def test_both_readmes_give_the_same_commands():
     assert commands("README.md") == commands("README.zh.md") and "make demo" in commands("README.md")
 
 
-def test_the_commands_exist():
-    modules = re.findall(r"python -m ([\w.]+)", (ROOT / "README.md").read_text(encoding="utf-8"))
-    assert modules and all(find_spec(module) for module in modules)
-    targets = re.findall(r"^make (\w+)", "\n".join(commands("README.md")), re.MULTILINE)
-    makefile = (ROOT / "Makefile").read_text()
-    assert targets and all(f"\n{target}:" in makefile for target in targets)
+# The worked examples of these are run by tests of their own.
+EXAMPLES = ("CONTRIBUTING.md", "docs/extending.md")
+ENGLISH = [str(page.relative_to(ROOT)) for page in PAGES if not page.name.endswith(".zh.md")]
+COMMANDS = sorted({line for name in ENGLISH if name not in EXAMPLES for line in commands(name)})
 
 
-def test_the_commands_have_the_flags_that_are_given_them():
-    flags: dict[str, set[str]] = {}
-    for line in commands("README.md"):
-        if named := re.match(r"python -m (workflow_scripts\.\w+)", line):
-            flags.setdefault(named[1], set()).update(re.findall(r"--\w+", line))
-    assert len(flags) >= 10
-    for module, given in flags.items():
-        answer = subprocess.run(
-            [sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
-        )
-        assert given <= set(re.findall(r"--\w+", answer.stdout)), module
+@pytest.mark.parametrize("line", COMMANDS)
+def test_a_command_is_one_that_there_is_with_flags_that_it_takes(line, monkeypatch):
+    """Each is parsed by the program's own parser; none is run."""
+    words = shlex.split(line)
+    if words[:2] == ["python", "-m"] or words[0] == "medvqa":
+        name, *arguments = words[2:] if words[0] == "python" else [f"workflow_scripts.{words[1]}", *words[2:]]
+        parses(name, arguments, monkeypatch)
+    elif words[0] == "snakemake":
+        parsed = snakemake_cli.get_argument_parser().parse_args(words[1:])
+        given = [*(parsed.configfile or []), *(parsed.profile or [])]
+        own = [path for path in map(str, given) if path not in ("mine.yaml", "config.yaml")]
+        assert [path for path in own if not (ROOT / path).exists()] == []
+        assert all(re.match(r"results/(eval|data|export)/", target) for target in parsed.targets)
+    elif words[0] == "make":
+        assert f"\n{words[1]}:" in (ROOT / "Makefile").read_text()
+    else:
+        assert line.startswith(OF_OTHERS), "name the program among those of others, if it is one"
+
+
+# What begins the commands of other programs, and of the shell.
+OF_OTHERS = (
+    ". .venv/bin/activate",
+    "mlflow ui ",
+    "tensorboard ",
+    "pip install ",
+    "python -c ",
+    "vllm serve ",
+)
+
+
+class Parsed(Exception):
+    """The flags were understood."""
+
+
+def parses(name: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the command `name` parse its flags, and stop it there."""
+
+    def stop(self: argparse.ArgumentParser, given: list[str]) -> None:
+        options, rest = self.parse_known_args(given)
+        assert rest == [], f"unknown: {rest}"
+        raise Parsed(options)
+
+    spec = find_spec(name)
+    assert spec, f"there is no {name}"
+    module = import_module(f"{name}.__main__" if spec.submodule_search_locations else name)
+    if not hasattr(module, "main"):  # a script that takes no flags
+        assert arguments == []
+        return
+    if name == "workflow_scripts.workflow":  # all of its flags are Snakemake's
+        snakemake_cli.get_argument_parser().parse_args(arguments)
+        return
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", stop)
+    monkeypatch.setattr(flags, "model_folder", Path)
+    monkeypatch.setattr(sys, "argv", [name, *arguments])
+    with pytest.raises(Parsed):
+        module.main(arguments) if module.main.__code__.co_argcount else module.main()
+
+
+def test_a_command_that_is_not_there_is_found(monkeypatch):
+    with pytest.raises(AssertionError, match="there is no"):
+        parses("workflow_scripts.tomorrow", [], monkeypatch)
+    with pytest.raises(AssertionError, match="unknown: .*--colour"):
+        parses("workflow_scripts.report", ["--colour"], monkeypatch)
+
+
+def test_the_documents_show_every_command():
+    """But for the one that only `make demo` calls."""
+    shown = {
+        match[1]
+        for name in ENGLISH
+        for match in re.finditer(r"workflow_scripts\.(\w+)", (ROOT / name).read_text("utf-8"))
+    }
+    shown |= {
+        match[1]
+        for name in ENGLISH
+        for match in re.finditer(r"medvqa (\w+)", (ROOT / name).read_text("utf-8"))
+    }
+    assert {path.stem for path in (ROOT / "workflow_scripts").glob("[!_]*.py")} - shown == {"demo"}
 
 
 def snippets(name: str) -> list[str]:
     return re.findall(r"```yaml\n(.*?)```", (ROOT / name).read_text(encoding="utf-8"), re.DOTALL)
 
 
-def test_configuration_snippets_are_valid_and_the_same_in_both_readmes():
-    assert snippets("README.md") == snippets("README.zh.md") != []
+SNIPPETS = [
+    pytest.param(snippet, id=f"{name}-{number}")
+    for name in ENGLISH
+    if name not in EXAMPLES
+    for number, snippet in enumerate(snippets(name))
+    if set(yaml.safe_load(snippet)) <= Config.model_fields.keys()  # and no file of terms
+]
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS)
+def test_configuration_snippets_are_valid(snippet):
     raw = files.read_yaml(ROOT / "config.yaml")
-    for snippet in snippets("README.md"):
-        reading.validate(overlay.merge(raw, yaml.safe_load(snippet)), where="README.md")
+    reading.validate(overlay.merge(raw, yaml.safe_load(snippet)), where="here")
+
+
+def test_the_snippets_of_configurations_are_found():
+    assert len(SNIPPETS) >= 10 and len(COMMANDS) >= 25
 
 
 BILINGUAL = [
@@ -124,14 +207,15 @@ def test_chinese_has_its_own_punctuation_and_a_space_beside_latin_words(page):
     assert re.findall(rf".{{0,8}}(?:{letter}[A-Za-z0-9`]|[A-Za-z0-9`]{letter}).{{0,8}}", text) == []
 
 
-def test_keys_named_in_the_readmes_exist():
-    """Both READMEs name the same keys of the configuration, such as `sft.gpus`, and there are such keys."""
+@pytest.mark.parametrize("page", BILINGUAL, ids=lambda page: page.name)
+def test_named_keys_exist_and_are_the_same_in_both_languages(page):
+    """Keys of the configuration such as `sft.gpus`."""
     sections = "sft|dpo|data|preferences|evaluation"
     named = [
-        set(re.findall(rf"`((?:{sections})\.\w+)", (ROOT / name).read_text(encoding="utf-8")))
-        for name in ("README.md", "README.zh.md")
+        set(re.findall(rf"`((?:{sections})\.(?!py`)\w+)(?=[`:])", found.read_text(encoding="utf-8")))
+        for found in (page, page.with_suffix(".zh.md"))
     ]
-    assert named[0] == named[1] != set()
+    assert named[0] == named[1]
     defaults = Config()
     for key in named[0]:
         section, field = key.split(".")

@@ -17,6 +17,7 @@ PACKAGE = ROOT / "workflow_scripts"
 # and its stage.
 SHARED_NAMES = {
     "__init__": "what a room is for",
+    "__main__": "what is called by the name of its package",
     "dpo": "direct preference optimisation: command, stage and trainer",
     "sft": "supervised fine-tuning: command, stage and trainer",
 }

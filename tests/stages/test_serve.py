@@ -53,10 +53,11 @@ def test_a_port_in_use_is_said(place):
             serve.serve(place, taken.getsockname()[1])
 
 
-@pytest.mark.skipif(importlib.util.find_spec("gradio") is None, reason="gradio is not installed")
 @pytest.mark.filterwarnings("default")  # its own
 def test_the_page_answers_with_and_without_the_picture(place, picture, monkeypatch):
     monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
+    for package in ("gradio", "gradio_client"):
+        pytest.importorskip(package)
     from gradio_client import Client, handle_file
 
     built, _, texts = serve.page(place)

@@ -21,7 +21,7 @@ from workflow_scripts.configuration.settings import Lora, LossWeights, Sft
 from workflow_scripts.models import standins
 from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.stages import sft
-from workflow_scripts.training import checkpoints, memory, run
+from workflow_scripts.training import activations, checkpoints, memory, run
 from workflow_scripts.training.arguments import recompute
 from workflow_scripts.training.trainers.sft import SharedPrefixSFTTrainer, build
 
@@ -204,9 +204,8 @@ def test_a_killed_retry_keeps_its_budget_until_a_parameter_changes(work):
 def test_activations_are_kept_where_they_fit():
     text = standins.model_config(VERSIONS["4.1v"]).text_config
     settings = Sft(lora=Lora(dropout=0.0))
-    hidden, inner = text.hidden_size, text.intermediate_size
-    keys = text.num_key_value_heads * hidden // text.num_attention_heads
-    needed = 2 * (9 * hidden + 3 * inner + 2 * keys) * text.num_hidden_layers * 1000
+    kept = activations.of_text_layer(text, activations.Kept(fused=True, rank=settings.lora.rank))
+    needed = kept * text.num_hidden_layers * 1000
 
     def every(settings: Sft, share: float, config=text) -> int | None:
         return memory.recomputed(settings, config, 1000, int(share * needed / memory.ROOM))

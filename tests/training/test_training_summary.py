@@ -11,7 +11,8 @@ from workflow_scripts.configuration.settings import Lora, Sft
 from workflow_scripts.models import adapters, standins
 from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.stages.sft import stage as sft
-from workflow_scripts.training import summary
+from workflow_scripts.training import activations, summary
+from workflow_scripts.training.activations import Kept
 from workflow_scripts.training.data import schedule
 from workflow_scripts.training.data.batching import RowCost
 from workflow_scripts.training.model import start
@@ -60,8 +61,8 @@ def test_memory_of_full_training_and_what_strategies_divide():
     trained = 4 * sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     found = summary.memory(model, None, start(Path(), settings), planned(settings), processes=1)
     assert (found["weights"], found["gradients"], found["optimiser"]) == (weights, trained, 2 * trained)
-    # fp32: twice 34 bytes for each token, hidden unit and layer
-    assert found["activations"] == planned(settings).peak.tokens * 128 * 4 * 34 * 2
+    layer = activations.of_text_layer(model.config.text_config, Kept(value=4, whole=True))
+    assert found["activations"] == planned(settings).peak.tokens * 4 * layer
 
     sharded = settings.model_copy(update={"strategy": "zero2"})
     found = summary.memory(model, None, start(Path(), sharded), planned(settings), processes=2)
@@ -74,8 +75,11 @@ def test_recomputing_takes_less():
         summary.memory(model, every, start(Path(), settings), planned(settings), processes=1)["activations"]
         for every in (None, 3, 1)
     )
-    assert some == kept * (34 * 2 + 2 * 2 + 34) / (34 * 4)  # of four layers, two are recomputed
-    assert none == kept * (2 * 4 + 34) / (34 * 4)
+    tokens, stream = planned(settings).peak.tokens, 4 * 128
+    layer = activations.of_text_layer(model.config.text_config, Kept(value=4, rank=2))
+    assert kept == tokens * 4 * layer
+    assert some == tokens * (2 * layer + 2 * stream + layer)  # of four layers, two are recomputed
+    assert none == tokens * (4 * stream + layer)
 
 
 def test_the_lines_of_a_stage(workplace, caplog):

@@ -83,7 +83,7 @@ def test_packing_loses_nothing_and_overfills_nothing(lengths, more):
     assert all(sum(lengths[index] for index in one) <= capacity for one in bins)
 
 
-@pytest.mark.parametrize("version", list(VERSIONS))
+@pytest.mark.parametrize("version", ["4.1v", "4.5v"])
 @pytest.mark.parametrize("grids", [[], [(1, 4, 6)], [(1, 4, 4), (1, 2, 8)]])
 def test_positions_are_those_of_the_model(version, grids):
     model = standins.untrained_model(VERSIONS[version]).model

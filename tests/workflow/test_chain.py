@@ -1,5 +1,8 @@
 """The whole chain on drawn phantoms and tiny models, from one target; what it leaves, and what it says when it fails."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from chains import SHORT, check_evaluation, check_files, finished
@@ -95,6 +98,29 @@ def test_mlflow_has_every_stage_and_the_predictions(lora):
     assert "predictions.json" in {
         entry.path for entry in client.list_artifacts(stages["evaluate"].info.run_id)
     }
+
+
+def test_the_evaluation_makes_itself_again_and_is_packed_with_the_report_of_snakemake(lora, tmp_path):
+    told = files.read_value(lora / f"eval/{LORA}.json", "provenance")
+    assert all(made["package"] and made["date"] <= told["made"]["date"] for made in told["stages"].values())
+    assert (lora / f"config/{told['configuration_fingerprint']}.yaml").is_file()
+    answer = lora.command("crate", "--run", LORA, "--output", str(tmp_path / "crate"), "--snakemake_report")
+    assert answer.returncode == 0, answer.stderr
+    assert b"rulegraph" in (tmp_path / "crate/snakemake-report.html").read_bytes()
+    listed = files.read_json(tmp_path / "crate/ro-crate-metadata.json")["@graph"]
+    assert {"snakemake-report.html", f"eval/{LORA}.json", "config.yaml"} <= {
+        entity["@id"] for entity in listed
+    }
+    written = tmp_path / "again"
+    done = subprocess.run(
+        [sys.executable, "-m", "workflow_scripts.reproduce", f"results/eval/{LORA}.json", "--write", written],
+        cwd=lora.folder, env=lora.environment, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "source slake" not in done.stdout and "records" not in done.stdout, "the data is the same"
+    planned = lora.snakemake(
+        "-n", "--configfile", str(written / "config.yaml"), "--", f"results/eval/{LORA}.json"
+    )
+    assert "Nothing to be done" in planned.stdout + planned.stderr
 
 
 def test_a_forced_training_is_not_done_again(lora):

@@ -36,17 +36,17 @@ def visible() -> list[str]:
 
 
 def _installed() -> list[str]:
-    return [value for value in _queried("uuid") if value.startswith("GPU-")]
+    return [value for value in described("uuid") if value.startswith("GPU-")]
 
 
 def memory() -> int:
     """Bytes of the smallest GPU of this machine; 0 where nvidia-smi is missing or finds none."""
-    return min((int(value) * 2**20 for value in _queried("memory.total") if value.isdigit()), default=0)
+    return min((int(value) * 2**20 for value in described("memory.total") if value.isdigit()), default=0)
 
 
 @cache
-def _queried(value: str) -> list[str]:
-    """What nvidia-smi says of each GPU; nothing where it is missing or finds none."""
+def described(value: str) -> list[str]:
+    """What nvidia-smi says of each GPU, such as its "name"; nothing where it is missing or finds none."""
     command = ["nvidia-smi", f"--query-gpu={value}", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)

@@ -141,6 +141,12 @@ def _create(path: Path, holder: Holder) -> bool:
                 raise
     except FileExistsError:
         return False
+    except PermissionError:
+        # SFTP has no word for a file that is there: so sshfs puts it where another machine was first. Is it the folder?
+        probe = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+        probe.touch()
+        probe.unlink()
+        return False
     return True
 
 

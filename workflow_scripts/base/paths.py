@@ -133,6 +133,10 @@ class Layout:
         """What a judge has said of answers, for all runs."""
         return self.root / "judge" / "verdicts.jsonl"
 
+    def crate(self, run: str) -> Path:
+        """A run packed for others."""
+        return self.root / "crates" / f"{run}.zip"
+
     def report(self) -> Path:
         """The page about all runs."""
         return self.root / "report" / "index.html"

@@ -76,8 +76,8 @@ def shown_to(stage: str, settings: Config, run: Run) -> Config:
 
     To read another is an UndeclaredKey.
     """
-    settings = runs.settings_of(settings, run)
-    shown = settings.shown_to(stage, _SHARED | READ_BY.keys())
+    whole, settings = settings, runs.settings_of(settings, run)
+    shown = settings.shown_to(stage, _SHARED | READ_BY.keys()).part_of(whole)
     for section in READ_BY:
         declared = [READ_BY[section].items(), READ_BESIDES[section].items()]
         keys = {key for readers in declared for key, stages in readers if stage in stages}

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,12 +18,13 @@ from workflow_scripts.models.prompt_styles import AUTO, STYLES
 
 # Names the configuration for the commands that Snakemake starts.
 CONFIG_VARIABLE = "MEDVQA_CONFIG"
+DEFAULT = Path("config.yaml")
 
 
 def stage_parser(description: str | None) -> argparse.ArgumentParser:
     """A parser for a stage of the chain: where the configuration and the results are, and which run."""
     result = cli.parser(description)
-    default = Path(os.environ.get(CONFIG_VARIABLE, "config.yaml"))
+    default = Path(os.environ.get(CONFIG_VARIABLE, DEFAULT))
     result.add_argument("--config", nargs="+", type=Path, default=[default], help="later over earlier files")
     result.add_argument(
         "--results", type=Path, help="the folder of everything made, instead of the configuration's"
@@ -45,6 +47,11 @@ def add_run_flags(result: argparse.ArgumentParser, required: bool = True) -> Non
 
 def settings_and_layout(options: argparse.Namespace) -> tuple[Config, Layout]:
     """What the flags of `stage_parser` lead to; a UserError lists all errors of the configuration."""
+    if options.config == [DEFAULT] and not DEFAULT.exists():
+        raise UserError(
+            f"{DEFAULT}: not in this folder; go to the one that has it, name it by --config, or let "
+            "`python -m workflow_scripts.config --write` make one with every default"
+        )
     settings = reading.load(options.config)
     return settings, Layout(options.results or settings.results)
 
@@ -113,6 +120,32 @@ def add_prompt_style(result: argparse.ArgumentParser) -> None:
 def comma_separated(text: str) -> list[str]:
     """Names that are written with commas between them."""
     return [name for name in text.split(",") if name]
+
+
+def memory_size(text: str) -> float:
+    """Bytes of a card's memory: 24GB, 80 GiB or 80; cards count in GiB whatever they are called."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:G|GB|GiB)?", text.strip(), re.IGNORECASE)
+    if not found or not float(found[1]):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size of memory such as 24GB")
+    return float(found[1]) * 2**30
+
+
+def gpu_count(text: str) -> int:
+    """A number of GPUs that batches can be divided among."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of GPUs")
+    return int(text)
+
+
+def rate(text: str) -> float:
+    """A rate above 0."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = 0.0
+    if not 0 < found < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a rate in TFLOP/s")
+    return found
 
 
 def training_options(stage: str, description: str | None, arguments: list[str]) -> argparse.Namespace:

@@ -613,6 +613,17 @@ class Config(Section):
         default=None, description="an MLflow server; empty: MLFLOW_TRACKING_URI, else results/mlflow.db"
     )
 
+    _whole: "Config | None" = None
+
+    def part_of(self, whole: "Config") -> Self:
+        """This part of a configuration, which knows the `whole` for the record."""
+        self._whole = whole
+        return self
+
+    def recorded(self) -> dict[str, Any]:
+        """The whole configuration as plain values, also where a stage is shown a part: for records, no result depends on it."""
+        return (self._whole or self).model_dump(mode="json")
+
     def sources(self, dataset: str) -> dict[str, Source]:
         """The sources that `dataset` is made of, by name."""
         entry = self.dataset(dataset)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from workflow_scripts.base import files
+from workflow_scripts.base.environment import Made
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.paths import MANIFEST, Layout, Run
 from workflow_scripts.datasets.records import Record
@@ -53,6 +54,7 @@ class AnswersSummary(TypedDict):
     n: int
     asked_now: int
     seconds: float
+    made: Made
 
 
 def rows(records: Sequence[Record], found: Sequence[KeptAnswer]) -> list[Answer]:

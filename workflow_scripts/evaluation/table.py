@@ -1,5 +1,6 @@
 """One evaluation as the lines that a person compares: the floor, each stage, and blank and other images."""
 
+from collections.abc import Mapping
 from textwrap import fill
 from typing import Any, NotRequired, TypedDict
 
@@ -31,6 +32,9 @@ class Evaluation(TypedDict):
     final_stage: str
     versions: NotRequired[dict[str, int | None]]  # of each stage; absent in evaluations of before
     data_fingerprint: str
+    provenance: NotRequired[
+        Mapping[str, Any]
+    ]  # as stages/provenance.py has it; absent in evaluations of before
     model: dict[str, Any]
     stages: dict[str, Breakdown]
     floor: dict[str, Breakdown]

@@ -62,7 +62,7 @@ LOCAL_BASE = "base_model.json"  # beside an adapter: the folder of its base on t
 
 
 def model_type(path: Path) -> str:
-    """The architecture of the model at `path`, or of the base below an adapter: glm4v, glm4v_moe."""
+    """The architecture of the model at `path`, or of the base below an adapter: glm4v, glm4v_moe, glm46v."""
     name: str = files.read_value(base_of(path) / CONFIG, "model_type")
     return name
 
@@ -89,8 +89,8 @@ def _named_base(path: Path) -> tuple[Path, str]:
 def check_version(path: Path, version: Version) -> None:
     """A UserError where the model at `path` is of another architecture than `version`."""
     found = model_type(path)
-    if found != version.architecture:
-        fitting = [name for name, other in VERSIONS.items() if other.architecture == found]
+    if found not in (version.architecture, *version.also):
+        fitting = [name for name, other in VERSIONS.items() if found in (other.architecture, *other.also)]
         advice = f"take --model_version {' or '.join(fitting)}, or" if fitting else "take"
         raise UserError(
             f"{path}: its model_type is {found}, and the version asked for is of {version.architecture}; "

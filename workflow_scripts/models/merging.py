@@ -1,7 +1,7 @@
 """A model's weights as the hub has them, an adapter merged into its base: file by file, never the whole in memory."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,6 @@ ADAPTER = "default"
 # The hub has the routed experts one by one, transformers all of a layer in one tensor, gate above up.
 _EXPERT = re.compile(r"(?P<experts>.*\.mlp\.experts)\.(?P<number>\d+)\.(?P<projection>\w+)_proj\.weight")
 
-Change = Callable[[str, torch.Tensor], torch.Tensor]  # of the weight of a name
-
 
 def write(path: Path, like: Path, target: Path) -> None:
     """Write the weights of the model or adapter at `path` to the folder `target`.
@@ -33,10 +31,10 @@ def write(path: Path, like: Path, target: Path) -> None:
     are several. A merged weight is base + scaling · B·A (Hu et al. 2021, arXiv:2106.09685), added in fp32 and rounded
     once.
     """
-    source, change = path, _unchanged
+    source, merger = path, None
     if bases.is_adapter(path):
         source = loading.base_of(path)
-        change = Merger(path, source).merged
+        merger = Merger(path, source)
     types = _types(like)
     placed: dict[str, str] = {}
     size = 0
@@ -45,17 +43,18 @@ def write(path: Path, like: Path, target: Path) -> None:
         with safe_open(source / file, "pt") as opened:
             for key in opened.keys():  # noqa: SIM118 (no dictionary)
                 name, weight = loading.renamed(key), opened.get_tensor(key)
-                weights[name] = change(name, weight).to(types.get(name, weight.dtype)).contiguous()
+                changed = merger.merged(name, weight) if merger else weight
+                weights[name] = changed.to(types.get(name, weight.dtype)).contiguous()
         save_file(weights, target / file, metadata={"format": "pt"})
         placed |= dict.fromkeys(weights, file)
         size += sum(weight.nbytes for weight in weights.values())
+    if merger and merger.left:
+        raise UserError(
+            f"{path}: {len(merger.left)} of its weights have no place in {source} ({min(merger.left)}, …); fetch that again"
+        )
     if len(set(placed.values())) > 1:
         index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(placed.items()))}
         files.write_json(target / SAFE_WEIGHTS_INDEX_NAME, index)
-
-
-def _unchanged(name: str, weight: torch.Tensor) -> torch.Tensor:
-    return weight
 
 
 def weight_files(folder: Path) -> list[str]:
@@ -83,7 +82,10 @@ _TORCH: Mapping[str, str] = {"F64": "float64", "F32": "float32", "F16": "float16
 
 
 class Merger:
-    """The weights of the whole model in `base` with the adapter at `path` in them, one by one, by peft's own layers."""
+    """The weights of the whole model in `base` with the adapter at `path` in them, one by one, by peft's own layers.
+
+    `left` are those that the adapter changes and that have not been seen.
+    """
 
     def __init__(self, path: Path, base: Path) -> None:
         adapted: Any = loading.adapted(_skeleton(base), base, path)
@@ -98,10 +100,12 @@ class Merger:
             elif isinstance(module, ModulesToSaveWrapper):
                 for key, value in module.modules_to_save[ADAPTER].named_parameters():
                     self._replaced[f"{name}.{key}"] = value.data
+        self.left = {*self._layers, *self._replaced}
         self._of_experts = lru_cache(1)(self._delta)  # the next weight is of the same layer
 
     def merged(self, name: str, weight: torch.Tensor) -> torch.Tensor:
         """`weight`, which the base has as `name`, with what the adapter adds; in fp32 where it adds anything."""
+        self.left.discard(name)
         if name in self._replaced:
             return self._replaced[name]
         if layer := self._layers.get(name):
@@ -109,6 +113,7 @@ class Merger:
         if (expert := _EXPERT.fullmatch(name)) and (
             stacked := f"{expert['experts']}.{_STACKED[expert['projection']]}"
         ) in self._layers:
+            self.left.discard(stacked)
             delta = self._of_experts(stacked)[int(expert["number"])]  # [out, in]
             if expert["projection"] != "down":
                 delta = delta.chunk(2)[("gate", "up").index(expert["projection"])]

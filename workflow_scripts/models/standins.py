@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from safetensors.torch import load_file
 from transformers import (
     AutoModelForImageTextToText,
     Glm4vConfig,
-    Glm4vImageProcessor,
     Glm4vMoeConfig,
-    Glm4vProcessor,
-    Glm4vVideoProcessor,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
@@ -56,10 +54,13 @@ def tokenizer() -> PreTrainedTokenizerFast:
 def processor(version: Version, with_template: bool = True) -> Processor:
     """Images are scaled to the area of 112 x 112 pixels: 16 tokens (`size` counts two frames)."""
     size = {"shortest_edge": 2 * IMAGE_SIDE**2, "longest_edge": 2 * IMAGE_SIDE**2}
-    made: Any = Glm4vProcessor(
-        image_processor=Glm4vImageProcessor(size=size),
+    whole, image, video = (
+        getattr(transformers, f"{version.processor}{kind}Processor") for kind in ("", "Image", "Video")
+    )
+    made: Any = whole(
+        image_processor=image(size=size),
         tokenizer=tokenizer(),
-        video_processor=Glm4vVideoProcessor(size=size),
+        video_processor=video(size=size),
         chat_template=version.chat_template() if with_template else None,
     )
     found: Processor = made  # its attributes are set by name, which no type checker sees
@@ -146,7 +147,7 @@ def pretrained_model(version: Version) -> PreTrainedModel:
 
 
 def weights_file(version: Version) -> Path:
-    """Where the pretrained weights of a version's stand-in lie, one file for both modes."""
+    """Where the pretrained weights of a version's stand-in lie: one file for all of its architecture, and both modes."""
     return FOLDER / f"{version.architecture}.safetensors"
 
 

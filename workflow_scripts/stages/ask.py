@@ -4,7 +4,7 @@ import logging
 import random
 from pathlib import Path
 
-from workflow_scripts.base import files, gpus, locks, versions
+from workflow_scripts.base import environment, files, gpus, locks, versions
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.configuration.settings import Config
@@ -61,6 +61,7 @@ def ask(settings: Config, layout: Layout, run: Run, model: str, variant: Variant
         "n": len(records),
         "asked_now": found.asked,
         "seconds": sum(row["seconds"] for row in found.rows),
+        "made": environment.made(),
     }
     answers.write(layout.answers(run, model, variant), answers.rows(records, found.rows), summary)
     return summary

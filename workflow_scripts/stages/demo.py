@@ -113,6 +113,12 @@ def run(targets: list[str]) -> int:
 
     From the project's folder, and once in a process: its stdout is closed for good.
     """
+    if not PROFILE.is_dir():
+        print(
+            f"error: {PROFILE}: not in this folder; the demo runs in a checkout of the project",
+            file=sys.stderr,
+        )
+        return 1
     # Snakemake looks for plugins among the packages that are installed; this module is one without being a package.
     LoggerPluginRegistry().register_plugin(f"snakemake_logger_plugin_{LOGGER}", sys.modules[__name__])
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -26,6 +26,7 @@ from workflow_scripts.evaluation.protocols.judge import Judge
 from workflow_scripts.evaluation.statistics import pictures
 from workflow_scripts.evaluation.statistics.clusters import clusters
 from workflow_scripts.evaluation.table import STAGES, Evaluation, percent
+from workflow_scripts.stages import provenance
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +60,7 @@ def evaluate(settings: Config, layout: Layout, run: Run) -> Evaluation:
         "final_stage": choice["stage"],
         "versions": _versions(settings, layout, run),
         "data_fingerprint": files.read_value(folder / SUMMARY, "fingerprint"),
+        "provenance": provenance.provenance(settings, layout, run),
         "model": _model(layout, run, summaries) | {"selection": choice},
         "stages": {line: shares[line] for line in STAGES},
         "floor": {"question_only": shares[analysis.FLOOR]},

@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from workflow_scripts.base import files
+from workflow_scripts.base import files, shipped
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.paths import MANIFEST, Layout
 from workflow_scripts.configuration import runs
@@ -35,7 +35,8 @@ FEW_FILES = 100_000
 
 def read_profile(path: Path) -> dict[str, Any]:
     """A profile of Snakemake's, by its folder or its name in profiles/."""
-    folders = [folder for folder in (path, Path("profiles") / path) if (folder / "profile.yaml").is_file()]
+    places = (path, Path("profiles") / path, shipped.snakefile().parent / "profiles" / path)
+    folders = [folder for folder in places if (folder / "profile.yaml").is_file()]
     if not folders:
         raise UserError(f"--profile {path}: no such folder with profile.yaml; give one of profiles/, or none")
     profile: dict[str, Any] = files.read_yaml(folders[0] / "profile.yaml")

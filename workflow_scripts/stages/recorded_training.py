@@ -79,6 +79,6 @@ def train(settings: Config, layout: Layout, run: Run, task: Task[Settings]) -> d
         tracking.stage(settings, layout, run, task.objective.name, task.recipe) as record,
     ):
         metrics = training.train(task, record.callbacks())
-        record.metrics({key: value for key, value in metrics.items() if key != "curve"})
+        record.metrics({key: value for key, value in metrics.items() if key not in ("curve", "made")})
         record.artifact(task.trained / METRICS)
     return metrics

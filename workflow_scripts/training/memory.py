@@ -10,12 +10,11 @@ import torch
 from workflow_scripts.base import files
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.configuration.settings import Training
-from workflow_scripts.training import checkpoints
+from workflow_scripts.training import activations, checkpoints
 from workflow_scripts.training.data.batching import RowCost, load
 from workflow_scripts.training.strategies import STRATEGIES
 
 ROOM = 0.75  # of the free memory, for activations; the rest is for gradients, the head and fragments
-BF16_BYTES = 2
 BUDGET = "token_budget.json"  # beside the checkpoints, and gone with them when a parameter changes
 
 
@@ -94,10 +93,9 @@ def recomputed(settings: Training, text: Any, tokens: int, free: int) -> int | N
     """Every how many layers one is to recompute its activations; None where all are kept.
 
     `text` is the language model's configuration; `tokens` are those of the largest forward pass, `free` the bytes of
-    memory for them. Automatic for LoRA on whole dense weights in bf16, of which a layer keeps for each token: the input
-    of each of the four norms, those of the projections, queries, keys, values, and what goes into and comes out of the
-    MLP's activation; with dropout each projection's input once more, and a byte for its mask. By this 8064 tokens of the
-    9B take 47 GiB; by its peaks with and without recomputation, an H200 needed 48 (no dropout; benchmarks/gpu_check).
+    memory for them. Automatic for LoRA on whole dense weights in bf16, where steps are fused: by what a layer keeps then,
+    8064 tokens of the 9B take 47 GiB; by its peaks with and without recomputation, an H200 needed 48 (no dropout;
+    benchmarks/gpu_check).
     """
     if settings.gradient_checkpointing is not None:
         return 1 if settings.gradient_checkpointing else None
@@ -105,11 +103,9 @@ def recomputed(settings: Training, text: Any, tokens: int, free: int) -> int | N
         return 1
     if settings.lora.quantize or settings.precision == "fp32" or text.model_type != "glm4v_text":
         return 1
-    hidden, inner = text.hidden_size, text.intermediate_size
-    values = 9.0 * hidden + 3 * inner + 2 * text.num_key_value_heads * (hidden // text.num_attention_heads)
-    if settings.lora.dropout:
-        values += 1.5 * (5 * hidden + inner)
-    share = ROOM * free / (BF16_BYTES * values * tokens * text.num_hidden_layers)  # of the layers, that fits
+    how = activations.Kept(fused=True, dropout=settings.lora.dropout > 0, rank=settings.lora.rank)
+    kept = activations.of_text_layer(text, how) * tokens * text.num_hidden_layers
+    share = ROOM * free / kept  # of the layers, that fits
     return None if share >= 1 else int(1 / (1 - share))
 
 

@@ -15,7 +15,7 @@ from peft import LoraConfig
 from tqdm.contrib.logging import logging_redirect_tqdm
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments, set_seed
 
-from workflow_scripts.base import files, versions
+from workflow_scripts.base import environment, files, versions
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.processes import processes
 from workflow_scripts.datasets.pictures.frames import FrameRule
@@ -170,6 +170,7 @@ def _try_once(task: Task[Settings], callbacks: Sequence[TrainerCallback]) -> dic
             "train_rows": prepared.schedule.rows,
             **outcome,
             "micro_batch_tokens": settings.micro_batch_tokens,  # less than configured after oom_retries
+            "made": environment.made(),
         }
         return save(trainer, task, prepared, metrics)
 

@@ -2,14 +2,17 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
+from peft import PeftModel
 from tqdm import tqdm
 
 from workflow_scripts.configuration.settings import Training
 from workflow_scripts.models import loading
-from workflow_scripts.training import parts
+from workflow_scripts.training import activations, parts
+from workflow_scripts.training.activations import Kept
 from workflow_scripts.training.data.schedule import Schedule
 from workflow_scripts.training.model import Start
 
@@ -111,9 +114,8 @@ def memory(
     """Bytes that a process needs, by kind: an estimate, to which CUDA's own and fragmentation come.
 
     Gradients are as large as what trains, AdamW's two moments twice that; DeepSpeed trains in 16 bits, with a copy of
-    what trains and the moments in 32 (Rajbhandari et al. 2020, arXiv 1910.02054). Activations are those of the largest batch
-    after Korthikanti et al. 2022 (arXiv 2205.05198), without attention scores, which are never whole: in 16 bits a
-    layer keeps 34 bytes per token and hidden unit, one in `every` that is recomputed 2, and 34 for the layer at work.
+    what trains and the moments in 32 (Rajbhandari et al. 2020, arXiv 1910.02054). Activations are those of the largest batch,
+    by `activations`.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     gradients = sum(parts.size(parameter) * parameter.element_size() for parameter in trained)
@@ -136,7 +138,7 @@ def memory(
         needed |= {"weights": 0, "optimiser": 0}
     return {
         **needed,
-        "activations": _activations(model, every, start.dtype, schedule),
+        "activations": _activations(model, every, start, schedule),
     }
 
 
@@ -146,24 +148,32 @@ def _bytes(parameter: torch.nn.Parameter) -> int:
     return (parameter.numel() if packed else parts.size(parameter)) * parameter.element_size()
 
 
-def _activations(model: torch.nn.Module, every: int | None, dtype: torch.dtype, schedule: Schedule) -> float:
+def _activations(model: torch.nn.Module, every: int | None, start: Start, schedule: Schedule) -> float:
     backbone: Any = loading.backbone(model)
     config = backbone.config
     text, vision = config.text_config, config.vision_config
-    stacks = [(schedule.peak.tokens, text.hidden_size, text.num_hidden_layers)]
+    how = _kept(model, start)
+    layer = activations.of_text_layer(text, how, dense=text.model_type == "glm4v_text")
+    stream = text.hidden_size * how.value
+    found = activations.of_layers(text.num_hidden_layers, schedule.peak.tokens, layer, stream, every)
     if any(parameter.requires_grad for parameter in backbone.visual.parameters()):
         patches = schedule.peak.image_tokens * vision.spatial_merge_size**2
-        stacks.append((patches, vision.hidden_size, vision.depth))
-    values: int = sum(
-        tokens * hidden * (34 * layers if every is None else _bytes_of_stack(layers, -(-layers // every)))
-        for tokens, hidden, layers in stacks
+        block = activations.of_vision_block(vision, replace(how, fused=False))
+        found += activations.of_layers(vision.depth, patches, block, vision.hidden_size * how.value, every)
+    return found
+
+
+def _kept(model: torch.nn.Module, start: Start) -> Kept:
+    """How this training keeps activations, as PlannedBatches fuses steps."""
+    lora: Any = model.active_peft_config if isinstance(model, PeftModel) else None
+    fused = start.device.type == "cuda" and start.strategy.library == "torch"
+    return Kept(
+        value=start.dtype.itemsize,
+        fused=fused and lora is not None,
+        whole=lora is None,
+        dropout=bool(lora and lora.lora_dropout),
+        rank=lora.r if lora else 0,
     )
-    return values * dtype.itemsize / 2
-
-
-def _bytes_of_stack(layers: int, again: int) -> int:
-    """Per token and hidden unit, where `again` of the layers are recomputed."""
-    return 34 * (layers - again) + 2 * again + 34
 
 
 def _memory_line(needed: dict[str, float]) -> str:

@@ -1,5 +1,6 @@
-"""What is installed, requirements.in, requirements.lock and envs/*.yaml say the same."""
+"""What is installed, requirements*.in, requirements.lock and envs/*.yaml say the same."""
 
+import itertools
 import re
 from importlib import metadata
 from pathlib import Path
@@ -18,9 +19,12 @@ def canonical(name: str) -> str:
 
 
 def direct_dependencies() -> dict[str, list[str]]:
-    """The names in requirements.in under each of its comments."""
+    """The names in requirements.in and requirements-dev.in under each of their comments."""
     sections: dict[str, list[str]] = {}
-    for block in (ROOT / "requirements.in").read_text().strip().split("\n\n"):
+    blocks = [
+        (ROOT / name).read_text().strip().split("\n\n") for name in ("requirements.in", "requirements-dev.in")
+    ]
+    for block in itertools.chain(*blocks):
         title, *lines = block.splitlines()
         sections[title.removeprefix("# ")] = [canonical(re.match(r"[\w.-]+", line)[0]) for line in lines]
     return sections
@@ -54,7 +58,8 @@ def test_installed_is_what_the_lock_says(lock):
 @pytest.mark.parametrize("path", ENVIRONMENTS, ids=lambda path: path.name)
 def test_conda_environments_say_what_the_lock_says(path, lock):
     sections = direct_dependencies()
-    del sections["Development"], sections["Installs everything else"]
+    for title in ("Development", "Documents", "Installs everything else"):
+        del sections[title]
     expected = {f"{name}=={lock[name]}" for names in sections.values() for name in names}
     dependencies = yaml.safe_load(path.read_text())["dependencies"]
     assert set(dependencies[-1]["pip"]) == expected
