@@ -216,6 +216,67 @@ def test_what_ran_out_of_time_is_tried_again_with_more(tmp_path, profile, monkey
     assert not (tmp_path / "logs/timed.json").exists()
 
 
+GOING_ON = """
+import sys, time
+from pathlib import Path
+from workflow_scripts.base import cli
+
+def main(arguments):
+    with open("begun", "a") as file:
+        print(time.time(), file=file)
+    time.sleep(160)
+    with open("ended", "a") as file:
+        print(time.time(), file=file)
+    Path("done").touch()
+    return 0
+
+sys.exit(cli.run(main, []))
+"""
+
+
+def test_snakemake_as_a_job_starts_again_and_takes_over_what_runs(tmp_path, profile, monkeypatch):
+    """SLURM itself keeps a job that is requeued for two minutes."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    partition = profile["default-resources"]["slurm_partition"]
+    (tmp_path / "going_on.py").write_text(GOING_ON, encoding="utf-8")
+    (tmp_path / "Snakefile").write_text(
+        "rule going_on:\n"
+        "    output: 'done'\n"
+        f"    resources: slurm_partition='{partition}', mem_mb=400, runtime=10\n"
+        f"    shell: '{sys.executable} going_on.py'\n",
+        encoding="utf-8",
+    )
+    asked = ("--executor", "slurm", "--slurm-status-command", "squeue", "--jobs", "1", "--rerun-incomplete")
+    command = [sys.executable, "-m", "workflow_scripts.submit", "--partition", partition, "--", *asked]
+    submitted = subprocess.run(
+        [*command, "--slurm-init-seconds-before-status-checks", "10"],
+        cwd=tmp_path, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    number = re.search(r"job (\d+) runs Snakemake", submitted.stderr)[1]
+
+    def until(condition) -> None:
+        deadline = time.monotonic() + 400
+        log = tmp_path / ".snakemake/slurm_logs/submit.log"
+        while not condition():
+            assert time.monotonic() < deadline, log.read_text(encoding="utf-8")
+            time.sleep(1)
+
+    def main() -> dict[str, str]:
+        return next(job for job in jobs() if job["JobId"] == number)
+
+    until((tmp_path / "begun").exists)
+    subprocess.run(["scancel", "--batch", "--signal=USR1", number], check=True)  # as before the time limit
+    until(lambda: main()["JobState"] == "COMPLETED")
+    assert main()["Restarts"] == "1"
+    said = (tmp_path / ".snakemake/slurm_logs/submit.log").read_text(encoding="utf-8")
+    assert "back into the queue" in said and "waiting for 1 jobs of an earlier Snakemake" in said
+    (begun,), (ended,) = (
+        [float(line) for line in (tmp_path / name).read_text().split()] for name in ("begun", "ended")
+    )
+    assert ended - begun >= 160  # neither cancelled nor begun a second time
+    assert (tmp_path / "done").exists()
+
+
 def test_a_training_on_two_nodes_is_saved_at_its_time_limit(workdir, flags, tmp_path):
     """Its processes meet over both nodes; at the limit, SLURM sends SIGTERM."""
     try:

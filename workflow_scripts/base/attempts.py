@@ -23,6 +23,7 @@ from workflow_scripts.base.processes import processes, started_by_torchrun
 # Rules name the job's log by this one, and the Snakemake that was started by hand names itself by that.
 LOG_VARIABLE = "MEDVQA_LOG"
 INVOCATION_VARIABLE = "MEDVQA_INVOCATION"
+MAIN_VARIABLE = "MEDVQA_MAIN"  # names a Snakemake that is started again and goes on with its invocation
 
 State = Literal["running", "failed", "stopped"]
 # What SLURM calls an end that is not the command's fault, and what a person can do where it comes twice.
@@ -50,7 +51,7 @@ class Note:
 
 def new_invocation() -> None:
     """Name this invocation of Snakemake to all jobs that it starts."""
-    os.environ[INVOCATION_VARIABLE] = uuid.uuid4().hex
+    os.environ[INVOCATION_VARIABLE] = os.environ.get(MAIN_VARIABLE) or uuid.uuid4().hex
 
 
 def note_of(log: Path) -> Path:
