@@ -11,6 +11,7 @@ import pytest
 
 from workflow_scripts.base import attempts, cli, slurm
 from workflow_scripts.base.errors import UserError
+from workflow_scripts.evaluation.asking import said_of_end
 
 
 @pytest.fixture
@@ -66,13 +67,21 @@ def test_an_error_that_no_user_can_mend_is_noted_with_its_kind(log):
     assert note(log)["reason"] == "ZeroDivisionError: by zero"
 
 
-@pytest.mark.parametrize("error", [MemoryError(), KeyboardInterrupt()])
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        KeyboardInterrupt(),
+        RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "),  # torch's words
+        UserError(f"a process that asked {said_of_end([-signal.SIGTERM, -signal.SIGKILL])}"),
+    ],
+)
 def test_what_is_not_its_own_error_is_tried_again(log, error):
     calls: list[int] = []
     for _ in range(2):
         try:
             cli.run(failing(error, calls), [])
-        except MemoryError:
+        except (MemoryError, RuntimeError):
             pass
     assert len(calls) == 2
     assert note(log)["state"] != "failed"
@@ -92,6 +101,10 @@ def test_a_killed_process_is_tried_again(log, number):
         assert done.returncode == (-9 if number == signal.SIGKILL else 128 + number)
         assert "not tried again" not in done.stderr
         assert note(log)["state"] == ("running" if number == signal.SIGKILL else "stopped")
+
+
+def test_an_error_of_one_of_several_that_ask_is_told_before_the_end_of_the_others():
+    assert said_of_end([-signal.SIGTERM, 1]) == "ended with status 1, and says why above"
 
 
 def killed(log, job: str) -> None:

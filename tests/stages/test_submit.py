@@ -50,6 +50,7 @@ def test_inside_it_waits_for_the_jobs_of_this_folder_alone(command, tmp_path, mo
     command(
         "squeue",
         "echo >> looks\n"
+        "[ $(wc -l < looks) = 1 ] && { echo the controller is away >&2; exit 1; }\n"
         f"[ $(wc -l < looks) -lt 3 ] && echo '5|{here}|rule_sft_wildcards_x'\n"
         f"echo '6|/elsewhere|rule_sft_wildcards_x'; echo '7|{here}|another program'; echo '8|{here}|(null)'",
     )
@@ -60,7 +61,7 @@ def test_inside_it_waits_for_the_jobs_of_this_folder_alone(command, tmp_path, mo
     monkeypatch.setenv("SLURM_JOB_ID", "17")
     monkeypatch.setenv("SLURM_RESTART_COUNT", restarts)
     assert submit.inside(["--jobs", "1"]) == 3
-    assert len((tmp_path / "looks").read_text().splitlines()) == 3
+    assert len((tmp_path / "looks").read_text().splitlines()) == 3  # away, a job, none
     called = (tmp_path / "called").read_text().splitlines()
     assert called == ["-m snakemake --jobs 1 --unlock", "-m snakemake --jobs 1"][restarts == "0" :]
     assert (tmp_path / "told").read_text() == f"{attempts.MAIN_VARIABLE}=job 17\n"

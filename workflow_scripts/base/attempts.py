@@ -141,12 +141,14 @@ def _noted(main: Callable[[list[str]], int], arguments: list[str], path: Path, n
 
 
 def _of_another(error: Exception) -> bool:
-    """Whether another attempt may do better: memory of the machine ran out, or another process of a training is gone."""
+    """Whether another attempt may do better: the machine's memory ran out, here or in a process that was killed for it,
+    or another process of a training is gone."""
     names = {kind.__name__ for kind in type(error).__mro__}
     lost = "DistError" in names or any(
         word in str(error) for word in ("NCCL", "gloo", "Connection closed by peer")
     )
-    return isinstance(error, MemoryError) or (processes().count > 1 and lost)
+    killed = isinstance(error, MemoryError) or "killed by signal" in str(error)
+    return killed or (processes().count > 1 and lost)
 
 
 def _write(path: Path, note: Note, state: State, reason: str = "") -> None:

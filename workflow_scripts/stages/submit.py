@@ -85,7 +85,9 @@ def _wait_for_jobs() -> None:
 
 def _left() -> list[str]:
     """The jobs of the plugin, by their comment, that were submitted in this folder and have not ended."""
-    answer = slurm.ask("squeue", "--noheader", "--me", "--format=%i|%Z|%k")
+    while (answer := slurm.ask("squeue", "--noheader", "--me", "--format=%i|%Z|%k")).failed:
+        logger.warning("%s; asked again in %.0f s", answer.failed, POLL_SECONDS)
+        time.sleep(POLL_SECONDS)
     jobs = (line.split("|", 2) for line in answer.text.splitlines() if line.count("|") >= 2)
     return [
         number for number, folder, comment in jobs if folder == os.getcwd() and comment.startswith("rule_")
