@@ -13,7 +13,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 PYTEST_ALL := pytest -m "not slow and not slurm" \
 	--numprocesses logical --maxprocesses 8 --dist loadscope --no-loadscope-reorder
 
-.PHONY: help setup demo open mlflow check test test-slow coverage gpu-check lint types format hooks lock docs wheel clean
+.PHONY: help setup demo open mlflow mlflow-server check test test-slow coverage gpu-check lint types format hooks lock docs wheel clean
 
 help:  ## List these commands
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 16
@@ -47,9 +47,13 @@ mlflow: $(READY)  ## Show the runs and their training curves in MLflow
 	@test -f $(STORE) || { echo "error: $(STORE): no runs yet; run \`make demo\`" >&2; exit 1; }
 	@! python -c 'import socket; socket.create_connection(("127.0.0.1", $(PORT)), 1)' 2>/dev/null \
 		|| { echo "error: port $(PORT) is in use; try \`make mlflow PORT=$$(($(PORT) + 1))\`" >&2; exit 1; }
-	@echo "MLflow will be at http://127.0.0.1:$(PORT) in a few seconds; Ctrl-C ends it."
+	@python -m workflow_scripts.tracking --log_level warning
+	@echo "MLflow will be at http://127.0.0.1:$(PORT)/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=medvqa in a few seconds; Ctrl-C ends it."
 	@MLFLOW_DISABLE_TELEMETRY=true PYTHONWARNINGS=ignore mlflow ui --workers 1 \
 		--host 127.0.0.1 --port $(PORT) --backend-store-uri sqlite:///$(STORE)
+
+mlflow-server: $(READY)  ## Start an MLflow server with a Postgres of its own, for many jobs that write at once
+	@MLFLOW_DISABLE_TELEMETRY=true PYTHONWARNINGS=ignore python -m workflow_scripts.tracking.server --port $(PORT)
 
 check: lint types test  ## Everything that a commit must pass: style, types, tests
 

@@ -70,6 +70,10 @@ def test_where_no_program_can_the_path_is_said(make, tmp_path):
 def test_mlflow_serves_the_store_on_this_machine_alone(make, tmp_path):
     result(tmp_path / "results/mlflow.db")
     program(tmp_path / "bin/mlflow")
+    python = tmp_path / "bin/python"  # of which the commands of the package are left out
+    python.unlink()  # a link to the real one
+    python.write_text(f'#!/bin/sh\n[ "$1" = -m ] || exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

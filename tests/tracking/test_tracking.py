@@ -1,10 +1,11 @@
-"""MLflow mirrors the stages of a run; a tracker that is dead fails nothing."""
+"""Trackers mirror the stages of a run; one that is dead fails nothing, and is told later what it missed."""
 
 import json
 import logging
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -12,83 +13,181 @@ from tensorboard.util.tensor_util import make_ndarray
 
 from workflow_scripts import tracking
 from workflow_scripts.base import versions
+from workflow_scripts.base.errors import Terminated, UserError
 from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.configuration.settings import Config
+from workflow_scripts.tracking import __main__ as command
+from workflow_scripts.tracking import journal
 from workflow_scripts.tracking.experiment import EXPERIMENT
+from workflow_scripts.tracking.tracker import Tracker
 
 RUN = Run("slake", "4.1v", "thinking")
 
 
-@pytest.fixture
-def layout(tmp_path):
-    for folder in (tmp_path / "raw" / "slake", tmp_path / "models" / "4.1v_thinking"):
-        folder.mkdir(parents=True)
-        (folder / "manifest.json").write_text(json.dumps({"fingerprint": folder.name, "files": {}}))
-    return Layout(tmp_path)
-
-
-def record(settings, layout, stage):
-    with tracking.stage(settings, layout, RUN, stage, {"seed": 1, "sft": {"method": "lora"}}) as mirror:
-        for step in (1, 2):
-            mirror.curve(step, {"loss": 1 / step, "rewards/margins": 0.5})
-        mirror.metrics({"overall": {"accuracy": 0.5, "n": 4}, "name": "text"})
-        mirror.table([{"id": "1", "answer": "是"}], "predictions")
+def record(settings, layout, stage, steps=(1, 2), parameters=None):
+    parameters = parameters or {"seed": 1, "sft": {"method": "lora"}}
+    with tracking.stage(settings, layout, RUN, stage, parameters) as mirror:
+        mirror.train_from(steps[0] - 1)
+        for step in steps:
+            mirror.curve(step, {"train/loss": 1 / step, "train/rewards/margins": 0.5})
+        mirror.metrics({"eval": {"slake": {"en": {"closed": 0.5}}}, "name": "text"})
         mirror.artifact(layout.raw("slake") / "manifest.json")
 
 
-def test_mlflow_has_a_parent_per_run_and_a_child_per_stage(layout):
-    from mlflow import MlflowClient
+@pytest.fixture
+def told(monkeypatch):
+    """A tracker that notes what it is told, and fails while `down` is set."""
 
+    class Told(Tracker):
+        lines: ClassVar[list] = []
+        down = False
+
+        def _note(self, *line):
+            if Told.down:
+                raise OSError("http://me:p@secret@host/api failed")
+            Told.lines.append(line)
+
+        def open(self, start, fresh):
+            self._note("open", start.stage, fresh)
+
+        def curve(self, step, values, time):
+            self._note("curve", step)
+
+        def close(self, status, time):
+            self._note("close", status)
+
+    monkeypatch.setitem(tracking.TRACKERS, "mlflow", Told)
+    monkeypatch.setattr(tracking, "prepare_store", lambda uri, layout: "")
+    return Told
+
+
+def test_mlflow_has_a_parent_per_run_and_a_child_per_stage(layout, seen):
     settings = Config()
     for stage in ("sft", "dpo"):
         record(settings, layout, stage)
-    client = MlflowClient(tracking.tracking_uri(settings, layout))
-    experiment = client.get_experiment_by_name(EXPERIMENT)
-    runs = client.search_runs([experiment.experiment_id])
-    parents = [run for run in runs if run.data.tags.get("level") == "run"]
-    children = {run.data.tags["stage"]: run for run in runs if "stage" in run.data.tags}
-    assert len(parents) == 1 and set(children) == {"sft", "dpo"}
-    child = children["sft"]
+    client, parents, children = seen()
+    stages = {run.data.tags["stage"]: run for run in children}
+    assert len(parents) == 1 and len(children) == 2 and set(stages) == {"sft", "dpo"}
+    child = stages["sft"]
     assert child.data.tags["mlflow.parentRunId"] == parents[0].info.run_id
     assert child.data.tags["git_commit"] == parents[0].data.tags["git_commit"]
     assert child.data.params == {"seed": "1", "sft.method": "lora", "version": str(versions.RESULTS["sft"])}
-    assert child.data.metrics["overall.accuracy"] == 0.5 and "name" not in child.data.metrics
-    assert [point.value for point in client.get_metric_history(child.info.run_id, "loss")] == [1.0, 0.5]
+    assert child.data.metrics["eval/slake/en/closed"] == 0.5 and "name" not in child.data.metrics
+    history = client.get_metric_history(child.info.run_id, "train/loss")
+    assert [(point.step, point.value) for point in history] == [(1, 1.0), (2, 0.5)]
     assert child.info.status == parents[0].info.status == "FINISHED"
+    assert child.data.tags["manifest.slake"] == "slake"
     artifacts = {entry.path for entry in client.list_artifacts(child.info.run_id)}
-    assert artifacts == {"config.yaml", "manifests", "manifest.json", "predictions.json"}
-    table = json.loads(Path(client.download_artifacts(child.info.run_id, "predictions.json")).read_text())
-    assert table == {"columns": ["id", "answer"], "data": [["1", "是"]]}
+    assert artifacts == {"config.yaml", "environment", "manifests", "manifest.json"}
+    environment = client.download_artifacts(child.info.run_id, "environment/environment.json")
+    assert json.loads(Path(environment).read_text())["versions"]["torch"]
 
 
-def test_more_parameters_than_mlflow_takes_at_once_are_all_there(layout):
-    from mlflow import MlflowClient
+def test_a_killed_training_goes_on_in_its_run_and_no_step_is_there_twice(layout, seen):
+    settings = Config(tracking=["mlflow", "tensorboard"])
+    with pytest.raises(Terminated), tracking.stage(settings, layout, RUN, "sft", {}) as mirror:
+        for step in range(1, 23):
+            mirror.curve(step, {"train/loss": float(step)})
+        raise Terminated(15)
+    _, _, children = seen()
+    assert [run.info.status for run in children] == ["KILLED"]
+    record(settings, layout, "sft", steps=range(21, 25))
+    client, parents, children = seen()
+    assert len(children) == 1 and children[0].info.status == "FINISHED" == parents[0].info.status
+    history = client.get_metric_history(children[0].info.run_id, "train/loss")
+    assert [point.step for point in history] == list(range(1, 25))
+    assert [step for step, _ in scalars(layout, "sft")["train/loss"]] == list(range(1, 25))
 
-    settings, parameters = Config(), {f"key{number}": number for number in range(250)}
-    with tracking.stage(settings, layout, RUN, "sft", parameters):
-        pass
-    client = MlflowClient(tracking.tracking_uri(settings, layout))
-    experiment = client.get_experiment_by_name(EXPERIMENT)
-    most = max(len(run.data.params) for run in client.search_runs([experiment.experiment_id]))
-    assert most == 250 + 1  # and the version
+
+def test_a_stage_that_died_is_closed_when_the_next_one_begins(layout, seen):
+    code = (
+        "import os, sys; from pathlib import Path; from workflow_scripts import tracking;"
+        "from workflow_scripts.configuration.settings import Config;"
+        "from workflow_scripts.base.paths import Layout, Run;"
+        "stage = tracking.stage(Config(), Layout(Path(sys.argv[1])), Run('slake', '4.1v', 'thinking'), 'validate', {});"
+        "mirror = stage.__enter__(); mirror.metrics({'x': 1}); os._exit(9)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(layout.root)], check=False)
+    record(Config(), layout, "sft")
+    _, parents, children = seen()
+    assert {run.data.tags["stage"]: run.info.status for run in children} == {
+        "validate": "KILLED",
+        "sft": "FINISHED",
+    }
+    assert len(parents) == 1
 
 
-def test_a_deleted_experiment_is_restored_with_its_runs(layout, caplog):
-    from mlflow import MlflowClient
+def test_another_configuration_is_another_parent_that_names_the_one_before(layout, seen):
+    for seed in (1, 2):
+        record(Config(seed=seed), layout, "sft")
+    _, (second, first), children = seen()
+    assert second.data.tags["previous_run"] == first.info.run_id
+    assert second.data.tags["previous_configuration"] == first.data.params["configuration"]
+    assert first.data.params["configuration"] != second.data.params["configuration"]
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {
+        first.info.run_id,
+        second.info.run_id,
+    }
 
+
+def test_what_changes_no_result_is_the_same_parent(layout, seen):
+    record(Config(), layout, "sft")
+    record(Config(sft={"log_steps": 3}, tracking=["mlflow", "tensorboard"]), layout, "dpo")
+    assert len(seen()[1]) == 1
+
+
+def test_a_store_that_was_moved_with_its_results_shows_its_files_and_takes_more(layout, seen, tmp_path):
+    record(Config(), layout, "sft")
+    moved = Layout(tmp_path / "elsewhere")
+    layout.root.rename(moved.root)
+    tracking.prepare(Config(), moved)
+    client, parents, children = seen(moved)
+    for run in (*parents, *children):
+        assert run.info.artifact_uri.startswith(moved.root.as_uri())
+    read = client.download_artifacts(children[0].info.run_id, "config.yaml")
+    assert Path(read).read_text().startswith("# The configuration")
+    record(Config(), moved, "dpo")
+    _, parents, children = seen(moved)
+    assert len(parents) == 1 and len(children) == 2
+    assert not layout.root.exists()
+
+
+def test_a_deleted_experiment_is_restored_with_its_runs(layout, seen, caplog):
     settings = Config()
     record(settings, layout, "sft")
-    client = MlflowClient(tracking.tracking_uri(settings, layout))
+    client = seen()[0]
     experiment = client.get_experiment_by_name(EXPERIMENT)
     client.delete_experiment(experiment.experiment_id)
     with caplog.at_level(logging.WARNING):
         record(settings, layout, "dpo")
     found = client.get_experiment_by_name(EXPERIMENT)
     assert (found.experiment_id, found.lifecycle_stage) == (experiment.experiment_id, "active")
-    runs = client.search_runs([found.experiment_id])
-    assert {run.data.tags.get("stage") for run in runs} == {None, "sft", "dpo"} and len(runs) == 3
+    assert {run.data.tags["stage"] for run in seen()[2]} == {"sft", "dpo"}
     assert f"experiment {EXPERIMENT} was deleted in MLflow; restored" in caplog.text
     assert "not recording" not in caplog.text
+
+
+def test_the_experiment_opens_as_one_of_model_training(layout, seen):
+    record(Config(), layout, "sft")
+    client, _, _ = seen()
+    tags = client.get_experiment_by_name(EXPERIMENT).tags
+    assert tags["mlflow.experimentKind"] == "custom_model_development"
+
+
+def test_a_run_names_its_user_its_command_and_its_data(layout, seen, monkeypatch):
+    monkeypatch.setenv("LOGNAME", "somebody")
+    data = layout.split(RUN, "train")
+    data.parent.mkdir(parents=True)
+    data.write_text("{}\n")
+    with tracking.stage(Config(), layout, RUN, "sft", {}) as mirror:
+        mirror.dataset(data, "abc", "training")
+    client, parents, (child,) = seen()
+    assert child.data.tags["mlflow.user"] == parents[0].data.tags["mlflow.user"] == "somebody"
+    assert child.data.tags["mlflow.source.name"].startswith("python -m")
+    (found,) = client.get_run(child.info.run_id).inputs.dataset_inputs
+    assert (found.dataset.name, found.dataset.digest) == (f"{RUN}/train", "abc")
+    assert json.loads(found.dataset.source) == {"uri": f"data/{RUN}/train.jsonl"}
+    assert {tag.key: tag.value for tag in found.tags} == {"mlflow.data.context": "training"}
 
 
 def test_every_tracker_that_the_configuration_offers_is_there():
@@ -100,17 +199,101 @@ def test_the_token_of_the_hub_is_not_tracked(layout, monkeypatch, caplog):
     monkeypatch.setenv("HF_TOKEN", "hf_secretsecretsecret")
     record(Config(tracking=["mlflow", "tensorboard"]), layout, "sft")
     written = [path for path in layout.root.rglob("*") if path.is_file()]
-    assert {path.suffix for path in written} >= {".db", ".json", ".yaml"}
+    assert {path.suffix for path in written} >= {".db", ".json", ".jsonl", ".yaml"}
     assert not [path for path in written if b"hf_secretsecretsecret" in path.read_bytes()]
     assert "hf_secretsecretsecret" not in caplog.text
 
 
-def test_a_dead_server_is_warned_about_once_and_fails_nothing(layout, caplog):
-    settings = Config(tracking_uri="http://127.0.0.1:9")
+def test_a_dead_server_is_warned_about_once_and_gets_everything_once_it_is_back(
+    layout, seen, caplog, monkeypatch
+):
     with caplog.at_level(logging.WARNING):
-        record(settings, layout, "sft")
+        record(Config(tracking_uri="http://127.0.0.1:9"), layout, "sft")
     ours = [entry.getMessage() for entry in caplog.records if entry.name.startswith("workflow_scripts")]
-    assert len(ours) == 1 and "mlflow is not recording" in ours[0]
+    assert len(ours) == 1 and "mlflow is not recording" in ours[0] and "--sync" in ours[0]
+    for _ in range(2):  # the second has nothing to send
+        counts = tracking.sync(Config(), layout)
+    assert set(counts[next(iter(counts))].values()) == {0}
+    client, parents, children = seen()
+    assert len(parents) == len(children) == 1 and children[0].info.status == "FINISHED"
+    history = client.get_metric_history(children[0].info.run_id, "train/loss")
+    assert [point.step for point in history] == [1, 2]
+
+
+def test_a_store_that_is_gone_is_filled_again(layout, seen, new_store):
+    record(Config(), layout, "sft")
+    before = seen()[2][0].data
+    (layout.root / "mlflow.db").write_bytes(new_store.read_bytes())
+    assert seen()[2] == []
+    tracking.sync(Config(), layout)
+    (child,) = seen()[2]
+    assert (child.data.metrics, child.data.params) == (before.metrics, before.params)
+
+
+def test_an_outage_in_the_middle_loses_nothing_and_repeats_nothing(layout, told, caplog):
+    told.lines = []
+    with tracking.stage(Config(), layout, RUN, "sft", {}) as mirror:
+        mirror.curve(1, {"train/loss": 1.0})
+        while ("curve", 1) not in told.lines:
+            pass
+        told.down = True
+        mirror.curve(2, {"train/loss": 1.0})
+    assert "not recording" in caplog.text and "secret" not in caplog.text
+    told.down = False
+    assert command.main(["--sync", "--results", str(layout.root)]) == 0
+    assert [line for line in told.lines if line[0] != "open"] == [
+        ("curve", 1),
+        ("curve", 2),
+        ("close", "FINISHED"),
+    ]
+    assert [line for line in told.lines if line[0] == "open"] == [
+        ("open", "sft", True),
+        ("open", "sft", False),
+    ]
+
+
+def test_sync_says_in_one_line_what_is_still_not_reachable(layout, told):
+    told.lines = []
+    told.down = True
+    with tracking.stage(Config(), layout, RUN, "sft", {}):
+        pass
+    with pytest.raises(UserError, match=r"^mlflow: .*sft.jsonl is not sent whole .*http://host") as error:
+        command.main(["--sync", "--results", str(layout.root)])
+    assert "secret" not in str(error.value)
+
+
+def test_a_tracker_that_hangs_does_not_hold_the_training_up(layout, told, monkeypatch):
+    import threading
+    import time
+
+    free = threading.Event()
+    monkeypatch.setattr(told, "curve", lambda self, step, values, time: free.wait(30))
+    with tracking.stage(Config(), layout, RUN, "sft", {}) as mirror:
+        started = time.monotonic()
+        for step in range(1, 50):
+            mirror.curve(step, {"train/loss": 1.0})
+        assert time.monotonic() - started < 5
+        free.set()
+
+
+def test_check_says_what_is_configured_where_and_how_large_and_what_waits(layout, capsys, told):
+    told.lines, told.down = [], True
+    with tracking.stage(Config(), layout, RUN, "sft", {}):
+        pass
+    assert command.main(["--check", "--results", str(layout.root)]) == 0
+    said = capsys.readouterr().out
+    assert (
+        f"mlflow: sqlite:///{layout.root}/mlflow.db, on this machine; reachable; experiment glm-medvqa: 0 run(s)"
+        in said
+    )
+    assert "line(s) of 1 journal(s)" in said and "MiB" in said and "pictures of the data are sent too" in said
+
+
+def test_check_names_a_server_that_does_not_answer_without_its_password(layout, capsys, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:secret@127.0.0.1:9")
+    assert command.main(["--check", "--results", str(layout.root)]) == 0
+    said = capsys.readouterr().out
+    assert "http://127.0.0.1:9, a server; not reachable" in said and "secret" not in said
 
 
 def test_no_message_repeats_the_credentials_of_the_environment(layout, caplog, monkeypatch):
@@ -118,36 +301,20 @@ def test_no_message_repeats_the_credentials_of_the_environment(layout, caplog, m
     with caplog.at_level(logging.WARNING):
         record(Config(), layout, "sft")
     assert "mlflow is not recording" in caplog.text and "secret" not in caplog.text
-    mirror = tracking.Recorder()
-    mirror.open("mlflow", lambda: (_ for _ in ()).throw(OSError("http://me:p@secret@host/api failed")))
-    assert "http://host/api failed" in caplog.text and "secret" not in caplog.text
+    kept = [path for path in layout.journals().rglob("*") if path.is_file()]
+    assert kept and not [path for path in kept if b"secret" in path.read_bytes()]
 
 
-def test_a_tracker_that_dies_halfway_is_left_alone(layout, caplog):
-    mirror = tracking.Recorder()
-
-    class Dying:
-        def curve(self, step, values):
-            raise OSError("connection lost")
-
-    mirror.open("mlflow", Dying)
-    mirror.curve(1, {"loss": 1.0})
-    mirror.curve(2, {"loss": 1.0})
-    assert caplog.text.count("connection lost") == 1
-
-
-def test_a_failing_stage_fails_and_is_recorded_as_failed(layout):
-    from mlflow import MlflowClient
-
-    with pytest.raises(RuntimeError, match="stage"), tracking.stage(Config(), layout, RUN, "sft", {}):
+def test_a_failing_stage_fails_and_is_recorded_as_failed(layout, seen):
+    with pytest.raises(RuntimeError, match="stage"), tracking.stage(Config(), layout, RUN, "convert", {}):
         raise RuntimeError("stage")
-    client = MlflowClient(tracking.tracking_uri(Config(), layout))
-    experiment = client.get_experiment_by_name(EXPERIMENT)
-    assert {run.info.status for run in client.search_runs([experiment.experiment_id])} == {"FAILED"}
+    _, parents, children = seen()
+    assert {run.info.status for run in (*parents, *children)} == {"FAILED"}
 
 
 @pytest.mark.slow
 def test_several_processes_may_start_one_store(layout):
+    (layout.root / "mlflow.db").unlink()
     code = (
         "import sys; from pathlib import Path; from workflow_scripts import tracking;"
         "from workflow_scripts.configuration.settings import Config;"
@@ -169,26 +336,57 @@ def test_the_configured_server_comes_before_the_environment_and_the_store(layout
     assert tracking.tracking_uri(Config(tracking_uri="http://127.0.0.1:2"), layout) == "http://127.0.0.1:2"
 
 
-def test_tensorboard_reads_the_curve_the_scores_and_the_parameters(layout):
-    record(Config(tracking=["tensorboard"]), layout, "sft")
-    events = EventAccumulator(str(layout.root / "tensorboard" / str(RUN) / "sft"))
+def folder_of(layout, stage):
+    (path,) = journal.all_of(layout, RUN)
+    return layout.root / "tensorboard" / str(RUN) / path.parent.name / stage
+
+
+def events_of(layout, stage):
+    events = EventAccumulator(str(folder_of(layout, stage)), size_guidance={"tensors": 0})
     events.Reload()
-    read = {
+    return events
+
+
+def scalars(layout, stage):
+    events = events_of(layout, stage)
+    return {
         tag: [(point.step, float(make_ndarray(point.tensor_proto))) for point in events.Tensors(tag)]
         for tag in events.PluginTagToContent("scalars")
     }
+
+
+def test_tensorboard_reads_the_curve_the_scores_and_the_parameters(layout):
+    record(Config(tracking=["tensorboard"]), layout, "sft")
+    read = {tag: found for tag, found in scalars(layout, "sft").items() if "system/" not in tag}
     assert read == {
-        "loss": [(1, 1.0), (2, 0.5)],
-        "rewards/margins": [(1, 0.5), (2, 0.5)],
-        "final/overall.accuracy": [(0, 0.5)],
-        "final/overall.n": [(0, 4.0)],
+        "train/loss": [(1, 1.0), (2, 0.5)],
+        "train/rewards/margins": [(1, 0.5), (2, 0.5)],
+        "final/eval/slake/en/closed": [(0, 0.5)],
     }
+    events = events_of(layout, "sft")
     (parameters,) = events.Tensors("parameters")
     assert list(events.PluginTagToContent("text")) == ["parameters"]
     assert make_ndarray(parameters.tensor_proto).item() == b"- seed: 1\n- sft.method: lora\n- version: 1"
 
 
-def test_offline_wandb_keeps_the_curve(layout, monkeypatch):
+def test_tensorboard_draws_two_configurations_apart(layout):
+    for seed in (1, 2):
+        record(Config(tracking=["tensorboard"], seed=seed), layout, "sft")
+    assert len(list((layout.root / "tensorboard" / str(RUN)).glob("*/sft"))) == 2
+
+
+def test_offline_wandb_keeps_the_curve_and_the_id_of_an_attempt(layout, monkeypatch):
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    record(Config(tracking=["wandb"]), layout, "sft")
-    assert list((layout.root / "wandb").glob("wandb/offline-run-*/*.wandb"))
+    for steps in ((1, 2), (2, 3)):
+        record(Config(tracking=["wandb"]), layout, "sft", steps=steps)
+    kept = list((layout.root / "wandb").glob("wandb/offline-run-*/*.wandb"))
+    (path,) = journal.all_of(layout, RUN)
+    assert {file.stem for file in kept} == {f"run-{journal.Journal(path).attempt}"} and kept
+
+
+def test_a_tracker_that_is_not_installed_is_warned_about_and_the_others_go_on(
+    layout, seen, caplog, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    record(Config(tracking=["wandb", "mlflow"]), layout, "sft")
+    assert "wandb is not recording" in caplog.text and len(seen()[2]) == 1

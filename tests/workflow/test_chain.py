@@ -88,16 +88,42 @@ def test_mlflow_has_every_stage_and_the_predictions(lora):
     runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
     stages = {run.data.tags["stage"]: run for run in runs if "stage" in run.data.tags}
     assert set(stages) == {"convert", "validate", "sft", "preferences", "dpo", "evaluate"}
-    assert "stages.sft.overall.accuracy" in stages["evaluate"].data.metrics
-    assert client.get_metric_history(stages["sft"].info.run_id, "loss")
+    assert {"line/sft/accuracy", "eval/slake/en/closed"} <= stages["evaluate"].data.metrics.keys()
+    assert len(stages["evaluate"].data.metrics) < 60
+    history = client.get_metric_history(stages["sft"].info.run_id, "train/loss")
+    assert len({point.step for point in history}) == len(history) > 0
+    expected = {
+        "train/grad_norm",
+        "train/rows_per_second",
+        "train/tokens",
+        "train/image_reuse",
+        "train/seconds",
+    }
+    assert expected <= stages["sft"].data.metrics.keys()
+    assert {"train/rewards/margins", "train/rewards/chosen"} <= stages["dpo"].data.metrics.keys()
+    (parent,) = (run for run in runs if run.data.tags.get("level") == "run")
+    evaluation = files.read_json(lora / f"eval/{LORA}.json")
+    final = evaluation["final_stage"]
+    assert parent.data.tags["final_stage"] == final
+    accuracy = evaluation["stages"][final]["overall"]["accuracy"]
+    assert parent.data.metrics["accuracy"] == pytest.approx(accuracy, abs=1e-4)
+    assert {found.dataset.name for found in parent.inputs.dataset_inputs} >= {f"{LORA}/train", f"{LORA}/test"}
+    assert "| accuracy, % | all |" in parent.data.tags["mlflow.note.content"]
+    aliases = {model.name: model.aliases for model in client.search_registered_models()}[LORA]
+    chosen = client.get_model_version(LORA, str(aliases["champion"]))
+    assert chosen.tags["path"] == f"{final}/{LORA}" and (lora / chosen.tags["path"]).is_dir()
+    (score,) = client.get_logged_model(chosen.tags["logged_model"]).metrics
+    assert (score.dataset_name, score.value) == (
+        f"{LORA}/test/slake",
+        evaluation["stages"][final]["test_sets"]["slake"]["accuracy"],
+    )
     # The rate that was used, where the configuration leaves it to the method too.
     assert [stages[name].data.params[f"{name}.learning_rate"] for name in ("sft", "dpo")] == [
         "0.002",
         "1e-05",
     ]
-    assert "predictions.json" in {
-        entry.path for entry in client.list_artifacts(stages["evaluate"].info.run_id)
-    }
+    artifacts = {entry.path for entry in client.list_artifacts(stages["evaluate"].info.run_id)}
+    assert {"predictions.json", "predictions.parquet", "charts", "pages", "table_images", "logs"} <= artifacts
 
 
 def test_the_evaluation_makes_itself_again_and_is_packed_with_the_report_of_snakemake(lora, tmp_path):

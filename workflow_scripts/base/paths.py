@@ -133,6 +133,14 @@ class Layout:
         """What a judge has said of answers, for all runs."""
         return self.root / "judge" / "verdicts.jsonl"
 
+    def charts(self, run: Run) -> Path:
+        """The charts of a run's evaluation, as pictures."""
+        return self.root / "eval" / str(run) / "charts"
+
+    def journals(self) -> Path:
+        """What trackers are told, and how far each has it: {run}/{configuration}/{stage}.jsonl."""
+        return self.root / "tracking"
+
     def crate(self, run: str) -> Path:
         """A run packed for others."""
         return self.root / "crates" / f"{run}.zip"

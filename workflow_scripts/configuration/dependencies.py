@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from workflow_scripts.base import files
 from workflow_scripts.base.paths import Run
-from workflow_scripts.configuration import runs
+from workflow_scripts.configuration import runs, text
 from workflow_scripts.configuration.settings import Combination, Config, Dpo, Preferences, Sft, Source
 
 # The stages whose results depend on a key, besides by their input files.
@@ -67,7 +68,16 @@ READ_BESIDES: dict[str, dict[str, tuple[str, ...]]] = {
 _ANSWERED_BY = {"model", "parameters"}
 _PARTS: dict[str, Any] = {"server": _ANSWERED_BY, "judge": _ANSWERED_BY}
 # Sections and keys that all stages may read whole.
-_SHARED = {"seed", "datasets", "models", "terms", "tracking", "tracking_uri", "output_in_use"}
+_SHARED = {
+    "seed",
+    "datasets",
+    "models",
+    "terms",
+    "tracking",
+    "tracking_uri",
+    "tracking_images",
+    "output_in_use",
+}
 STAGES = ("convert", "validate", "sft", "preferences", "dpo", "ask", "evaluate")
 
 
@@ -78,11 +88,24 @@ def shown_to(stage: str, settings: Config, run: Run) -> Config:
     """
     whole, settings = settings, runs.settings_of(settings, run)
     shown = settings.shown_to(stage, _SHARED | READ_BY.keys()).part_of(whole)
+    shown._of_run = run_fingerprint(settings, run), text.to_yaml(settings)
     for section in READ_BY:
         declared = [READ_BY[section].items(), READ_BESIDES[section].items()]
         keys = {key for readers in declared for key, stages in readers if stage in stages}
         setattr(shown, section, getattr(settings, section).shown_to(stage, keys, f"{section}."))
     return shown
+
+
+def run_fingerprint(settings: Config, run: Run) -> str:
+    """What tells the configurations of `run` apart whose results differ, alike for all of its stages."""
+    known, _ = settings.of_run
+    return known or files.fingerprint(
+        {
+            **{stage: stage_settings(settings, stage) for stage in STAGES},
+            "data": convert_settings(settings, run.dataset),
+            "model": settings.checkpoint(run.model_version, run.mode).model_dump(mode="json"),
+        }
+    )
 
 
 def stage_settings(settings: Config, stage: str) -> dict[str, Any]:

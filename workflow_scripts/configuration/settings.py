@@ -612,6 +612,16 @@ class Config(Section):
     tracking_uri: Annotated[str, AfterValidator(_no_credentials)] | None = Field(
         default=None, description="an MLflow server; empty: MLFLOW_TRACKING_URI, else results/mlflow.db"
     )
+    tracking_images: bool = Field(
+        default=True,
+        description="whether trackers are given pictures of the data: sampled predictions, pages that show some",
+    )
+    _of_run: tuple[str, str] = ("", "")  # where a stage is shown a part: what `of_run` says of the whole
+
+    @property
+    def of_run(self) -> tuple[str, str]:
+        """(fingerprint, YAML) of the whole configuration of the run that a stage is shown a part of; else empty."""
+        return self._of_run
 
     _whole: "Config | None" = None
 

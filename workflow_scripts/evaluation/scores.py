@@ -38,6 +38,21 @@ def write(
         pq.write_table(pa.table(columns, schema), temporary, compression="zstd")
 
 
+def shares(path: Path, line: str, protocol: str) -> dict[str, dict[str, dict[str, float]]]:
+    """The mean score of a line of the table in `path`, by set, language, and "closed", "open" or "all"."""
+    import pyarrow.parquet as pq
+
+    columns = ["source", "language", "answer_type", protocol]
+    found = pq.read_table(path, columns=columns, filters=[("stage", "==", line)])
+    result: dict[str, dict[str, dict[str, float]]] = {}
+    for keys in (["source", "language", "answer_type"], ["source", "language"]):
+        for row in found.group_by(keys).aggregate([(protocol, "mean")]).to_pylist():
+            if (share := row[f"{protocol}_mean"]) is not None:
+                of_language = result.setdefault(row["source"], {}).setdefault(row["language"], {})
+                of_language[row.get("answer_type", "all")] = share
+    return result
+
+
 def read(path: Path, line: str, protocol: str) -> Scored:
     """The scores of a line of the table in `path` by a protocol that scores every row."""
     import pyarrow.parquet as pq

@@ -308,7 +308,7 @@ def stage(settings: Config, layout: Layout, run: Run) -> dict[str, Any]:
         tracking.stage(settings, layout, run, "convert", parameters) as record,
     ):
         summary = convert(settings, layout, run)
-        record.metrics(summary)
+        record.metrics({"data": summary})
         record.artifact(layout.data_summary(run))
     dropped = summary["dropped"] or "none"
     logger.info("%s: read %d rows, kept %d, dropped %s", run, summary["read"], summary["kept"], dropped)

@@ -18,7 +18,7 @@ from workflow_scripts.configuration import dependencies
 from workflow_scripts.configuration.settings import Config
 from workflow_scripts.datasets import terminology
 from workflow_scripts.datasets.records import Record
-from workflow_scripts.evaluation import analysis, answers, floor, protocols, questions, scores
+from workflow_scripts.evaluation import analysis, answers, floor, protocols, questions, scores, table
 from workflow_scripts.evaluation.answers import TRAINED, Answer, AnswersSummary
 from workflow_scripts.evaluation.predictions import Prediction
 from workflow_scripts.evaluation.protocols import ScoringProtocol
@@ -236,9 +236,36 @@ def stage(settings: Config, layout: Layout, run: Run) -> Evaluation:
         locks.one_writer(layout.evaluation(run), settings.output_in_use),
         tracking.stage(settings, layout, run, "evaluate", parameters) as record,
     ):
+        digest = files.read_value(layout.data_summary(run), "fingerprint")
+        record.dataset(layout.split(run, "test"), digest, "evaluation")
         evaluation = evaluate(settings, layout, run)
-        numbers: dict[str, Any] = {**evaluation}
-        record.metrics({key: numbers[key] for key in ("stages", "floor", "ablation", "cost")})
-        record.artifact(layout.evaluation(run))
-        record.table(list(files.read_jsonl(layout.predictions(run))), "predictions")
+        _record(record, layout, run, evaluation)
     return evaluation
+
+
+def _record(record: tracking.Recorder, layout: Layout, run: Run, evaluation: Evaluation) -> None:
+    """Tell the trackers the scores of the lines, those of the final model by set, language and kind, and the files."""
+    by_set = scores.shares(layout.scores(run), evaluation["final_stage"], protocols.DEFAULT.NAME)
+    record.metrics({"eval": by_set, "cost": evaluation["cost"]})
+    record.metrics(
+        {
+            "line": {
+                key: {
+                    "accuracy": group["overall"]["accuracy"],
+                    "closed": group["overall"].get("closed_accuracy"),
+                    "open": group["overall"].get("open_exact_match"),
+                    "unreadable": group["overall"].get("unreadable"),
+                }
+                for key, _, group in table.lines(evaluation)
+            }
+        }
+    )
+    for path in (layout.evaluation(run), layout.scores(run)):
+        record.artifact(path)
+    record.artifact(layout.evaluation_page(run), "pages", pictures=True)
+    if record.records:
+        from workflow_scripts.pages import figures
+
+        for path in figures.write(layout.charts(run), evaluation):
+            record.artifact(path, "charts")
+    record.table(layout.predictions(run), "predictions")

@@ -267,5 +267,6 @@ def stage(settings: Config, layout: Layout, run: Run, sft_model: Path) -> dict[s
         counts = preferences(settings, layout, run, sft_model)
         record.metrics({"pairs": counts})
         record.artifact(layout.preferences(run))
+        record.artifact(layout.pairs_page(run), "pages", pictures=True)
     logger.info("%s: pairs %s", run, ", ".join(f"{count} {origin}" for origin, count in counts.items()))
     return counts

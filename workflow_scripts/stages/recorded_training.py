@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from workflow_scripts import tracking
-from workflow_scripts.base import locks
+from workflow_scripts.base import files, locks
 from workflow_scripts.base.paths import METRICS, Layout, Run
 from workflow_scripts.configuration import dependencies
 from workflow_scripts.configuration.settings import Config
@@ -78,7 +78,13 @@ def train(settings: Config, layout: Layout, run: Run, task: Task[Settings]) -> d
         locks.one_writer(task.trained, settings.output_in_use),
         tracking.stage(settings, layout, run, task.objective.name, task.recipe) as record,
     ):
+        record.dataset(task.data, files.sha256(task.data)[:16], "training")
+        if task.settings.validation_steps and task.validation_data:
+            digest = files.sha256(task.validation_data)[:16]
+            record.dataset(task.validation_data, digest, "validation")
         metrics = training.train(task, record.callbacks())
-        record.metrics({key: value for key, value in metrics.items() if key not in ("curve", "made")})
+        left_out = ("curve", "version", "made")
+        record.metrics({"train": {key: value for key, value in metrics.items() if key not in left_out}})
         record.artifact(task.trained / METRICS)
+        record.model(task.trained, metrics["steps"])
     return metrics

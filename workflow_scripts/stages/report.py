@@ -25,7 +25,7 @@ from workflow_scripts.evaluation.statistics.comparisons import Comparison
 from workflow_scripts.evaluation.table import Evaluation
 from workflow_scripts.pages import rendering
 from workflow_scripts.pages.rendering import ReportedRun
-from workflow_scripts.tracking.mlflow_runs import tracking_uri
+from workflow_scripts.tracking.mlflow_store import tracking_uri
 
 logger = logging.getLogger(__name__)
 

@@ -60,16 +60,20 @@ def validate(settings: Config, layout: Layout, run: Run) -> dict[str, Any]:
         summary = examination.result()
         written = page if summary["passed"] else failed_page
         rendering.validation_page(written, summary)
-        record.metrics({key: summary[key] for key in ("read", "kept", "token_lengths", "answers")})
-        # The types of questions are left out: trackers take no name with a comma.
+        # Histograms are on the page; a tracker's numbers are those that runs are compared by.
         record.metrics(
             {
-                "counts": {
-                    split: counts | {"question_types": {}} for split, counts in summary["counts"].items()
+                "data": {
+                    **{key: summary[key] for key in ("read", "kept")},
+                    "longest_tokens": summary["token_lengths"].get("max"),
+                    **{
+                        split: {"rows": counts["rows"], "images": counts.get("images")}
+                        for split, counts in summary["counts"].items()
+                    },
                 }
             }
         )
-        record.artifact(written)
+        record.artifact(written, "pages", pictures=True)
         if not summary["passed"]:
             raise UserError(_refusal(folder, failed_page, examination.errors))
         files.write_json(verdict, {key: value for key, value in summary.items() if key not in PAGE_ONLY})

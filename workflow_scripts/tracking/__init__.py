@@ -1,43 +1,38 @@
 """Mirrors of a stage's numbers: MLflow, TensorBoard, Weights & Biases.
 
-The JSON files under results/ are the truth. A tracker that fails is warned about once and left alone for the
-rest of the stage; it never fails the stage.
+The JSON files under results/ are the truth. What trackers are told is written to a journal first, and sent from there: a
+tracker that fails, or comes back after a kill, misses nothing and gets nothing twice. It never fails the stage.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from workflow_scripts.base import credentials, versions
-from workflow_scripts.base.errors import UserError
-from workflow_scripts.base.paths import Layout, Run
+from workflow_scripts.base import files, versions
+from workflow_scripts.base.errors import Terminated
+from workflow_scripts.base.paths import MANIFEST, Layout, Run
 from workflow_scripts.base.processes import processes
+from workflow_scripts.configuration import dependencies, text
 from workflow_scripts.configuration.settings import Config
-from workflow_scripts.tracking.experiment import flatten
-from workflow_scripts.tracking.mlflow_runs import MlflowTracker, prepare_store, tracking_uri
+from workflow_scripts.tracking import journal, names, surroundings
+from workflow_scripts.tracking.journal import RESUMED, Journal
+from workflow_scripts.tracking.mlflow_runs import MlflowTracker
+from workflow_scripts.tracking.mlflow_store import prepare_store, tracking_uri
 from workflow_scripts.tracking.tensorboard_events import TensorboardTracker
+from workflow_scripts.tracking.tracker import Dataset, Outbox, Sender, Tracker, warn
 from workflow_scripts.tracking.wandb_runs import WandbTracker
 
 if TYPE_CHECKING:
-    from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+    from transformers import TrainerCallback
 
 logger = logging.getLogger(__name__)
 
-
-class Tracker(Protocol):
-    """A mirror of one stage of one run."""
-
-    def curve(self, step: int, values: dict[str, float]) -> None: ...
-    def metrics(self, values: dict[str, float]) -> None: ...
-    def artifact(self, path: Path) -> None: ...
-    def table(self, rows: Sequence[Mapping[str, object]], name: str) -> None: ...
-    def close(self, failed: bool) -> None: ...
-
-
-TRACKERS: dict[str, Callable[[Config, Layout, Run, str, Mapping[str, object]], Tracker]] = {
+LOCK_FILE = Path(__file__).parents[2] / "requirements.lock"
+TRACKERS: dict[str, type[Tracker]] = {
     "mlflow": MlflowTracker,
     "tensorboard": TensorboardTracker,
     "wandb": WandbTracker,
@@ -45,70 +40,91 @@ TRACKERS: dict[str, Callable[[Config, Layout, Run, str, Mapping[str, object]], T
 
 
 class Recorder:
-    """One stage of one run, as every switched-on tracker sees it."""
+    """One stage of one run, as every switched-on tracker will see it; without a journal, nothing is kept."""
 
-    def __init__(self) -> None:
-        self._trackers: dict[str, Tracker] = {}
+    def __init__(
+        self, layout: Layout, lines: Journal | None = None, start: Mapping[str, Any] | None = None
+    ) -> None:
+        self._layout, self._journal, self._start = layout, lines, start or {}
+        self._senders: list[Sender] = []
+        self._pictures = bool(self._start.get("pictures"))
 
-    def open(self, name: str, start: Callable[[], Tracker]) -> None:
-        try:
-            self._trackers[name] = start()
-        except UserError:  # the stage itself will not get further
-            raise
-        except Exception as error:  # a tracker may fail in any way; the stage goes on
-            _warn(name, error)
+    def send_to(self, outboxes: list[Outbox]) -> None:
+        """Send what is recorded, from now on and what has been."""
+        self._senders = [Sender(outbox) for outbox in outboxes]
 
-    def curve(self, step: int, values: dict[str, float]) -> None:
-        """One point of the training curve."""
-        self._each(lambda tracker: tracker.curve(step, values))
+    @property
+    def records(self) -> bool:
+        return self._journal is not None
+
+    def begin(self, resumed: bool) -> None:
+        """The stage begins, or goes on as the attempt of before."""
+        if self._journal:
+            self._journal.begin(resumed, **self._start["open"])
+        self._notify()
+
+    def train_from(self, step: int) -> None:
+        """A training begins after `step`: at 0 it starts over, and what was recorded before was of another attempt."""
+        if self._journal and step == 0 and self._journal.last_step > 0:
+            self.begin(resumed=False)
+
+    def curve(self, step: int, values: Mapping[str, float]) -> None:
+        """A point of the curves; a step that is known already, from before a kill, is left out."""
+        if self._journal and step > self._journal.last_step and values:
+            self._add("curve", step=step, values={**values, **surroundings.usage()})
 
     def metrics(self, values: Mapping[str, object]) -> None:
-        """The stage's numbers, nested ones by dotted names; what is no number is left out."""
-        numbers = {name: value for name, value in flatten(values).items() if _is_number(value)}
-        self._each(lambda tracker: tracker.metrics(numbers))
+        """The stage's numbers, named by the way to them; what is no number is left out."""
+        self._add("metrics", values=names.numbers(values))
 
-    def artifact(self, path: Path) -> None:
-        self._each(lambda tracker: tracker.artifact(path))
+    def artifact(self, path: Path, folder: str = "", pictures: bool = False) -> None:
+        """A file; one that has `pictures` of the data only where trackers may have these."""
+        if self._pictures or not pictures:
+            self._add("artifact", path=journal.stored(self._layout, path), folder=folder)
 
-    def table(self, rows: Sequence[Mapping[str, object]], name: str) -> None:
-        """Rows with the same keys, shown as a table where the tracker can."""
-        self._each(lambda tracker: tracker.table(rows, name))
+    def table(self, path: Path, name: str) -> None:
+        """The predictions of a JSONL file, a sample of which is shown as a table where the tracker can."""
+        self._add("table", path=journal.stored(self._layout, path), name=name)
 
-    def close(self, failed: bool) -> None:
-        self._each(lambda tracker: tracker.close(failed))
+    def dataset(self, path: Path, digest: str, context: str) -> None:
+        """A file of records that the stage reads, for `context`: training, validation, evaluation."""
+        name = f"{path.parent.name}/{path.stem}"
+        found = Dataset(name, digest, journal.stored(self._layout, path), context)
+        self._add("dataset", dataset=asdict(found))
+
+    def model(self, folder: Path, step: int) -> None:
+        """A model that was trained, after `step`."""
+        self._add("model", path=journal.stored(self._layout, folder), step=step)
+
+    def close(self, status: str) -> None:
+        """The stage has ended: FINISHED, FAILED or KILLED."""
+        if self._journal:
+            self._add("metrics", values=surroundings.peaks())
+            self._add("close", status=status)
+            for sender in self._senders:
+                sender.close()
+            self._journal.release()
 
     def callbacks(self) -> list["TrainerCallback"]:
-        """Trainer callbacks that mirror the curve while the training runs."""
-        from transformers import TrainerCallback
+        """Trainer callbacks that record the curve while the training runs."""
+        if not self.records:
+            return []
+        from workflow_scripts.tracking.trainer_callback import Mirror
 
-        record = self
+        return [Mirror(self)]
 
-        class Mirror(TrainerCallback):
-            def on_log(
-                self,
-                args: "TrainingArguments",
-                state: "TrainerState",
-                control: "TrainerControl",
-                logs: dict[str, Any] | None = None,
-                **kwargs: Any,
-            ) -> None:
-                numbers = {key: float(value) for key, value in (logs or {}).items() if _is_number(value)}
-                record.curve(state.global_step, numbers)
-
-        return [Mirror()] if self._trackers else []
-
-    def _each(self, action: Callable[[Tracker], None]) -> None:
-        for name, tracker in list(self._trackers.items()):
+    def _add(self, kind: str, **values: Any) -> None:
+        if self._journal:
             try:
-                action(tracker)
-            except Exception as error:  # as in `open`
-                _warn(name, error)
-                del self._trackers[name]
+                self._journal.append(kind, **values)
+            except OSError as error:  # a full disk, of which the stage itself will tell
+                warn("tracking", error)
+                self._journal = None
+            self._notify()
 
-
-def _warn(name: str, error: Exception) -> None:
-    text = credentials.without(" ".join(str(error).split()))[:200]
-    logger.warning("%s is not recording (%s: %s); results/ has everything", name, type(error).__name__, text)
+    def _notify(self) -> None:
+        for sender in self._senders:
+            sender.notify()
 
 
 @contextmanager
@@ -116,27 +132,101 @@ def stage(
     settings: Config, layout: Layout, run: Run, name: str, parameters: Mapping[str, object]
 ) -> Iterator[Recorder]:
     """Record stage `name` of `run`; only the first of several processes does."""
-    record = Recorder()
-    recorded = {**parameters, "version": versions.RESULTS.get(name)}
-    if processes().rank == 0:
-        for tracker in settings.tracking:
-            record.open(tracker, partial(TRACKERS[tracker], settings, layout, run, name, recorded))
-    failed = True
+    record = _recorder(settings, layout, run, name, parameters)
+    status = "FAILED"
     try:
         yield record
-        failed = False
+        status = "FINISHED"
+    except (KeyboardInterrupt, Terminated):
+        status = "KILLED"
+        raise
     finally:
-        record.close(failed)
+        record.close(status)
+
+
+def _recorder(
+    settings: Config, layout: Layout, run: Run, name: str, parameters: Mapping[str, object]
+) -> Recorder:
+    if processes().rank or not settings.tracking:
+        return Recorder(layout)
+    configuration = dependencies.run_fingerprint(settings, run)
+    lines = Journal(journal.path_of(layout, run, configuration, name))
+    if not lines.hold():
+        logger.warning("%s: another process records this stage; this one is not recorded", lines.path)
+        return Recorder(layout)
+    manifests = [layout.raw_manifest(source) for source in settings.sources(run.dataset)]
+    manifests = [*manifests, layout.model(run.model_version, run.mode) / MANIFEST]
+    digests = {
+        path.parent.name: files.read_value(path, "fingerprint") for path in manifests if path.is_file()
+    }
+    opened = {
+        "run": str(run),
+        "stage": name,
+        "configuration": configuration,
+        "parameters": names.flatten({**parameters, "version": versions.RESULTS.get(name)}),
+        "about": {
+            **surroundings.about(),
+            "manifests": digests,
+            "settings": text.to_yaml(settings),
+            "whole_settings": settings.of_run[1],
+        },
+    }
+    record = Recorder(layout, lines, {"open": opened, "pictures": settings.tracking_images})
+    record.begin(resumed=name in RESUMED)
+    for path in filter(Path.is_file, manifests):
+        record.artifact(path, f"manifests/{path.parent.name}")
+    if LOCK_FILE.is_file():
+        record.artifact(LOCK_FILE, "environment")
+    dead = journal.close_dead(layout, run)
+    record.send_to(_outboxes(settings, layout, lines))
+    for path in dead:
+        _send(settings, layout, path)
+    return record
+
+
+def _outboxes(settings: Config, layout: Layout, lines: Journal) -> list[Outbox]:
+    """One for each tracker that is switched on and can be imported."""
+    found = []
+    for name in settings.tracking:
+        try:
+            TRACKERS[name].load()
+        except Exception as error:  # not installed, or broken in any way
+            warn(name, error)
+        else:
+            found.append(Outbox(lines, name, partial(TRACKERS[name], settings, layout), layout))
+    return found
+
+
+def _send(settings: Config, layout: Layout, path: Path) -> dict[str, int | Exception]:
+    """Send what waits in a journal, by tracker: how many lines, or what went wrong."""
+    lines, found = Journal(path), dict[str, int | Exception]()
+    if not lines.hold():
+        return {}  # its stage is at work, and sends it
+    for outbox in _outboxes(settings, layout, lines):
+        try:
+            found[outbox.name] = outbox.send()
+        except Exception as error:  # as in Sender
+            found[outbox.name] = error
+    lines.release()
+    return found
 
 
 def prepare(settings: Config, layout: Layout) -> None:
-    """Create the MLflow store once, before jobs start that would race for it."""
+    """Create the MLflow store once, before jobs start that would race for it, and close what was killed."""
     if "mlflow" in settings.tracking:
         try:
             prepare_store(tracking_uri(settings, layout), layout)
-        except Exception as error:  # as in Recorder.open
-            _warn("mlflow", error)
+        except Exception as error:  # as in Sender
+            warn("mlflow", error)
+            return
+    for path in journal.close_dead(layout):
+        _send(settings, layout, path)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def sync(settings: Config, layout: Layout) -> dict[str, dict[str, int | Exception]]:
+    """Send what trackers have missed: by journal and tracker how many lines, or what went wrong."""
+    journal.close_dead(layout)
+    return {
+        str(path.relative_to(layout.journals())): _send(settings, layout, path)
+        for path in journal.all_of(layout)
+    }

@@ -1,20 +1,9 @@
-"""What all trackers say alike: the experiment's name, flat parameters, the commit."""
+"""What all trackers say alike: the name of the experiment, and the commit."""
 
 import subprocess
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 EXPERIMENT = "glm-medvqa"
-
-
-def flatten(value: Mapping[str, object], prefix: str = "") -> dict[str, Any]:
-    """Nested dictionaries as one, with dotted keys; lists stay values."""
-    flat: dict[str, Any] = {}
-    for key, item in value.items():
-        name = f"{prefix}{key}"
-        flat |= flatten(item, f"{name}.") if isinstance(item, dict) else {name: item}
-    return flat
 
 
 def git_commit() -> str:

@@ -1,125 +1,143 @@
-"""MLflow: a parent run per (dataset, model version, mode), a child run per stage."""
+"""MLflow: a parent run per configuration of (dataset, model version, mode), a child run per attempt of a stage."""
 
-import fcntl
+import json
 import logging
-import os
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from workflow_scripts.base import files
-from workflow_scripts.base.paths import MANIFEST, Layout, Run
-from workflow_scripts.configuration import text
+from workflow_scripts.base.paths import Layout
 from workflow_scripts.configuration.settings import Config
-from workflow_scripts.tracking.experiment import EXPERIMENT, flatten, git_commit
+from workflow_scripts.tracking import mlflow_models, mlflow_parent, mlflow_tables
+from workflow_scripts.tracking.journal import StageStart
+from workflow_scripts.tracking.mlflow_store import prepare_store, store, tracking_uri
+from workflow_scripts.tracking.tracker import Dataset, Tracker
 
 logger = logging.getLogger(__name__)
 
+MOST = 100  # parameters or tags that MLflow takes at once
+_ENVIRONMENT = ("python", "system", "cpu_cores", "memory_gb", "host", "slurm_job", "versions")
 
-class MlflowTracker:
-    """A parent run per (dataset, model version, mode), a child run per stage."""
 
-    def __init__(
-        self, settings: Config, layout: Layout, run: Run, name: str, parameters: Mapping[str, object]
-    ) -> None:
+class MlflowTracker(Tracker):
+    """The runs of stages. Whatever is sent twice, after a kill between sending and noting it, is there once."""
+
+    run_id: str
+    parent: str
+
+    def __init__(self, settings: Config, layout: Layout) -> None:
+        super().__init__(settings, layout)
         from mlflow import MlflowClient
-        from mlflow.entities import Metric, Param, RunTag
 
-        self.Metric = Metric
         uri = tracking_uri(settings, layout)
-        experiment = prepare_store(uri, layout)
+        self.experiment = prepare_store(uri, layout)
         self.client = MlflowClient(uri)
-        commit = git_commit()
-        parent = self._parent(experiment, run, commit)
-        tags = {"mlflow.parentRunId": parent, "stage": name, "run": str(run), "git_commit": commit}
-        child = self.client.create_run(experiment, run_name=f"{run} {name}", tags=tags)
-        self.run_id, self.parent = child.info.run_id, parent
-        params = [Param(key, str(value)[:6000]) for key, value in flatten(parameters).items()]
-        for start in range(0, len(params), 100):  # as many as MLflow takes at once
-            self.client.log_batch(self.run_id, params=params[start : start + 100])
-        manifests = [layout.raw_manifest(source) for source in settings.sources(run.dataset)]
-        manifests.append(layout.model(run.model_version, run.mode) / MANIFEST)
-        for manifest in manifests:
-            if manifest.is_file():
-                self.client.log_artifact(self.run_id, str(manifest), f"manifests/{manifest.parent.name}")
-                fingerprint = files.read_value(manifest, "fingerprint")
-                self.client.set_tag(self.run_id, f"manifest.{manifest.parent.name}", fingerprint)
-        self.client.log_text(self.run_id, text.to_yaml(settings), "config.yaml")
-        self.client.log_batch(parent, tags=[RunTag("git_commit", commit)])
+        self._uri = uri
 
-    def _parent(self, experiment: str, run: Run, commit: str) -> str:
-        found = self.client.search_runs(
-            [experiment], f"tags.level = 'run' and tags.run = '{run}'", max_results=1
-        )
-        if found:
-            known: str = found[0].info.run_id
-            return known
-        tags = {"level": "run", "run": str(run), "git_commit": commit}
-        created: str = self.client.create_run(experiment, run_name=str(run), tags=tags).info.run_id
-        for key in ("dataset", "model_version", "mode"):
-            self.client.log_param(created, key, getattr(run, key))
-        return created
+    @classmethod
+    def load(cls) -> None:
+        import mlflow.models.utils
+        import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+        import pandas  # noqa: F401
 
-    def curve(self, step: int, values: dict[str, float]) -> None:
-        from mlflow.utils.time import get_current_time_millis
+    @property
+    def destination(self) -> str:
+        """The store under results/ stays the same where these are moved."""
+        return "results" if self._uri == f"sqlite:///{store(self.layout)}" else self._uri
 
-        now = get_current_time_millis()
+    def refuses(self, error: Exception) -> bool:
+        return getattr(error, "error_code", "") == "INVALID_PARAMETER_VALUE"
+
+    def knows(self, start: StageStart) -> bool:
+        return self._found(start) is not None
+
+    def _found(self, start: StageStart) -> str | None:
+        found = self.client.search_runs([self.experiment], f"tags.attempt = '{start.attempt}'", max_results=1)
+        return found[0].info.run_id if found else None
+
+    def open(self, start: StageStart, fresh: bool) -> None:
+        self.start = start
+        self.parent = mlflow_parent.find_or_create(self.client, self.experiment, start)
+        known = self._found(start)
+        self.run_id = known or self._create(start)
+        if known and not fresh:
+            self.client.update_run(self.run_id, status="RUNNING")
+        self.client.update_run(self.parent, status="RUNNING")
+
+    def _create(self, start: StageStart) -> str:
+        from mlflow.entities import Param
+
+        about = start.about
+        tags = {
+            "mlflow.parentRunId": self.parent,
+            "mlflow.user": about["user"],
+            "mlflow.source.type": "LOCAL",
+            "mlflow.source.name": about["command"],
+            "mlflow.source.git.commit": about["git_commit"].removesuffix("-dirty"),
+            "stage": start.stage,
+            "run": str(start.run),
+            "configuration": start.configuration,
+            "git_commit": about["git_commit"],
+            "host": about["host"],
+            **({"slurm_job": about["slurm_job"]} if about["slurm_job"] else {}),
+            **{f"manifest.{name}": digest for name, digest in about["manifests"].items()},
+        }
+        name = f"{start.run} {start.stage}"
+        # The tag by which it is found comes last: one that lacks anything is not found, and made anew.
+        run_id: str = self.client.create_run(
+            self.experiment, start_time=start.time, run_name=name, tags=tags
+        ).info.run_id
+        params = [Param(key, str(value)[:6000]) for key, value in start.parameters.items()]
+        for first in range(0, len(params), MOST):
+            self.client.log_batch(run_id, params=params[first : first + MOST])
+        self.client.log_text(run_id, about["settings"], "config.yaml")
+        environment = {key: about[key] for key in _ENVIRONMENT}
+        self.client.log_dict(run_id, environment, "environment/environment.json")
+        self.client.set_tag(run_id, "attempt", start.attempt)
+        return run_id
+
+    def curve(self, step: int, values: dict[str, float], time: int) -> None:
+        from mlflow.entities import Metric
+
         self.client.log_batch(
-            self.run_id, [self.Metric(_safe(key), value, now, step) for key, value in values.items()]
+            self.run_id, [Metric(_safe(key), value, time, step) for key, value in values.items()]
         )
 
-    def metrics(self, values: dict[str, float]) -> None:
-        self.curve(0, values)
+    def metrics(self, values: dict[str, float], time: int) -> None:
+        known = self.client.get_run(self.run_id).data.metrics
+        changed = {key: value for key, value in values.items() if known.get(_safe(key)) != value}
+        if changed:
+            self.curve(0, changed, time)
 
-    def artifact(self, path: Path) -> None:
-        self.client.log_artifact(self.run_id, str(path))
+    def artifact(self, path: Path, folder: str) -> None:
+        self.client.log_artifact(self.run_id, str(path), folder or None)
 
-    def table(self, rows: Sequence[Mapping[str, object]], name: str) -> None:
-        import pandas
-
-        self.client.log_table(self.run_id, pandas.DataFrame(rows), f"{name}.json")
-
-    def close(self, failed: bool) -> None:
-        status = "FAILED" if failed else "FINISHED"
-        self.client.set_terminated(self.run_id, status)
-        self.client.set_terminated(self.parent, status)
-
-
-def tracking_uri(settings: Config, layout: Layout) -> str:
-    """The configured server, else MLFLOW_TRACKING_URI, else the store under results/."""
-    return (
-        settings.tracking_uri
-        or os.environ.get("MLFLOW_TRACKING_URI")
-        or f"sqlite:///{layout.root / 'mlflow.db'}"
-    )
-
-
-def prepare_store(uri: str, layout: Layout) -> str:
-    """The id of our experiment at `uri`, made where it is not there, and restored where somebody deleted it.
-
-    A lock lets one process at a time create the store's tables: MLflow's own creation fails when two race.
-    A server that does not answer is given up on within seconds, not MLflow's minutes.
-    """
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-    from mlflow import MlflowClient
-    from mlflow.entities import LifecycleStage
-
-    layout.root.mkdir(parents=True, exist_ok=True)
-    with open(layout.root / ".mlflow.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        client = MlflowClient(uri)
-        existing = client.get_experiment_by_name(EXPERIMENT)
-        if existing:
-            known: str = existing.experiment_id
-            if existing.lifecycle_stage == LifecycleStage.DELETED:  # its name is taken all the same
-                client.restore_experiment(known)
-                logger.warning("experiment %s was deleted in MLflow; restored, with its runs", EXPERIMENT)
-            return known
-        local = uri.startswith("sqlite:")
-        created: str = client.create_experiment(
-            EXPERIMENT, artifact_location=(layout.root / "mlartifacts").resolve().as_uri() if local else None
+    def table(self, path: Path, name: str) -> None:
+        mlflow_tables.log_sample(
+            self.client, self.run_id, path, name, self.settings.tracking_images, self.settings.data.frames
         )
-        return created
+
+    def dataset(self, dataset: Dataset) -> None:
+        from mlflow.entities import Dataset as Entity
+        from mlflow.entities import DatasetInput, InputTag
+
+        source = json.dumps({"uri": dataset.source})
+        entity = Entity(dataset.name, dataset.digest, source_type="local", source=source)
+        found = DatasetInput(entity, [InputTag("mlflow.data.context", dataset.context)])
+        for run_id in (self.run_id, self.parent):
+            self.client.log_inputs(run_id, [found])
+
+    def model(self, folder: Path, step: int) -> None:
+        runs = self.run_id, self.parent
+        mlflow_models.log(self.client, self.experiment, runs, self.start, folder, self.layout, step)
+
+    def close(self, status: str, time: int) -> None:
+        log = self.layout.root / "logs" / self.start.stage / f"{self.start.run}.log"
+        if log.is_file():
+            self.client.log_artifact(self.run_id, str(log), "logs")
+        self.client.set_terminated(self.run_id, status, end_time=time)
+        if self.layout.evaluation(self.start.run).is_file():
+            mlflow_models.evaluated(self.client, self.experiment, self.start, self.layout, time)
+        mlflow_parent.describe(self.client, self.experiment, self.parent, self.start, self.layout, time)
+        self.client.set_terminated(self.parent, status, end_time=time)
 
 
 def _safe(name: str) -> str:

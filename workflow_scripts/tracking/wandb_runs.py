@@ -1,51 +1,72 @@
-"""Weights & Biases: one run per stage, grouped by run."""
+"""Weights & Biases: one run per attempt of a stage, grouped by run and configuration."""
 
 import os
-from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from workflow_scripts.base.paths import Layout, Run
-from workflow_scripts.configuration.settings import Config
-from workflow_scripts.tracking.experiment import EXPERIMENT, git_commit
+from workflow_scripts.base import files
+from workflow_scripts.tracking.experiment import EXPERIMENT
+from workflow_scripts.tracking.journal import StageStart
+from workflow_scripts.tracking.tracker import Tracker
+
+SAMPLE = 200  # rows of a table
 
 
-class WandbTracker:
-    """One W&B run per stage, grouped by run; offline unless the user is logged in."""
+def is_online() -> bool:
+    """Whether anything leaves this machine: where the user has a key and has not said otherwise."""
+    return bool(os.environ.get("WANDB_API_KEY")) and os.environ.get("WANDB_MODE") != "offline"
 
-    def __init__(
-        self, settings: Config, layout: Layout, run: Run, name: str, parameters: Mapping[str, object]
-    ) -> None:
+
+class WandbTracker(Tracker):
+    """Offline unless the user is logged in; an attempt keeps its id, by which W&B joins its parts."""
+
+    run: Any = None
+
+    @classmethod
+    def load(cls) -> None:
+        import wandb  # noqa: F401
+
+    @property
+    def destination(self) -> str:
+        return "online" if is_online() else "offline"
+
+    def open(self, start: StageStart, fresh: bool) -> None:
         import wandb
 
         self.wandb = wandb
-        folder = layout.root / "wandb"
+        if self.run is not None:
+            self.run.finish()
+        folder = self.layout.root / "wandb"
         folder.mkdir(parents=True, exist_ok=True)
-        online = os.environ.get("WANDB_API_KEY") and os.environ.get("WANDB_MODE") != "offline"
         self.run = wandb.init(
             project=EXPERIMENT,
-            group=str(run),
-            job_type=name,
-            name=f"{run} {name}",
-            config={**parameters, "git_commit": git_commit()},
+            id=start.attempt,
+            group=f"{start.run} {start.configuration}",
+            job_type=start.stage,
+            name=f"{start.run} {start.stage}",
+            config={**start.parameters, "git_commit": start.about["git_commit"]},
             dir=str(folder),
-            mode="online" if online else "offline",
+            mode="online" if is_online() else "offline",
             settings=wandb.Settings(silent=True),
+            # Offline, `wandb sync --append` joins the parts.
+            resume="allow" if is_online() and not fresh else None,
         )
 
-    def curve(self, step: int, values: dict[str, float]) -> None:
+    def curve(self, step: int, values: dict[str, float], time: int) -> None:
         self.run.log(values, step=step)
 
-    def metrics(self, values: dict[str, float]) -> None:
+    def metrics(self, values: dict[str, float], time: int) -> None:
         self.run.summary.update(values)
 
-    def artifact(self, path: Path) -> None:
+    def artifact(self, path: Path, folder: str) -> None:
         self.run.save(str(path), base_path=str(path.parent), policy="now")
 
-    def table(self, rows: Sequence[Mapping[str, object]], name: str) -> None:
+    def table(self, path: Path, name: str) -> None:
+        rows = [row for row, _ in zip(files.read_jsonl(path), range(SAMPLE), strict=False)]
         columns = list(rows[0]) if rows else []
-        self.run.log(
-            {name: self.wandb.Table(columns=[*columns], data=[[row[key] for key in columns] for row in rows])}
-        )
+        data = [[row.get(key) for key in columns] for row in rows]
+        self.run.log({name: self.wandb.Table(columns=columns, data=data)})
 
-    def close(self, failed: bool) -> None:
-        self.run.finish(exit_code=int(failed))
+    def close(self, status: str, time: int) -> None:
+        self.run.finish(exit_code=int(status != "FINISHED"))
+        self.run = None

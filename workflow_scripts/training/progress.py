@@ -79,13 +79,16 @@ class Progress(TrainerCallback):
         args: TrainingArguments,
         state: TrainerState,
         control: TrainerControl,
-        logs: Mapping[str, float] | None = None,
+        logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
         if self.bar is None or not logs or "loss" not in logs:
             return
         seconds = time.monotonic() - self.started
         done = self.done(state.global_step, self.first_step)
+        logs |= self._numbers(
+            state.global_step, done.rows / seconds
+        )  # for callbacks that come after this one
         left = self.done(state.max_steps, state.global_step)
         text = (
             f"loss {float(logs['loss']):.4f}  lr {float(logs['learning_rate']):.2e}  "
@@ -96,6 +99,17 @@ class Progress(TrainerCallback):
             logger.info("step %d/%d  %s  %s left", state.global_step, state.max_steps, text, remaining)
         else:
             self.bar.set_postfix_str(text)
+
+    def _numbers(self, step: int, rows_per_second: float) -> dict[str, float]:
+        """What trackers show besides: time over every resumption, speed, and what was run up to `step`."""
+        done = self.done(step)
+        return {
+            "seconds": self.seconds,
+            "rows_per_second": rows_per_second,
+            "tokens": done.tokens,
+            "tokens_of_rows": done.total_tokens,
+            "image_reuse": done.image_reuse,
+        }
 
     def on_evaluate(
         self,

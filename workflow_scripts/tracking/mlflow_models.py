@@ -1,0 +1,136 @@
+"""Trained models in MLflow: where each lies, its scores by test set, and which one the gate has chosen."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from workflow_scripts.base import files
+from workflow_scripts.base.paths import METRICS, Layout
+from workflow_scripts.tracking.journal import StageStart
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+CHAMPION, CANDIDATE = "champion", "candidate"
+
+
+def log(
+    client: "MlflowClient",
+    experiment: str,
+    runs: tuple[str, str],
+    start: StageStart,
+    folder: Path,
+    layout: Layout,
+    step: int,
+) -> None:
+    """Log the model in `folder`, which stays there, and register it as a version of the run's model and candidate.
+
+    `runs` are the stage's and its parent.
+    """
+    from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+    from mlflow.models.model import MLMODEL_FILE_NAME
+    from mlflow.models.utils import get_external_mlflow_model_spec
+
+    metrics = files.read_object(folder / METRICS)
+    fingerprint = metrics["fingerprint"]
+    if _version_of(client, str(start.run), fingerprint):
+        return
+    place = str(folder.relative_to(layout.root))
+    tags = {
+        "path": place,
+        "fingerprint": fingerprint,
+        "run": str(start.run),
+        "mlflow.model.isExternal": "true",
+    }
+    shown = ("method", "steps", "train_rows", "precision")
+    params: dict[str, str] = {key: str(metrics[key]) for key in shown if key in metrics}
+    name = f"{start.run}_{start.stage}".replace(".", "-")  # MLflow takes no dot in it
+    found = client.search_logged_models([experiment], f"tags.fingerprint = '{fingerprint}'", max_results=1)
+    model = (
+        found[0]
+        if found
+        else client.create_logged_model(experiment, name, runs[0], tags, params, start.stage)
+    )
+    with TemporaryDirectory() as temporary:
+        get_external_mlflow_model_spec(model).save(str(Path(temporary) / MLMODEL_FILE_NAME))
+        client.log_model_artifacts(model.model_id, temporary)
+    client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+    for run_id in runs:
+        outputs = client.get_run(run_id).outputs
+        if model.model_id not in [output.model_id for output in (outputs.model_outputs if outputs else [])]:
+            client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step)])
+    version = _register(client, start, model, place, fingerprint)
+    client.set_registered_model_alias(str(start.run), CANDIDATE, version)
+
+
+def _register(client: "MlflowClient", start: StageStart, model: Any, place: str, fingerprint: str) -> str:
+    from mlflow.exceptions import MlflowException
+
+    name = str(start.run)
+    try:
+        client.create_registered_model(
+            name,
+            description=f"The models of {name}; `{CHAMPION}` is the one that the evaluation chose, `{CANDIDATE}` the newest "
+            "that it did not choose or has not seen.",
+        )
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    made = client.create_model_version(
+        name,
+        source=model.artifact_location,
+        run_id=model.source_run_id,
+        model_id=model.model_id,
+        # Of `model_id` MLflow 3.17 tells nothing in a search.
+        tags={
+            "path": place,
+            "fingerprint": fingerprint,
+            "stage": start.stage,
+            "logged_model": model.model_id,
+        },
+        description=f"`{place}` in the results folder, configuration {start.configuration}",
+    )
+    return str(made.version)
+
+
+def _version_of(client: "MlflowClient", name: str, fingerprint: str) -> Any:
+    found = client.search_model_versions(f"name = '{name}'")
+    return next((version for version in found if version.tags.get("fingerprint") == fingerprint), None)
+
+
+def evaluated(client: "MlflowClient", experiment: str, start: StageStart, layout: Layout, time: int) -> None:
+    """Give each model its scores, linked to the test sets, and `champion` to the one that the evaluation chose."""
+    from mlflow.entities import Metric
+
+    evaluation = files.read_object(layout.evaluation(start.run))
+    name = str(start.run)
+    for stage in ("sft", "dpo"):
+        version = _version_of(client, name, evaluation["model"][stage]["fingerprint"])
+        if version is None:
+            continue
+        model = client.get_logged_model(version.tags["logged_model"])
+        scores = [
+            Metric(
+                f"eval/{source}/accuracy",
+                found["accuracy"],
+                time,
+                0,
+                model_id=model.model_id,
+                dataset_name=f"{name}/test/{source}",
+                dataset_digest=evaluation["data_fingerprint"],
+                run_id=model.source_run_id,
+            )
+            for source, found in evaluation["stages"][stage]["test_sets"].items()
+            if found["accuracy"] is not None
+        ]
+        if not model.metrics:
+            client.log_batch(str(model.source_run_id), scores)
+        if stage == evaluation["final_stage"]:
+            _choose(client, name, str(version.version))
+
+
+def _choose(client: "MlflowClient", name: str, version: str) -> None:
+    client.set_registered_model_alias(name, CHAMPION, version)
+    aliases = client.get_registered_model(name).aliases
+    if aliases.get(CANDIDATE) == version:
+        client.delete_registered_model_alias(name, CANDIDATE)
