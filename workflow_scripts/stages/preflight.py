@@ -21,7 +21,7 @@ from workflow_scripts.configuration import runs
 from workflow_scripts.configuration.settings import Checkpoint, Config
 from workflow_scripts.stages import preflight_slurm
 from workflow_scripts.stages.preflight_check import Check, State
-from workflow_scripts.tracking.mlflow_runs import tracking_uri
+from workflow_scripts.tracking.mlflow_store import tracking_uri
 
 PATIENCE = 10  # seconds for a server's answer
 SLOW_SECONDS = 0.05  # for a small file: a local disk takes a millisecond, a network disk a few
