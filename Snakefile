@@ -43,3 +43,11 @@ rule all:
 
 onstart:
     shell("python -m workflow_scripts.tracking")
+
+
+onsuccess:
+    shell("python -m workflow_scripts.status || true")
+
+
+onerror:
+    shell("python -m workflow_scripts.status || true")

@@ -18,6 +18,6 @@ rule ask:
     params:
         settings=plan.settings("ask"),
     shell:
-        "python -m workflow_scripts.ask"
+        "MEDVQA_LOG={log} python -m workflow_scripts.ask"
         " --dataset {wildcards.dataset} --model_version {wildcards.model_version} --mode {wildcards.mode}"
         " --model {wildcards.model} --variant {wildcards.variant} 2>&1 | tee {log}"

@@ -1,6 +1,7 @@
 # What every rule shares. The logic is in workflow_scripts/configuration/plan.py.
 from snakemake.exceptions import WorkflowError
 
+from workflow_scripts.base import attempts
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.configuration.plan import Plan
 
@@ -8,6 +9,11 @@ try:
     plan = Plan(config, workflow.configfiles, prefix=workflow.modifier.path_modifier.prefix)
 except UserError as error:
     raise WorkflowError(str(error))
+
+
+# Not in the Snakemake within a SLURM job, which belongs to the one that submitted it.
+if workflow.is_main_process:
+    attempts.new_invocation()
 
 
 wildcard_constraints:

@@ -19,6 +19,6 @@ rule convert:
     params:
         settings=plan.conversion,
     shell:
-        "python -m workflow_scripts.convert"
+        "MEDVQA_LOG={log} python -m workflow_scripts.convert"
         " --dataset {wildcards.dataset} --model_version {wildcards.model_version} --mode {wildcards.mode}"
         " 2>&1 | tee {log}"

@@ -15,7 +15,8 @@ rule download:
     params:
         origin=plan.source,
     shell:
-        "python -m workflow_scripts.download" " --dataset {wildcards.source} 2>&1 | tee {log}"
+        "MEDVQA_LOG={log} python -m workflow_scripts.download"
+        " --dataset {wildcards.source} 2>&1 | tee {log}"
 
 
 rule download_model:
@@ -33,5 +34,5 @@ rule download_model:
     params:
         origin=plan.checkpoint,
     shell:
-        "python -m workflow_scripts.download"
+        "MEDVQA_LOG={log} python -m workflow_scripts.download"
         " --model_version {wildcards.model_version} --mode {wildcards.mode} 2>&1 | tee {log}"

@@ -17,6 +17,6 @@ rule dpo:
     params:
         settings=plan.settings("dpo"),
     shell:
-        "python -m workflow_scripts.dpo"
+        "MEDVQA_LOG={log} python -m workflow_scripts.dpo"
         " --dataset {wildcards.dataset} --model_version {wildcards.model_version} --mode {wildcards.mode}"
         " 2>&1 | tee {log}"

@@ -30,6 +30,6 @@ rule evaluate:
     params:
         settings=plan.settings("evaluate"),
     shell:
-        "python -m workflow_scripts.evaluate"
+        "MEDVQA_LOG={log} python -m workflow_scripts.evaluate"
         " --dataset {wildcards.dataset} --model_version {wildcards.model_version} --mode {wildcards.mode}"
         " 2>&1 | tee {log}"

@@ -15,6 +15,6 @@ rule export:
     resources:
         **plan.resources("export"),
     shell:
-        "python -m workflow_scripts.export"
+        "MEDVQA_LOG={log} python -m workflow_scripts.export"
         " --dataset {wildcards.dataset} --model_version {wildcards.model_version} --mode {wildcards.mode}"
         " 2>&1 | tee {log}"

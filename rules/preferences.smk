@@ -23,6 +23,6 @@ rule preferences:
     params:
         settings=plan.settings("preferences"),
     shell:
-        "python -m workflow_scripts.preferences"
+        "MEDVQA_LOG={log} python -m workflow_scripts.preferences"
         " --dataset {wildcards.dataset} --model_version {wildcards.model_version} --mode {wildcards.mode}"
         " 2>&1 | tee {log}"

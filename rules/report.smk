@@ -17,4 +17,4 @@ rule report:
     resources:
         **plan.resources("report"),
     shell:
-        "python -m workflow_scripts.report 2>&1 | tee {log}"
+        "MEDVQA_LOG={log} python -m workflow_scripts.report 2>&1 | tee {log}"

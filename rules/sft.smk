@@ -18,6 +18,6 @@ rule sft:
     params:
         settings=plan.settings("sft"),
     shell:
-        "python -m workflow_scripts.sft"
+        "MEDVQA_LOG={log} python -m workflow_scripts.sft"
         " --dataset {wildcards.dataset} --model_version {wildcards.model_version} --mode {wildcards.mode}"
         " 2>&1 | tee {log}"

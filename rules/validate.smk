@@ -26,6 +26,6 @@ rule validate:
     params:
         settings=plan.settings("validate"),
     shell:
-        "python -m workflow_scripts.validate"
+        "MEDVQA_LOG={log} python -m workflow_scripts.validate"
         " --dataset {wildcards.dataset} --model_version {wildcards.model_version} --mode {wildcards.mode}"
         " 2>&1 | tee {log}"

@@ -12,7 +12,17 @@ import pytest
 from workflow_scripts.base.paths import STAGES
 
 ROOT = Path(__file__).resolve().parents[2]
-BESIDES = ("crate", "estimate", "migrate", "reproduce", "run_experiments", "score")
+BESIDES = (
+    "crate",
+    "estimate",
+    "migrate",
+    "preflight",
+    "reproduce",
+    "run_experiments",
+    "score",
+    "status",
+    "submit",
+)
 
 
 def run(*command: str, folder: Path = ROOT) -> subprocess.CompletedProcess:

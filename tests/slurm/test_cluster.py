@@ -1,5 +1,6 @@
 """The workflow on a real SLURM, whose GPUs alone are simulated."""
 
+import json
 import os
 import re
 import socket
@@ -14,6 +15,7 @@ from cluster import Unavailable, cluster, jobs, nodes
 
 from workflow_scripts.training import checkpoints
 
+ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.slurm
 
 RUN = "slake_4.1v_base"
@@ -71,6 +73,11 @@ def memory_mb(job) -> int:
     return round(float(number) * {"M": 1, "G": 1024}[unit])
 
 
+def first_attempt(value: str) -> int:
+    """What an expression of the profile means for it."""
+    return eval(value, {"attempt": 1})
+
+
 def test_one_run_from_download_to_report(workdir, flags, profile, tmp_path):
     status, said = snakemake(tmp_path, *flags, "--retries", "0")
     assert status == 0, said
@@ -87,7 +94,187 @@ def test_one_run_from_download_to_report(workdir, flags, profile, tmp_path):
         assert job.get("TresPerJob") == (f"gres:gpu:{gpus}" if gpus else None)
         cpus = gpus * THREADS if gpus else min(CPU_THREADS.get(stage, 1), os.cpu_count())
         assert job["NumCPUs"] == str(cpus)
-        assert memory_mb(job) == (cpus * asked["mem_mb_per_cpu"] if gpus else asked["mem_mb"])
+        memory = asked["mem_mb_per_cpu"] if gpus else asked["mem_mb"]
+        assert memory_mb(job) == (cpus if gpus else 1) * first_attempt(memory)
+
+
+def of_rule(folder, rule: str) -> list[dict[str, str]]:
+    """All jobs of a rule that `folder` submitted, with those that were tried again."""
+    return [
+        job
+        for job in jobs()
+        if job["WorkDir"] == str(folder) and re.match(rf"rule_{rule}(_wildcards_|$)", job["Comment"])
+    ]
+
+
+def test_an_own_error_is_met_once_and_other_runs_go_on(workdir, flags, tmp_path):
+    """The profile tries again what failed; the second attempt ends before it loads a model."""
+    configuration = yaml.safe_load((workdir / "config.yaml").read_text(encoding="utf-8"))
+    configuration["datasets"]["rad"] = {"reader": "rad", "embedded": 12}
+    configuration["runs"] = [{"dataset": ["slake"], "sft": {"learning_rate": 1e30}}, {"dataset": ["rad"]}]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(configuration), encoding="utf-8")
+    flags = [tmp_path if flag == workdir else flag for flag in flags]
+    runs = ("slake_4.1v_base", "rad_4.1v_base")
+    status, said = snakemake(tmp_path, *flags, "--", *(f"results/sft/{run}/metrics.json" for run in runs))
+    assert status == 1, said
+    assert (tmp_path / "results/sft/rad_4.1v_base/metrics.json").is_file()
+    assert not (tmp_path / "results/logs/sft/rad_4.1v_base.json").exists()
+
+    note = json.loads((tmp_path / "results/logs/sft/slake_4.1v_base.json").read_text(encoding="utf-8"))
+    ill = [job for job in of_rule(tmp_path, "sft") if "slake" in job["Comment"]]
+    assert [job["JobState"] for job in ill] == ["FAILED"] * 3
+    assert note["state"] == "failed" and "loss" in note["reason"]
+    assert note["slurm_job"] == ill[0]["JobId"]  # nothing was noted after it
+    assert len([job for job in of_rule(tmp_path, "sft") if "rad" in job["Comment"]]) == 1
+    last = (tmp_path / "results/logs/sft/slake_4.1v_base.log").read_text(encoding="utf-8")
+    assert (
+        last.strip() == f"error: {note['reason']} (so ended the attempt before, and this is not tried again)"
+    )
+
+
+def preflight(tmp_path, workdir, profile, **changed) -> tuple[int, list[str]]:
+    """What it says of the profile with some keys changed: its status, and its lines."""
+    folder = tmp_path / "profile"
+    folder.mkdir(exist_ok=True)
+    (folder / "profile.yaml").write_text(yaml.safe_dump({**profile, **changed}), encoding="utf-8")
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "workflow_scripts.preflight", "--profile", str(folder),
+            "--config", str(workdir / "config.yaml"), str(workdir / "settings.yaml"),
+            "--results", str(tmp_path / "results"),
+        ],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert not done.stderr
+    return done.returncode, done.stdout.splitlines()
+
+
+def test_preflight_passes_the_profile_and_names_what_does_not_fit(workdir, profile, tmp_path):
+    before = len(jobs())
+    status, lines = preflight(tmp_path, workdir, profile)
+    assert status == 0 and all(line.startswith("ok ") for line in lines)
+    assert any(line.startswith("ok   status       squeue: accounting is off") for line in lines)
+    assert any(" sees " in line for line in lines)
+    assert len(jobs()) == before + 1  # the look from a node
+
+    status, lines = preflight(tmp_path, workdir, profile, **{"slurm-status-command": "sacct"})
+    assert status == 1
+    assert [line[:4] for line in lines if "slurm-status-command: squeue" in line] == ["fail"]
+
+    default = {**profile["default-resources"], "slurm_partition": "nowhere"}
+    status, lines = preflight(tmp_path, workdir, profile, **{"default-resources": default})
+    assert status == 1
+    assert [line for line in lines if line.startswith("fail partition    nowhere") and "cpu gpu" in line]
+
+    stages = {name: {**asked, "gpu_model": "h100"} for name, asked in profile["set-resources"].items()}
+    status, lines = preflight(tmp_path, workdir, profile, **{"set-resources": stages})
+    assert status == 1
+    assert {line.split()[2] for line in lines if line.startswith("fail")} == {
+        "sft:", "preferences:", "dpo:", "ask:",
+    }  # fmt: skip
+
+
+TIMED = """
+import os, sys, time
+from pathlib import Path
+from workflow_scripts.base import cli
+
+def main(arguments):
+    checkpoint = Path("checkpoint")
+    if not checkpoint.exists():
+        checkpoint.touch()
+        time.sleep(600)
+    Path("done").touch()
+    return 0
+
+sys.exit(cli.run(main, []))
+"""
+
+
+def test_what_ran_out_of_time_is_tried_again_with_more(tmp_path, profile, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    (tmp_path / "timed.py").write_text(TIMED, encoding="utf-8")
+    (tmp_path / "Snakefile").write_text(
+        "from workflow_scripts.base import attempts\n"
+        "if workflow.is_main_process:\n"
+        "    attempts.new_invocation()\n"
+        "rule timed:\n"
+        "    output: 'done'\n"
+        "    log: 'logs/timed.log'\n"
+        f"    resources: slurm_partition='{profile['default-resources']['slurm_partition']}', mem_mb=400,\n"
+        "        runtime=lambda wildcards, attempt: attempt\n"
+        f"    shell: 'MEDVQA_LOG={{log}} {sys.executable} timed.py 2>&1 | tee {{log}}'\n",
+        encoding="utf-8",
+    )
+    flags = ("--executor", "slurm", "--slurm-status-command", "squeue", "--jobs", "1", "--retries", "2")
+    status, said = snakemake(tmp_path, *flags)
+    assert status == 0, said
+    assert [(job["JobState"], job["TimeLimit"]) for job in of_rule(tmp_path, "timed")] == [
+        ("TIMEOUT", "00:01:00"),
+        ("COMPLETED", "00:02:00"),
+    ]
+    assert not (tmp_path / "logs/timed.json").exists()
+
+
+GOING_ON = """
+import sys, time
+from pathlib import Path
+from workflow_scripts.base import cli
+
+def main(arguments):
+    with open("begun", "a") as file:
+        print(time.time(), file=file)
+    time.sleep(160)
+    with open("ended", "a") as file:
+        print(time.time(), file=file)
+    Path("done").touch()
+    return 0
+
+sys.exit(cli.run(main, []))
+"""
+
+
+def test_snakemake_as_a_job_starts_again_and_takes_over_what_runs(tmp_path, profile, monkeypatch):
+    """SLURM itself keeps a job that is requeued for two minutes."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    partition = profile["default-resources"]["slurm_partition"]
+    (tmp_path / "going_on.py").write_text(GOING_ON, encoding="utf-8")
+    (tmp_path / "Snakefile").write_text(
+        "rule going_on:\n"
+        "    output: 'done'\n"
+        f"    resources: slurm_partition='{partition}', mem_mb=400, runtime=10\n"
+        f"    shell: '{sys.executable} going_on.py'\n",
+        encoding="utf-8",
+    )
+    asked = ("--executor", "slurm", "--slurm-status-command", "squeue", "--jobs", "1", "--rerun-incomplete")
+    command = [sys.executable, "-m", "workflow_scripts.submit", "--partition", partition, "--", *asked]
+    submitted = subprocess.run(
+        [*command, "--slurm-init-seconds-before-status-checks", "10"],
+        cwd=tmp_path, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    number = re.search(r"job (\d+) runs Snakemake", submitted.stderr)[1]
+
+    def until(condition) -> None:
+        deadline = time.monotonic() + 400
+        log = tmp_path / ".snakemake/slurm_logs/submit.log"
+        while not condition():
+            assert time.monotonic() < deadline, log.read_text(encoding="utf-8")
+            time.sleep(1)
+
+    def main() -> dict[str, str]:
+        return next(job for job in jobs() if job["JobId"] == number)
+
+    until((tmp_path / "begun").exists)
+    subprocess.run(["scancel", "--batch", "--signal=USR1", number], check=True)  # as before the time limit
+    until(lambda: main()["JobState"] == "COMPLETED")
+    assert main()["Restarts"] == "1"
+    said = (tmp_path / ".snakemake/slurm_logs/submit.log").read_text(encoding="utf-8")
+    assert "back into the queue" in said and "waiting for 1 jobs of an earlier Snakemake" in said
+    (begun,), (ended,) = (
+        [float(line) for line in (tmp_path / name).read_text().split()] for name in ("begun", "ended")
+    )
+    assert ended - begun >= 160  # neither cancelled nor begun a second time
+    assert (tmp_path / "done").exists()
 
 
 def test_a_training_on_two_nodes_is_saved_at_its_time_limit(workdir, flags, tmp_path):

@@ -13,6 +13,7 @@ import pytest
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from workflow_scripts.base import files
+from workflow_scripts.stages import status
 from workflow_scripts.stages.sft import stage as sft
 from workflow_scripts.training.data.batching import Load
 from workflow_scripts.training.progress import Progress
@@ -34,6 +35,8 @@ def test_batches_of_different_size_count_their_own_rows(tmp_path, caplog, monkey
         progress.on_log(arguments, state, control, logs={"loss": 1.5, "learning_rate": 1e-4})
     # 8 rows in 4 seconds, two images; the second step has three times the tokens of the first.
     assert caplog.messages == ["step 1/2  loss 1.5000  lr 1.00e-04  2.0 rows/s  4.0 rows/image  00:12 left"]
+    (tmp_path / "sft.log").write_text(f"12:00:00 {caplog.messages[0]}\n", encoding="utf-8")
+    assert status.progress(tmp_path / "sft.log") == "step 1/2, loss 1.5000, 2.0 rows/s, 00:12 left"
     assert progress.done(2).rows == 10 and progress.done(2, first=1).rows == 2
 
 

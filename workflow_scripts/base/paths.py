@@ -148,3 +148,7 @@ class Layout:
     def report(self) -> Path:
         """The page about all runs."""
         return self.root / "report" / "index.html"
+
+    def log(self, stage: str, name: str = "") -> Path:
+        """What the last attempt at a job of `stage` printed; `name` is a run, a source or a model, with more after a /."""
+        return self.root / "logs" / (f"{stage}/{name}.log" if name else f"{stage}.log")

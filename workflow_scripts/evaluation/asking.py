@@ -149,7 +149,15 @@ def _ask_on(devices: Sequence[str], share: Share) -> None:
             process.terminate()
             process.join()
     if failed := [process.exitcode for process in processes if process.exitcode]:
-        raise UserError(f"a process that asked ended with status {failed[0]}, and says why above")
+        raise UserError(f"a process that asked {said_of_end(failed)}")
+
+
+def said_of_end(statuses: Sequence[int]) -> str:
+    """How the first of several processes ended that did not succeed, by the statuses of all of these."""
+    cause = max(statuses)  # its own status, then SIGKILL, then the SIGTERM that we send to the others
+    if cause < 0:
+        return f"was killed by signal {-cause}; where it was for memory, ask for more"
+    return f"ended with status {cause}, and says why above"
 
 
 def _parts(share: Share, count: int) -> list[Share]:

@@ -1,0 +1,198 @@
+"""What preflight says of a machine, and of clusters that stand-ins for SLURM's commands describe."""
+
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from workflow_scripts import preflight as top
+from workflow_scripts.base import slurm
+from workflow_scripts.base.errors import UserError
+from workflow_scripts.base.paths import Layout
+from workflow_scripts.configuration import reading
+from workflow_scripts.stages import preflight, preflight_slurm
+from workflow_scripts.stages.preflight_check import Check
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGURATION = {
+    "datasets": {"slake": {"reader": "slake", "embedded": 12}},
+    "models": {"4.1v": {"base": {"embedded": True}}},
+    "tracking": [],
+}
+
+
+@pytest.fixture
+def profile() -> dict:
+    return preflight.read_profile(ROOT / "profiles/slurm")
+
+
+@pytest.fixture
+def cluster(tmp_path, monkeypatch):
+    """Stand-ins for SLURM's commands, and no others: `cluster(squeue="echo 1; exit 1")`."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:/bin:/usr/bin")
+
+    def install(**commands: str) -> None:
+        defaults = {
+            "scontrol": "printf 'AccountingStorageType = accounting_storage/none\\nMinJobAge = 300 sec\\n'",
+            "sinfo": "echo 'cpu|up|1-00:00:00|2|(null)'",
+            "sbatch": "exit 0",
+            "srun": f'while [ "$1" != {sys.executable} ]; do shift; done; "$@"',
+            "sacct": "echo accounting is off >&2; exit 1",
+            "sacctmgr": "exit 1",
+            "squeue": "exit 0",
+        }
+        for name, script in {**defaults, **commands}.items():
+            file = folder / name
+            file.write_text(f"#!/bin/bash\n{script}\n", encoding="utf-8")
+            file.chmod(file.stat().st_mode | stat.S_IXUSR)
+
+    install()
+    return install
+
+
+def found(tmp_path, profile, configuration=None) -> list[Check]:
+    settings = reading.validate({**CONFIGURATION, **(configuration or {})}, where="a test")
+    return list(preflight.checks(settings, Layout(tmp_path / "results"), profile))
+
+
+def of(checks: list[Check], name: str) -> list[Check]:
+    return [check for check in checks if check.name == name]
+
+
+def test_this_machine_alone_needs_no_slurm(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(slurm, "ask", None)
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(CONFIGURATION), encoding="utf-8")
+    arguments = ["--config", str(tmp_path / "config.yaml"), "--results", str(tmp_path / "results")]
+    assert top.main([*arguments, "--profile", "none"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert all(line.split()[0] in ("ok", "warn") for line in lines)
+    assert {line[5:18].strip() for line in lines} == {
+        "version", "file system", "disk space", "scratch", "model",
+    }  # fmt: skip
+    assert list((tmp_path / "results").iterdir()) == []  # nothing is left behind
+    with pytest.raises(UserError, match="profile nowhere"):
+        top.main([*arguments, "--profile", "nowhere"])
+
+
+def test_a_fitting_cluster_is_all_ok(tmp_path, profile, cluster):
+    checks = found(tmp_path, profile)
+    assert [check for check in checks if check.state != "ok"] == []
+    assert {"slurm", "status", "partition", "request", "node"} <= {check.name for check in checks}
+
+
+def test_without_a_cluster_one_line_says_so(tmp_path, profile, cluster):
+    cluster(scontrol="echo 'Unable to contact slurm controller' >&2; exit 1")
+    (check,) = of(found(tmp_path, profile), "slurm")
+    assert check.state == "fail" and "Unable to contact slurm controller" in check.found
+
+
+ON = "AccountingStorageType = accounting_storage/slurmdbd"
+OFF = "AccountingStorageType = accounting_storage/none"
+
+
+@pytest.mark.parametrize(
+    ("accounting", "age", "sacct", "chosen", "state", "words"),
+    [
+        (ON, 300, "exit 0", "sacct", "ok", "accounting is on"),
+        (ON, 300, "exit 0", "squeue", "warn", "set slurm-status-command: sacct"),
+        (ON, 5, "exit 0", "squeue", "fail", "set slurm-status-command: sacct"),
+        (ON, 5, "exit 0", "sacct", "ok", "accounting is on"),
+        (ON, 300, "echo no database >&2; exit 1", "sacct", "fail", "set slurm-status-command: squeue"),
+        (OFF, 300, "exit 1", "sacct", "fail", "set slurm-status-command: squeue"),
+        (OFF, 300, "exit 1", "squeue", "ok", "squeue remembers ended jobs for 300 s"),
+        (OFF, 5, "exit 1", "squeue", "fail", "MinJobAge=300"),
+        (OFF, 120, "exit 1", "squeue", "fail", "MinJobAge=300"),
+    ],
+)
+def test_the_command_that_tells_how_jobs_ended(
+    tmp_path, profile, cluster, accounting, age, sacct, chosen, state, words
+):
+    cluster(scontrol=f"printf '{accounting}\\nMinJobAge = {age} sec\\n'", sacct=sacct)
+    (check,) = of(found(tmp_path, {**profile, "slurm-status-command": chosen}), "status")
+    assert check.state == state and words in str(check)
+
+
+def test_what_sbatch_refuses_fails_with_its_words(tmp_path, profile, cluster):
+    cluster(sbatch='[[ "$*" == *gpus* ]] && { echo "Invalid account or qos" >&2; exit 1; }; exit 0')
+    states = {check.found.partition(":")[0]: check for check in of(found(tmp_path, profile), "request")}
+    assert {name for name, check in states.items() if check.state == "fail"} == {
+        "sft", "preferences", "dpo", "ask",
+    }  # fmt: skip
+    assert "sacctmgr show assoc" in str(states["sft"]) and "Invalid account or qos" in str(states["sft"])
+
+
+def test_times_above_those_of_the_partition(tmp_path, profile, cluster):
+    cluster(sinfo="echo 'gpu|up|10:00:00|2|gpu:4'")
+    states = {check.found.partition(":")[0]: check for check in of(found(tmp_path, profile), "request")}
+    assert (
+        states["sft"].state == "warn" and "min(" in states["sft"].remedy
+    )  # 8 h, and 24 h in the last attempt
+    cluster(sinfo="echo 'gpu|up|30:00|2|gpu:4'")
+    states = {check.found.partition(":")[0]: check for check in of(found(tmp_path, profile), "request")}
+    assert states["sft"].state == "fail" and "at most 30:00" in states["sft"].found
+
+
+def test_a_partition_that_is_not_there(tmp_path, profile, cluster):
+    cluster(sinfo='[[ "$*" == *--partition* ]] || printf "batch\\nlong\\n"')
+    checks = of(found(tmp_path, profile), "partition")
+    assert [check.state for check in checks] == ["fail", "fail"]
+    assert "give one of: batch long" in str(checks[0])
+
+
+def test_the_requests_are_those_of_the_configuration_and_the_profile(profile):
+    profile["default-resources"] |= {"slurm_account": "lab", "qos": "long"}
+    profile["set-resources"]["sft"] = {**profile["set-resources"]["sft"], "gpu_model": "a100"}
+    settings = reading.validate({**CONFIGURATION, "sft": {"gpus": 4}}, where="a test")
+    first, last = (preflight_slurm.requests(settings, profile, attempt) for attempt in (1, 3))
+    (sft,) = [request for request in first if request.stages == "sft"]
+    assert sft.flags == (
+        "--account=lab", "--qos=long", "--nodes=1", "--gpus=a100:4", "--cpus-per-gpu=8", "--mem-per-cpu=12000",
+    )  # fmt: skip
+    (sft,) = [request for request in last if request.stages == "sft"]
+    assert (sft.minutes, sft.flags[-1]) == (3 * 480, "--mem-per-cpu=20000")
+
+
+@pytest.mark.parametrize(
+    ("limit", "minutes"), [("infinite", None), ("1-12:00:00", 2160), ("10:00:00", 600), ("30:00", 30)]
+)
+def test_time_limits(limit, minutes):
+    assert preflight_slurm.limit_minutes(limit) == minutes
+
+
+def test_a_node_that_sees_another_disk(tmp_path, profile, cluster):
+    cluster(
+        srun="""echo '{"host": "n7", "seen": false, "waited": 20, "time": 0, "failed": {"https://hub": "down"}}'"""
+    )
+    checks = of(found(tmp_path, profile), "node")
+    assert [check.state for check in checks] == ["fail", "warn", "fail"]
+    assert "n7 does not see" in checks[0].found and "--until download" in checks[2].remedy
+    cluster(srun="echo 'Unable to allocate resources' >&2; exit 1")
+    (check,) = of(found(tmp_path, profile), "node")
+    assert check.state == "warn" and "Unable to allocate resources" in check.found
+
+
+def test_models(tmp_path, monkeypatch):
+    def model(**checkpoint) -> Check:
+        checks = found(tmp_path, None, {"models": {"4.1v": {"base": checkpoint}}})
+        return of(checks, "model")[0]
+
+    assert model(path=str(tmp_path)).state == "ok"
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    assert model(repository="lab/model").state == "fail"
+    (tmp_path / "hub/models--lab--model").mkdir(parents=True)
+    assert model(repository="lab/model").state == "ok"
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+    refused = model(repository="lab/model")
+    assert refused.state == "fail" and "refused" in refused.found
+
+
+def test_a_tracker_that_is_down_is_a_warning(tmp_path):
+    checks = found(tmp_path, None, {"tracking": ["mlflow"], "tracking_uri": "http://127.0.0.1:9"})
+    (check,) = of(checks, "tracker")
+    assert check.state == "warn" and "trainings go on" in str(check)

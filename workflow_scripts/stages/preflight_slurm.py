@@ -1,0 +1,269 @@
+"""What a profile of Snakemake's asks of a SLURM cluster, shown to that cluster without queueing anything long."""
+
+import json
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from workflow_scripts.base import slurm
+from workflow_scripts.base.paths import STAGES, Layout
+from workflow_scripts.configuration import runs
+from workflow_scripts.configuration.settings import Config, Training
+from workflow_scripts.stages.preflight_check import Check
+
+SECTIONS = {"sft": "sft", "dpo": "dpo", "preferences": "evaluation", "ask": "evaluation"}  # with GPUs
+QUEUED_SECONDS = 60  # that the job which looks from a node may wait for one
+SKEW_SECONDS = 60.0
+
+# Runs on a compute node: whether it sees the file, how late, what time it is there, and whether the hub answers.
+PROBE = """
+import json, os, socket, sys, time, urllib.error, urllib.request
+folder, *urls = sys.argv[1:]
+started = time.monotonic()
+while not os.path.exists(os.path.join(folder, "here")) and time.monotonic() < started + 20:
+    os.listdir(os.path.dirname(folder))
+    time.sleep(0.1)
+seen = os.path.exists(os.path.join(folder, "here"))
+waited = time.monotonic() - started
+failed = {}
+for url in urls:
+    try:
+        urllib.request.urlopen(url, timeout=10).close()
+    except urllib.error.HTTPError as error:
+        if error.code not in (401, 403):
+            failed[url] = f"status {error.code}"
+    except OSError as error:
+        failed[url] = str(getattr(error, "reason", error))
+print(json.dumps({"host": socket.gethostname(), "seen": seen, "waited": waited, "time": time.time(), "failed": failed}))
+"""
+
+
+@dataclass(frozen=True)
+class SlurmRequest:
+    """What a stage asks of the cluster in one of its attempts: sbatch's flags."""
+
+    stages: str
+    partition: str
+    minutes: int | None
+    flags: tuple[str, ...]
+
+
+def checks(settings: Config, layout: Layout, profile: dict[str, Any], urls: list[str]) -> Iterator[Check]:
+    """All checks; `urls` are what the downloads of models must reach."""
+    configuration = slurm.configuration()
+    if not configuration:
+        failed = slurm.ask("scontrol", "show", "config").failed
+        yield Check(
+            "slurm", "fail", failed or "scontrol told nothing", "go to a login node, or load SLURM's module"
+        )
+        return
+    yield Check(
+        "slurm", "ok", f"{configuration.get('SLURM_VERSION', '?')}, {configuration.get('ClusterName', '?')}"
+    )
+    yield status_command(profile, configuration)
+    first = requests(settings, profile, attempt=1)
+    last = requests(settings, profile, attempt=1 + int(profile.get("retries", 0)))
+    limits = {}
+    for partition in dict.fromkeys(request.partition for request in first):
+        check, limits[partition] = _partition(partition)
+        yield check
+    for one, more in zip(first, last, strict=True):
+        if limits[one.partition] is not None:
+            yield _request(one, more, limits[one.partition] or "")
+    yield from _from_a_node(layout, profile, urls)
+
+
+def status_command(profile: dict[str, Any], configuration: dict[str, str]) -> Check:
+    """Whether Snakemake will hear how its jobs ended."""
+    name, key = "status", "slurm-status-command"
+    chosen = profile.get(key)
+    if slurm.has_accounting(configuration) and not (refused := slurm.ask("sacct", "-X", "--noheader").failed):
+        if chosen == "sacct":
+            return Check(name, "ok", "sacct: accounting is on")
+        remembered = _remembered(configuration)
+        if remembered:
+            return Check(name, "warn", f"{remembered}, and accounting is on", f"set {key}: sacct")
+        return Check(name, "fail", _forgotten(configuration), f"set {key}: sacct, for accounting is on")
+    refused = refused if slurm.has_accounting(configuration) else "accounting is off"
+    if chosen != "squeue":
+        return Check(name, "fail", f"sacct would wait for ever: {refused}", f"set {key}: squeue")
+    if remembered := _remembered(configuration):
+        return Check(name, "ok", f"squeue: {refused}; {remembered}")
+    return Check(
+        name, "fail", f"{refused}, and {_forgotten(configuration)}",
+        "ask the administrators for MinJobAge=300 or for accounting; else run Snakemake without this profile in one job",
+    )  # fmt: skip
+
+
+def _remembered(configuration: dict[str, str]) -> str:
+    age = slurm.seconds(configuration.get("MinJobAge", "")) or 0
+    return f"squeue remembers ended jobs for {age} s" if age >= slurm.REMEMBER_SECONDS else ""
+
+
+def _forgotten(configuration: dict[str, str]) -> str:
+    return (
+        f"squeue forgets ended jobs after MinJobAge = {configuration.get('MinJobAge', 'unknown')}: Snakemake, which looks "
+        "every 3 minutes, would wait for ever"
+    )
+
+
+def requests(settings: Config, profile: dict[str, Any], attempt: int) -> list[SlurmRequest]:
+    """Each different request of the stages of all runs, with the stages that make it."""
+    by_flags: dict[tuple[str, int | None, tuple[str, ...]], list[str]] = {}
+    for run in runs.chosen(settings):
+        own = runs.settings_of(settings, run)
+        for stage in (*STAGES[:1], "download_model", *STAGES[1:]):
+            asked = {
+                **profile.get("default-resources", {}),
+                **(profile.get("set-resources") or {}).get(stage, {}),
+            }
+            section = getattr(own, SECTIONS[stage]) if stage in SECTIONS else None
+            flags = tuple(_flags(asked, section, attempt))
+            key = (str(asked.get("slurm_partition", "")), _minutes(asked.get("runtime"), attempt), flags)
+            names = by_flags.setdefault(key, [])
+            if stage not in names:
+                names.append(stage)
+    return [SlurmRequest(", ".join(names), *key) for key, names in by_flags.items()]
+
+
+def _flags(asked: dict[str, Any], section: Any, attempt: int) -> Iterator[str]:
+    """What the plugin makes of a stage's resources, but for partition and time."""
+    for flag, key in (("account", "slurm_account"), ("qos", "qos"), ("constraint", "constraint")):
+        if asked.get(key):
+            yield f"--{flag}={asked[key]}"
+    nodes = section.nodes if isinstance(section, Training) else 1
+    yield f"--nodes={nodes}"
+    if section is not None and section.gpus:
+        model = f"{asked['gpu_model']}:" if asked.get("gpu_model") else ""
+        yield str(f"--gres={asked['gres']}" if asked.get("gres") else f"--gpus={model}{section.gpus * nodes}")
+        yield f"--cpus-per-gpu={section.threads}"
+    for flag, key in (("mem-per-cpu", "mem_mb_per_cpu"), ("mem", "mem_mb")):
+        if key in asked:
+            if (megabytes := _number(asked[key], attempt)) is not None:
+                yield f"--{flag}={megabytes}"
+            return
+
+
+def _number(value: Any, attempt: int) -> int | None:
+    """A resource of the profile, which may be an expression of `attempt`; None where only Snakemake understands it."""
+    try:
+        return int(eval(str(value), {"__builtins__": {"min": min, "max": max}}, {"attempt": attempt}))
+    except Exception:
+        return None
+
+
+def _minutes(value: Any, attempt: int) -> int | None:
+    spelled = re.fullmatch(r"(\d+)\s*([mhd])\w*", str(value))
+    if spelled:
+        return int(spelled[1]) * {"m": 1, "h": 60, "d": 1440}[spelled[2]]
+    return _number(value, attempt)
+
+
+def _partition(name: str) -> tuple[Check, str | None]:
+    """Whether the partition is there, and its time limit; None where it is not."""
+    answer = slurm.ask(
+        "sinfo", "--noheader", "--format=%R|%a|%l|%D|%G", *([f"--partition={name}"] if name else [])
+    )
+    lines = [line.split("|") for line in answer.text.split()]
+    if not lines:
+        known = " ".join(sorted(set(slurm.ask("sinfo", "--noheader", "--format=%R").text.split())))
+        return (
+            Check("partition", "fail", f"{name}: {answer.failed or 'not there'}", f"give one of: {known}"),
+            None,
+        )
+    _, up, limit, _, _ = lines[0]
+    what = ", ".join(f"{count} nodes with {gpus}" for _, _, _, count, gpus in lines)
+    text = f"{lines[0][0]}: {up}, at most {limit}, {what}"
+    return Check("partition", "ok" if up == "up" else "warn", text, "it takes no jobs now"), limit
+
+
+def limit_minutes(limit: str) -> int | None:
+    """A time limit of sinfo's, such as 1-12:00:00; None where there is none."""
+    found = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", limit)
+    if not found:
+        return None
+    days, hours, minutes = (int(part or 0) for part in found.groups()[:3])
+    return days * 1440 + hours * 60 + minutes
+
+
+def _request(first: SlurmRequest, last: SlurmRequest, limit: str) -> Check:
+    """Whether sbatch would take the job of some stages in the first attempt, and in the last."""
+    name, most = "request", limit_minutes(limit)
+    shown = f"{first.stages}: {' '.join(first.flags)} --time={first.minutes}"
+    if refused := _refused(first):
+        return Check(name, "fail", f"{shown}: {refused}", _remedy(refused, first.partition))
+    if most is not None and (first.minutes or 0) > most:
+        return Check(name, "fail", f"{shown}: {first.partition} gives at most {limit}", "lower runtime")
+    if (most is not None and (last.minutes or 0) > most) or _refused(last):
+        return Check(
+            name, "warn", f"{shown}; the last attempt's {' '.join(last.flags)} --time={last.minutes} is too much",
+            "write min(…, the most that the cluster gives) in the profile",
+        )  # fmt: skip
+    return Check(name, "ok", shown)
+
+
+def _refused(request: SlurmRequest) -> str:
+    """What sbatch says against a job, which it only tests; "" where it would queue it."""
+    partition = [f"--partition={request.partition}"] if request.partition else []
+    minutes = [f"--time={request.minutes}"] if request.minutes is not None else []
+    return slurm.ask("sbatch", "--test-only", *partition, *minutes, *request.flags, "--wrap=true").failed
+
+
+def _remedy(refused: str, partition: str) -> str:
+    if re.search(r"account|qos", refused, re.IGNORECASE):
+        return "set slurm_account and qos; `sacctmgr show assoc user=$USER format=account,qos` lists yours"
+    return f"ask for less, or another partition; `sinfo --partition={partition} --format='%D %c %m %G'` lists its nodes"
+
+
+def _from_a_node(layout: Layout, profile: dict[str, Any], urls: list[str]) -> Iterator[Check]:
+    """What a job of seconds, where the downloads run, sees of the folder of the results, the clock and the hub."""
+    asked = {
+        **profile.get("default-resources", {}),
+        **(profile.get("set-resources") or {}).get("download_model", {}),
+    }
+    with tempfile.TemporaryDirectory(prefix=".preflight-", dir=layout.root) as name:
+        (folder := Path(name).resolve()).joinpath("here").touch()
+        flags = {
+            "partition": asked.get("slurm_partition"),
+            "account": asked.get("slurm_account"),
+            "qos": asked.get("qos"),
+        }
+        answer = slurm.ask(
+            "srun", "--quiet", f"--immediate={QUEUED_SECONDS}", "--ntasks=1", "--time=2", "--mem=500",
+            *(f"--{flag}={value}" for flag, value in flags.items() if value),
+            sys.executable, "-c", PROBE, str(folder), *urls,
+            patience=2 * QUEUED_SECONDS + 60,
+        )  # fmt: skip
+    now = time.time()
+    try:
+        told = json.loads(answer.text.splitlines()[-1])
+    except (IndexError, ValueError):
+        yield Check(
+            "node", "warn", f"no look from a compute node: {answer.failed or 'it said nothing'}",
+            "try again when a node is free; the environment of this command must lie on a disk that all nodes share",
+        )  # fmt: skip
+        return
+    if not told["seen"]:
+        yield Check(
+            "node",
+            "fail",
+            f"{told['host']} does not see {layout.root}",
+            "let `results` lie on a disk that all share",
+        )
+    else:
+        yield Check("node", "ok", f"{told['host']} sees {layout.root} after {told['waited']:.1f} s")
+    if abs(skew := told["time"] - now) > SKEW_SECONDS:
+        yield Check(
+            "node", "warn", f"the clock of {told['host']} differs by {skew:.0f} s", "tell the administrators"
+        )
+    for url, failed in told["failed"].items():
+        yield Check(
+            "node", "fail", f"{told['host']} does not reach {url}: {failed}",
+            "run `snakemake --until download download_model` on the login node first, or give these two a partition "
+            "with internet",
+        )  # fmt: skip
