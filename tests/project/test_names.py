@@ -37,3 +37,12 @@ def test_the_name_of_a_file_stands_in_one_place():
                 places[node.value].add(path)
     assert places["metrics.json"] == {Path("base/paths.py")}
     assert not shared(places)
+
+
+def test_no_two_files_of_tests_share_a_name():
+    """pytest would collect none of them, together."""
+    places = defaultdict(set)
+    for path in Path(__file__).parents[1].rglob("*.py"):
+        if path.name not in ("conftest.py", "__init__.py"):
+            places[path.name].add(path)
+    assert not shared(places)
