@@ -66,7 +66,8 @@ def made(tmp_path):
         files.write_text(path, "{}\n")
     for page in (layout.evaluation_page(RUN), layout.validation_page(RUN)):
         files.write_text(page, "pictures")
-    told = provenance.provenance(dependencies.shown_to("evaluate", settings, RUN), layout, RUN)
+    asked = files.read_object(layout.answers(RUN, "sft", "original").with_suffix(".json"))
+    told = provenance.provenance(dependencies.shown_to("evaluate", settings, RUN), layout, RUN, asked)
     files.write_json(layout.evaluation(RUN), {"run": str(RUN), "provenance": told})
     return settings, layout
 

@@ -58,9 +58,9 @@ def evaluate(settings: Config, layout: Layout, run: Run) -> Evaluation:
     evaluation: Evaluation = {
         "run": str(run),
         "final_stage": choice["stage"],
-        "versions": _versions(settings, layout, run),
+        "versions": _versions(settings, layout, run, summaries["sft"].get("version")),
         "data_fingerprint": files.read_value(folder / SUMMARY, "fingerprint"),
-        "provenance": provenance.provenance(settings, layout, run),
+        "provenance": provenance.provenance(settings, layout, run, summaries["sft"]),
         "model": _model(layout, run, summaries) | {"selection": choice},
         "stages": {line: shares[line] for line in STAGES},
         "floor": {"question_only": shares[analysis.FLOOR]},
@@ -136,7 +136,7 @@ def _cost(layout: Layout, run: Run, summaries: Mapping[str, AnswersSummary]) -> 
     }
 
 
-def _versions(settings: Config, layout: Layout, run: Run) -> dict[str, int | None]:
+def _versions(settings: Config, layout: Layout, run: Run, asked: int | None) -> dict[str, int | None]:
     """The versions of all that the scores depend on, as each stage has recorded its own."""
     written = {
         "convert": layout.data_summary(run),
@@ -149,7 +149,6 @@ def _versions(settings: Config, layout: Layout, run: Run) -> dict[str, int | Non
     fetched = [_version(folder / MANIFEST) for folder in downloads]
     found = {stage: _version(path) for stage, path in written.items()}
     oldest = None if None in fetched else min(filter(None, fetched))
-    asked = _version(layout.answers(run, "sft", "original").with_suffix(".json"))
     return {"download": oldest, **found, "ask": asked, "evaluate": versions.RESULTS["evaluate"]}
 
 

@@ -1,5 +1,6 @@
 """What an evaluation says about itself: by what it was measured, from which data, configuration, code and machine."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -54,15 +55,11 @@ class Provenance(TypedDict):
     configuration: dict[str, Any]
 
 
-def provenance(settings: Config, layout: Layout, run: Run) -> Provenance:
-    """That of the evaluation of `run`, which is being made now."""
+def provenance(settings: Config, layout: Layout, run: Run, asked: Mapping[str, Any]) -> Provenance:
+    """That of the evaluation of `run`, which is being made now; `asked` is the summary of its SFT model's answers."""
     checked = files.read_object(layout.validation(run), "splits", "leaks")
     configuration = settings.recorded()
-    written = {
-        "sft": layout.metrics("sft", run),
-        "dpo": layout.metrics("dpo", run),
-        "ask": layout.answers(run, "sft", "original").with_suffix(".json"),
-    }
+    trained = {stage: files.read_object(layout.metrics(stage, run)) for stage in ("sft", "dpo")}
     return {
         "made": environment.made(),
         "protocol": protocols.DEFAULT.NAME,
@@ -72,7 +69,7 @@ def provenance(settings: Config, layout: Layout, run: Run) -> Provenance:
         "sources": {name: _origin(layout.raw(name)) for name in settings.sources(run.dataset)},
         "checkpoint": _origin(layout.model(run.model_version, run.mode)),
         "leaks": [leak for matrix in checked["leaks"] for leak in leaks(matrix)],
-        "stages": {stage: files.read_object(path).get("made") for stage, path in written.items()},
+        "stages": {stage: found.get("made") for stage, found in {**trained, "ask": asked}.items()},
         "configuration_fingerprint": fingerprint(configuration),
         "configuration": configuration,
     }
