@@ -115,11 +115,12 @@ def results(tmp_path_factory) -> tuple[Path, Layout]:
     ("path", "said"),
     [
         ("llamafactory-0.9.5/glm4v/whole", ["whole: its chat template cannot show an image; ours is taken"]),
-        (
+        pytest.param(
             "llamafactory-0.9.5/glm4v/adapter",
             ["adapter: its chat template cannot show an image; ours is taken"],
+            marks=pytest.mark.slow,
         ),
-        ("ms-swift-4.6.0/glm4v/whole", []),
+        pytest.param("ms-swift-4.6.0/glm4v/whole", [], marks=pytest.mark.slow),
         ("ms-swift-4.6.0/glm4v/adapter", []),
     ],
 )

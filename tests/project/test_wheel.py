@@ -135,6 +135,7 @@ def test_what_needs_a_folder_of_its_own_says_so(medvqa, arguments, said):
     assert answer.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_new_folder_gets_its_configuration_and_plans_the_workflow(medvqa):
     assert medvqa("config", "--write").returncode == 0
     answer = medvqa("workflow", "-n", "results/eval/slake_4.1v_base.json")

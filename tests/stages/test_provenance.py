@@ -184,6 +184,7 @@ def test_pages_are_packed_when_asked_for_and_a_folder_does(made, tmp_path):
     assert (tmp_path / "open" / "ro-crate-metadata.json").is_file()
 
 
+@pytest.mark.slow
 def test_a_run_without_results_or_a_report_that_fails_is_one_error_and_leaves_nothing(made, tmp_path):
     _, layout = made
     with pytest.raises(UserError, match="--run slake_4.1v_base: has no evaluation"):

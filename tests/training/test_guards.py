@@ -156,6 +156,7 @@ def test_memory_runs_out_elsewhere_too(work, training):
         train(work, NoMemory, validation_steps=1, validation_rows=2)
 
 
+@pytest.mark.slow
 def test_other_weights_by_the_same_settings_have_another_fingerprint(work):
     changes = {"oom_retries": 2, "micro_batch_tokens": 120}
     found = []

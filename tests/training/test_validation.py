@@ -36,7 +36,9 @@ def losses(caplog) -> dict[int, float]:
     return dict(said)
 
 
-@pytest.mark.parametrize(("stage", "rate"), [("sft", 0.08), ("dpo", 0.15)])
+@pytest.mark.parametrize(
+    ("stage", "rate"), [("sft", 0.08), pytest.param("dpo", 0.15, marks=pytest.mark.slow)]
+)
 def test_the_best_model_is_kept_and_not_the_last(workplace, caplog, stage, rate):
     own = getattr(workplace.settings, stage)
     # A rate that grows to the end, far beyond what training bears.

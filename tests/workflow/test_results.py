@@ -61,6 +61,7 @@ def test_results_may_have_another_name_and_lie_behind_a_link(workplace, tmp_path
     assert not (tmp_path / "results").exists()
 
 
+@pytest.mark.slow
 def test_the_workflow_is_a_module_of_another_one(workplace, tmp_path):
     from mlflow import MlflowClient
 
