@@ -84,7 +84,7 @@ def test_a_mistake_in_the_configuration_is_said(start, tmp_path):
 def test_ctrl_c_stops_it_and_it_goes_on_later(start):
     started = start(SECONDS_OF=json.dumps({"convert": 60}))
     assert any("convert" in line for line in iter(started.stderr.readline, ""))
-    time.sleep(0.5)
+    time.sleep(2)  # past the start of the job, where Snakemake may not hear it
     # The terminal sends it to all processes in the foreground.
     subprocess.run(["kill", f"-{int(signal.SIGINT)}", "--", f"-{started.pid}"], check=True)
     status, said = end(started)
