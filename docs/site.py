@@ -25,6 +25,7 @@ ELSEWHERE = {
     "CHANGELOG.md": "changelog.md",
     "benchmarks/README.md": "benchmarks.md",
     "benchmarks/thoughts.md": "thoughts.md",
+    "benchmarks/batches.md": "batches.md",
 }
 FILES = ("CITATION.cff", "LICENSE", "config.yaml")  # that pages link to and that are no pages
 PICTURES = ("*.svg", "*.png")

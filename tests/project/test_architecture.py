@@ -52,8 +52,19 @@ def examples(language: str) -> list[tuple[str, list[Block]]]:
     return [(heading, blocks) for heading, blocks in found if blocks]
 
 
+LONG = ("a stage", "a model version")
+
+
 @pytest.mark.parametrize(
-    ("heading", "blocks"), [pytest.param(*example, id=example[0].strip("… ")) for example in examples("")]
+    ("heading", "blocks"),
+    [
+        pytest.param(
+            *example,
+            id=(name := example[0].strip("… ")),
+            marks=[pytest.mark.slow] if name in LONG else [],
+        )
+        for example in examples("")
+    ],
 )
 def test_the_example_works(copy, heading, blocks):
     printed = None

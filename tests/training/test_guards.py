@@ -124,6 +124,7 @@ def test_out_of_memory_says_what_to_change(work):
     assert "sft.gradient_checkpointing: true; sft.strategy: zero3 on more GPUs" in said
 
 
+@pytest.mark.slow
 def test_a_smaller_budget_is_tried_as_often_as_configured(work, caplog):
     with caplog.at_level(logging.WARNING):
         metrics = train(work, SmallMemory, oom_retries=2, micro_batch_tokens=120)
@@ -189,6 +190,7 @@ def test_after_the_last_try_the_error_is_final(work):
         train(work, NoMemory, oom_retries=2, micro_batch_tokens=120)
 
 
+@pytest.mark.slow
 def test_a_killed_retry_keeps_its_budget_until_a_parameter_changes(work):
     folder = work.layout.checkpoints("sft", work.run)
     with pytest.raises(memory.OutOfMemory):

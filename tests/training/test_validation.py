@@ -60,6 +60,7 @@ def test_the_best_model_is_kept_and_not_the_last(workplace, caplog, stage, rate)
     assert kept.keys() == same.keys() and all(kept[name].equal(same[name]) for name in kept)
 
 
+@pytest.mark.slow
 def test_a_resumed_training_knows_the_best_model_of_before(workplace, monkeypatch):
     own = workplace.settings.sft
     own.warmup, own.learning_rate, own.epochs, own.validation_steps, own.patience = 0.99, 0.15, 3, 1, 4

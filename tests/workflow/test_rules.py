@@ -71,5 +71,6 @@ def test_trainings_run_one_by_one_and_other_stages_beside_them(times):
     assert any(overlap(sft, other) for sft in found["sft"] for other in found["validate"])
 
 
+@pytest.mark.slow
 def test_as_many_trainings_run_at_once_as_there_are_gpus(times):
     assert overlap(*times("0,1")["sft"])
