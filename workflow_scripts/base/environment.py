@@ -63,13 +63,13 @@ def made() -> Made:
 
 def code() -> tuple[str | None, bool | None]:
     """The commit of the checkout, and whether the code there is another than the commit's; None outside of one."""
-    if _git("ls-files", "--error-unmatch", "workflow_scripts/__init__.py") is None:
+    if git("ls-files", "--error-unmatch", "workflow_scripts/__init__.py") is None:
         return None, None  # no checkout, or somebody else's around an installed package
-    commit, changes = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--", *_CODE)
+    commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain", "--", *_CODE)
     return commit, bool(changes)
 
 
-def _git(*arguments: str) -> str | None:
+def git(*arguments: str) -> str | None:
     """What git prints in the checkout; None where it fails."""
     command = ["git", "-C", str(_CHECKOUT), *arguments]
     try:
@@ -82,13 +82,15 @@ def _git(*arguments: str) -> str | None:
 @cache
 def libraries() -> dict[str, str]:
     """The installed versions of those of LIBRARIES that are installed."""
-    found = {}
-    for name in LIBRARIES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            pass
-    return found
+    return {name: found for name in LIBRARIES if (found := version(name))}
+
+
+def version(package: str) -> str | None:
+    """The installed version of `package`; None where it is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 @cache

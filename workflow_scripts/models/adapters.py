@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from safetensors import safe_open
 
 from workflow_scripts.base.errors import UserError
+from workflow_scripts.models import bases
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
@@ -66,7 +67,7 @@ def adapts_experts(path: Path) -> bool:
 
 def keys(path: Path) -> list[str]:
     """The names of the weights of the adapter in the folder `path`."""
-    with safe_open(path / "adapter_model.safetensors", "pt") as adapter:
+    with safe_open(path / bases.ADAPTER_WEIGHTS, "pt") as adapter:
         return list(adapter.keys())
 
 

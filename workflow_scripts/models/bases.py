@@ -12,6 +12,7 @@ from workflow_scripts.base.paths import MANIFEST
 # By these transformers and peft know what a folder holds.
 CONFIG = "config.json"
 ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 DOWNLOADED = Path("results/models")
 
 

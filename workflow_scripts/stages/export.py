@@ -30,7 +30,6 @@ from workflow_scripts.pages.model_card import Card, Trained, TrainedOn
 logger = logging.getLogger(__name__)
 
 CARD = "README.md"
-WEIGHTS = "adapter_model.safetensors"
 ANY_SIDE = 1 << 15  # of an image: the trained processor's own limits are kept
 
 
@@ -70,7 +69,7 @@ def _write(path: Path, origin: Path, run: Run, target: Path, adapter: bool, trai
             merging.write(path, origin, folder)
             shutil.copy(origin / bases.CONFIG, folder)
         else:
-            for name in (bases.ADAPTER_CONFIG, WEIGHTS):
+            for name in (bases.ADAPTER_CONFIG, bases.ADAPTER_WEIGHTS):
                 shutil.copy(path / name, folder)
         _write_generation_config(origin, processor, run, folder)
         processor.save_pretrained(folder)

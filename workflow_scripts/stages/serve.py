@@ -13,7 +13,7 @@ from typing import Any
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.datasets.pictures.images import open_image
 from workflow_scripts.datasets.records import Message
-from workflow_scripts.evaluation.conversation import Conversation, Reply
+from workflow_scripts.evaluation.conversation import Reply
 from workflow_scripts.stages.talk import Examined
 
 HOST = "127.0.0.1"
@@ -119,7 +119,7 @@ def page(place: Examined) -> tuple[Any, Any, Any]:
             own = TEXTS["zh" if request.headers.get("accept-language", "").startswith("zh") else "en"]
             if not text.strip():
                 return text, turns, said
-            talk = Conversation(place.model, place.form, [Path(path)] if path else [], list(turns))
+            talk = place.conversation([Path(path)] if path else [], turns)
             said = [*said, {"role": "user", "content": text}]
             without_it = talk.ask_blank(text) if blank and path else None
             said += _bubbles(talk.ask(text), without_it, own)

@@ -9,6 +9,7 @@ from pathlib import Path
 from workflow_scripts.base import gpus
 from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.configuration.settings import Config
+from workflow_scripts.datasets.records import Message
 from workflow_scripts.evaluation import prompting
 from workflow_scripts.evaluation.backends import Backend
 from workflow_scripts.evaluation.conversation import Conversation, Reply
@@ -26,9 +27,9 @@ class Examined:
     model: Backend
     form: AnswerFormat
 
-    def conversation(self, images: Sequence[Path]) -> Conversation:
-        """A new one about `images`."""
-        return Conversation(self.model, self.form, images)
+    def conversation(self, images: Sequence[Path], turns: Sequence[Message] = ()) -> Conversation:
+        """One about `images`, after `turns`."""
+        return Conversation(self.model, self.form, images, list(turns))
 
 
 @contextmanager

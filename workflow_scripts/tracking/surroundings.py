@@ -6,11 +6,11 @@ import platform
 import resource
 import socket
 import sys
-from importlib import metadata
 from typing import Any
 
 import psutil
 
+from workflow_scripts.base import environment
 from workflow_scripts.tracking.experiment import git_commit
 
 PACKAGES = (
@@ -40,7 +40,7 @@ def about() -> dict[str, Any]:
         "system": platform.platform(),
         "cpu_cores": os.cpu_count(),
         "memory_gb": round(psutil.virtual_memory().total / GIB, 1),
-        "versions": {name: found for name in PACKAGES if (found := _version(name))},
+        "versions": {name: found for name in PACKAGES if (found := environment.version(name))},
     }
 
 
@@ -54,13 +54,6 @@ def _user() -> str:
 def _module() -> str:
     spec = getattr(sys.modules.get("__main__"), "__spec__", None)
     return spec.name if spec else ""
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def usage() -> dict[str, float]:
