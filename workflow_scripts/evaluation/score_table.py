@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Literal, TypedDict
 
+from workflow_scripts.base.columns import aligned
 from workflow_scripts.evaluation.predictions import ScoredRow
 from workflow_scripts.evaluation.protocols import ScoringProtocol
 from workflow_scripts.evaluation.published import Published
@@ -129,14 +130,6 @@ def _printed(scores: Scores, group: str) -> str:
             + f" ({row['source']}{'; ' + row['note'] if row['note'] else ''})"
             for row in own["published"]
         ]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    for place, row in enumerate(cells):
-        left, right = row[:2], row[2:]
-        lines.append(
-            "  ".join(
-                [cell.ljust(width) for cell, width in zip(left, widths, strict=False)]
-                + [cell.rjust(width) for cell, width in zip(right, widths[2:], strict=True)]
-            )
-        )
-        lines += prints.get(place, [])
+    for place, line in enumerate(aligned(cells, left=2)):
+        lines += [line, *prints.get(place, [])]
     return "\n".join(lines)

@@ -5,6 +5,7 @@ from textwrap import fill
 from typing import Any, NotRequired, TypedDict
 
 from workflow_scripts.base import versions
+from workflow_scripts.base.columns import aligned
 from workflow_scripts.evaluation import protocols
 from workflow_scripts.evaluation.analysis import PictureUse, ProtocolScores
 from workflow_scripts.evaluation.predictions import Breakdown
@@ -111,7 +112,7 @@ def _scores(evaluation: Evaluation) -> list[str]:
             room = WIDTH - max(map(len, labels)) - _width([column])
         blocks[-1].append(column)
     blocks[0].append(columns[3])
-    return [line for block in blocks for line in _aligned(labels, block)]
+    return [line for block in blocks for line in aligned(list(zip(labels, *block, strict=True)), left=1)]
 
 
 def _of_set(group: Breakdown, name: str) -> str:
@@ -128,16 +129,6 @@ def _over_all(evaluation: Evaluation, key: str, group: Breakdown) -> str:
 
 def _width(columns: list[list[str]]) -> int:
     return sum(2 + max(map(len, column)) for column in columns)
-
-
-def _aligned(labels: list[str], columns: list[list[str]]) -> list[str]:
-    left = max(map(len, labels))
-    widths = [max(map(len, column)) for column in columns]
-    return [
-        label.ljust(left)
-        + "".join("  " + cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
-        for label, *cells in zip(labels, *columns, strict=True)
-    ]
 
 
 def differences(evaluation: Evaluation) -> list[str]:

@@ -9,6 +9,7 @@ from itertools import groupby
 from pathlib import Path
 
 from workflow_scripts.base import attempts, slurm
+from workflow_scripts.base.columns import aligned
 from workflow_scripts.base.errors import UserError, unknown
 from workflow_scripts.base.paths import MANIFEST, Layout, Run
 from workflow_scripts.base.processes import is_running
@@ -190,8 +191,4 @@ def _short(text: str) -> str:
 def table(found: list[StatusLine]) -> str:
     """The rows below a header, in columns."""
     lines = [HEADER, *((row.run, row.stage, row.state, row.reason, row.log, row.go_on) for row in found)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
+    return "\n".join(line.rstrip() for line in aligned(lines, left=len(HEADER)))

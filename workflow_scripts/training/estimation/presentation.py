@@ -5,6 +5,7 @@ from typing import Any
 
 import yaml
 
+from workflow_scripts.base.columns import aligned
 from workflow_scripts.models.shapes import Shape
 from workflow_scripts.training.estimation import needs, speed
 from workflow_scripts.training.estimation.candidates import Candidate
@@ -124,16 +125,7 @@ def _ways(shape: Shape, rows: Rows, found: Sequence[Candidate], rate: float) -> 
                 _duration(speed.epoch_seconds(shape, way, rows, rate)) if candidate.fits else "–",
             ]
         )
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return [
-        "  ".join(
-            [
-                row[0].ljust(widths[0]),
-                *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)),
-            ]
-        )
-        for row in cells
-    ]
+    return aligned(cells, left=1)
 
 
 def _duration(seconds: float) -> str:
