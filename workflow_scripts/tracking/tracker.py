@@ -12,7 +12,7 @@ from workflow_scripts.base import credentials, files
 from workflow_scripts.base.errors import brief
 from workflow_scripts.base.paths import Layout
 from workflow_scripts.configuration.settings import Config
-from workflow_scripts.tracking.journal import Event, Journal, StageStart, start_of
+from workflow_scripts.tracking.journal import Event, Journal, StageStart, is_there, start_of
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +28,16 @@ class Dataset:
     digest: str
     source: str
     context: str
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A checkpoint of a training, with the numbers of the validation at its `step`."""
+
+    folder: Path
+    step: int
+    fingerprint: str
+    values: dict[str, float]
 
 
 class Tracker:
@@ -74,7 +84,10 @@ class Tracker:
     def dataset(self, dataset: Dataset) -> None:
         """What the stage reads."""
 
-    def model(self, folder: Path, step: int) -> None:
+    def checkpoints(self, kept: list[Kept], time: int) -> None:
+        """The checkpoints of the attempt that there are; those of before are gone."""
+
+    def model(self, folder: Path, step: int, time: int) -> None:
         """A model that the stage has trained."""
 
     def close(self, status: str, time: int) -> None:
@@ -156,10 +169,20 @@ class Outbox:
                 tracker.table(path, event["name"])
             case "dataset":
                 tracker.dataset(Dataset(**event["dataset"]))
+            case "checkpoints":
+                tracker.checkpoints(self._left(event["kept"]), when)
             case "model" if path.is_dir():
-                tracker.model(path, event["step"])
+                tracker.model(path, event["step"], when)
             case "close":
                 tracker.close(event["status"], when)
+
+    def _left(self, entries: list[dict[str, Any]]) -> list[Kept]:
+        """Those of a line that are there still: it may be sent late."""
+        return [
+            Kept(self._layout.root / entry["path"], entry["step"], entry["fingerprint"], entry["values"])
+            for entry in entries
+            if is_there(self._layout, entry)
+        ]
 
 
 class Sender:

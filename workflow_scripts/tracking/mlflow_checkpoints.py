@@ -1,0 +1,57 @@
+"""Checkpoints in MLflow: a logged model for each that is on the disk, with the numbers of its validation."""
+
+from typing import TYPE_CHECKING, Any
+
+from workflow_scripts.base.paths import Layout
+from workflow_scripts.tracking import mlflow_models
+from workflow_scripts.tracking.journal import StageStart
+from workflow_scripts.tracking.tracker import Kept
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+def match(
+    client: "MlflowClient",
+    experiment: str,
+    run_id: str,
+    start: StageStart,
+    kept: list[Kept],
+    layout: Layout,
+    time: int,
+) -> None:
+    """Let the logged models of the attempt's checkpoints be those of `kept`: nobody is to find one without its files."""
+    known = client.search_logged_models([experiment], f"tags.checkpoint_of = '{start.attempt}'")
+    models = {model.tags["fingerprint"]: model for model in known}
+    for fingerprint in models.keys() - {checkpoint.fingerprint for checkpoint in kept}:
+        client.delete_logged_model(models[fingerprint].model_id)
+    for checkpoint in kept:
+        model = models.get(checkpoint.fingerprint) or _create(
+            client, experiment, run_id, start, checkpoint, layout
+        )
+        if not mlflow_models.is_ready(model):
+            mlflow_models.link_validation(
+                client, run_id, model.model_id, checkpoint.step, checkpoint.values, time
+            )
+            mlflow_models.finish(client, [run_id], model, checkpoint.step)
+
+
+def _create(
+    client: "MlflowClient",
+    experiment: str,
+    run_id: str,
+    start: StageStart,
+    checkpoint: Kept,
+    layout: Layout,
+) -> Any:
+    tags = {
+        "path": str(checkpoint.folder.relative_to(layout.root)),
+        "fingerprint": checkpoint.fingerprint,
+        "run": str(start.run),
+        "checkpoint_of": start.attempt,
+        "mlflow.model.isExternal": "true",
+    }
+    name = f"{mlflow_models.name_of(start)}_step_{checkpoint.step}"
+    return client.create_logged_model(
+        experiment, name, run_id, tags, {"step": str(checkpoint.step)}, start.stage
+    )
