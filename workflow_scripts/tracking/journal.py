@@ -9,7 +9,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from io import BufferedRandom
 from pathlib import Path
@@ -176,9 +176,9 @@ def entries(layout: Layout, folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-def is_there(layout: Layout, entry: dict[str, Any]) -> bool:
+def is_there(layout: Layout, entry: Mapping[str, Any]) -> bool:
     """Whether the checkpoint that a line names is on the disk, and no other in its place."""
-    return checkpoints.fingerprint(layout.root / entry["path"]) == entry["fingerprint"]
+    return bool(checkpoints.fingerprint(layout.root / entry["path"]) == entry["fingerprint"])
 
 
 def stored(layout: Layout, path: Path) -> str:

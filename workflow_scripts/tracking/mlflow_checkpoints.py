@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from workflow_scripts.base.paths import Layout
 from workflow_scripts.tracking import mlflow_models
-from workflow_scripts.tracking.journal import StageStart
+from workflow_scripts.tracking.journal import StageStart, is_there
 from workflow_scripts.tracking.tracker import Kept
 
 if TYPE_CHECKING:
@@ -20,11 +20,15 @@ def match(
     layout: Layout,
     time: int,
 ) -> None:
-    """Let the logged models of the attempt's checkpoints be those of `kept`: nobody is to find one without its files."""
+    """Log those of `kept` that are not, and delete what was logged of the attempt and is not on the disk any more.
+
+    Nobody is to find one without its files. What is sent a second time finds all as it is.
+    """
     known = client.search_logged_models([experiment], f"tags.checkpoint_of = '{start.attempt}'")
     models = {model.tags["fingerprint"]: model for model in known}
-    for fingerprint in models.keys() - {checkpoint.fingerprint for checkpoint in kept}:
-        client.delete_logged_model(models[fingerprint].model_id)
+    for model in known:
+        if not is_there(layout, model.tags):
+            client.delete_logged_model(model.model_id)
     for checkpoint in kept:
         model = models.get(checkpoint.fingerprint) or _create(
             client, experiment, run_id, start, checkpoint, layout

@@ -119,7 +119,8 @@ def link_validation(
 
 def _validated_on(client: "MlflowClient", run_id: str) -> tuple[str, str] | tuple[None, None]:
     """Name and digest of the data set of the run's validations, as it was told."""
-    for found in reversed(client.get_run(run_id).inputs.dataset_inputs):
+    inputs = client.get_run(run_id).inputs
+    for found in reversed(inputs.dataset_inputs if inputs else []):
         if "validation" in [tag.value for tag in found.tags]:
             return found.dataset.name, found.dataset.digest
     return None, None

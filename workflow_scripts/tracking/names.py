@@ -27,7 +27,7 @@ def of_curve(logs: Mapping[str, Any]) -> dict[str, float]:
 
 def of_validation(history: Sequence[Mapping[str, Any]], step: int) -> dict[str, float]:
     """The numbers of the validation at `step` in a trainer's log `history`; {} where there was none."""
-    found = {}
+    found: dict[str, Any] = {}
     for entry in history:
         if entry["step"] == step:
             found |= {key: value for key, value in entry.items() if key.startswith(VALIDATION)}
