@@ -1,4 +1,4 @@
-"""The commands of the documents run as they stand, after each other in one folder whose run is finished.
+"""The commands of the documents run as they stand, after each other in one folder: first the stages of a run, by hand.
 
 On drawn phantoms and tiny models, which config.yaml says. What no laptop can do is named in EXCUSED and goes as far as it can.
 Those of docs/extending.md, which change the package, are run by tests/project/test_architecture.py.
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import pytest
 import yaml
-from chains import SHORT, finished
+from chains import SHORT, check_evaluation
 from conftest import ROOT, Workflow
 from PIL import Image
 from pydicom.data import get_testdata_file
@@ -60,23 +60,39 @@ EXCUSED = (
         r"\1 --help",
     ),
     Excuse(r"(python -m workflow_scripts\.serve) .*", "a server, which others test", r"\1 --help"),
+    Excuse(
+        r"(python -m workflow_scripts\.estimate .*)",
+        "counts the rows of published sets, of which config.yaml here has phantoms",
+        r"\1 --config published.yaml --results elsewhere",
+    ),
     Excuse(r"tensorboard (--logdir \S+)", "a server", r"tensorboard --inspect \1"),
 )
 
 
 def documented() -> list[tuple[str, str]]:
-    """(document, command), each command once; that on a file of one's own once for each document.
-
-    Last those which do a finished stage again, after which Snakemake would not find it done.
-    """
-    names = sorted(
-        (name for name in ENGLISH if name != "docs/extending.md"), key=lambda name: "running" in name
-    )
+    """(document, command), each command once; that on a file of one's own once for each document."""
     found = {}
-    for name in names:
-        for line in commands(name):
-            found.setdefault((line, name if "mine.yaml" in line else ""), (name, line))
+    for name in ENGLISH:
+        if name != "docs/extending.md":
+            for line in commands(name):
+                found.setdefault((line, name if "mine.yaml" in line else ""), (name, line))
     return list(found.values())
+
+
+def stage_by_stage() -> list[str]:
+    """The commands of a whole run, from the block that has them."""
+    page = (ROOT / "docs/running.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+    (block,) = (block for block in blocks if "workflow_scripts.sft " in block)
+    return block.splitlines()
+
+
+def runnable(line: str) -> str:
+    """The command, or what is run in its place."""
+    for excuse in EXCUSED:
+        if match := re.fullmatch(excuse.pattern, line):
+            return match.expand(excuse.instead)
+    return line
 
 
 COMMANDS = documented()
@@ -93,7 +109,7 @@ def test_each_excuse_is_of_a_command():
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory, preloaded):
-    """A clone of the project with a configuration of its own, in which the run of the documents is finished."""
+    """(a clone of the project with a configuration of its own, what the commands of a whole run there have said)."""
     programs = tmp_path_factory.mktemp("programs")
     python = programs / "python"
     python.write_text(f'#!/bin/sh\n[ "$1" = -m ] && exec {preloaded} "$@"\nexec {sys.executable} "$@"\n')
@@ -107,8 +123,11 @@ def workspace(tmp_path_factory, preloaded):
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
     for name in {line.partition("/")[0] for line in listed.stdout.splitlines()} - {"config.yaml", "tests"}:
         (folder / name).symlink_to(ROOT / name)
-    prepare(finished(workflow, RUN))
-    return workflow
+    shutil.copy(ROOT / "config.yaml", folder / "published.yaml")
+    said = {line: workflow.shell(runnable(line)) for line in stage_by_stage()}
+    check_evaluation(workflow, RUN)
+    prepare(workflow)
+    return workflow, said
 
 
 def prepare(workflow: Workflow) -> None:
@@ -140,12 +159,10 @@ WRITTEN = {"docs/own-data.md": ("mine.yaml", snippets("docs/own-data.md")[0])}
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "line"), COMMANDS, ids=[line for _, line in COMMANDS])
 def test_a_command_of_the_documents_runs(workspace, name, line):
+    workflow, of_stages = workspace
     if name in WRITTEN:
         path, text = WRITTEN[name]
-        (workspace.folder / path).write_text(text)
-    for excuse in EXCUSED:
-        if match := re.fullmatch(excuse.pattern, line):
-            line = match.expand(excuse.instead)
-    done = workspace.shell(line)
+        (workflow.folder / path).write_text(text)
+    done = of_stages.get(line) or workflow.shell(runnable(line))
     said = done.stdout + done.stderr
-    assert done.returncode == 0 and "Traceback" not in said, f"{name}: {line}\n{said[-3000:]}"
+    assert done.returncode == 0 and "Traceback" not in said, f"{name}: {runnable(line)}\n{said[-3000:]}"
