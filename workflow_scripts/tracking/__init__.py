@@ -91,11 +91,11 @@ class Recorder:
     def artifact(self, path: Path, folder: str = "", pictures: bool = False) -> None:
         """A file; one that has `pictures` of the data only where trackers may have these."""
         if self._pictures or not pictures:
-            self._add("artifact", path=journal.stored(self._layout, path), folder=folder)
+            self._add_file("artifact", path, folder=folder)
 
     def table(self, path: Path, name: str) -> None:
         """The predictions of a JSONL file, a sample of which is shown as a table where the tracker can."""
-        self._add("table", path=journal.stored(self._layout, path), name=name)
+        self._add_file("table", path, name=name)
 
     def dataset(self, path: Path, digest: str, context: str, part: str = "") -> None:
         """A file of records that the stage reads, or a `part` of it, for `context`: training, validation, evaluation."""
@@ -112,7 +112,7 @@ class Recorder:
 
     def model(self, folder: Path, step: int) -> None:
         """A model that was trained, after `step`."""
-        self._add("model", path=journal.stored(self._layout, folder), step=step)
+        self._add_file("model", folder, step=step)
 
     def close(self, status: str) -> None:
         """The stage has ended: FINISHED, FAILED or KILLED."""
@@ -130,6 +130,11 @@ class Recorder:
         from workflow_scripts.tracking.trainer_callback import Mirror
 
         return [Mirror(self)]
+
+    def _add_file(self, kind: str, path: Path, **values: Any) -> None:
+        """A line about what lies at `path` now; the same place may have another before the line is sent."""
+        if self._journal:
+            self._add(kind, path=journal.stored(self._layout, path), digest=journal.digest(path), **values)
 
     def _add(self, kind: str, **values: Any) -> None:
         if not self._trains:

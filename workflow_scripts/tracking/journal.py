@@ -15,7 +15,8 @@ from io import BufferedRandom
 from pathlib import Path
 from typing import Any
 
-from workflow_scripts.base.paths import Layout, Run
+from workflow_scripts.base import files
+from workflow_scripts.base.paths import METRICS, Layout, Run
 from workflow_scripts.tracking import names
 from workflow_scripts.training import checkpoints
 
@@ -161,6 +162,12 @@ def _settle(journal: Journal, left: list[dict[str, Any]]) -> None:
     if left != journal.kept:
         journal.append("checkpoints", kept=left)
     journal.append("close", **ended)
+
+
+def digest(path: Path) -> str | None:
+    """Of a file, or of the model in a folder; None where it is not there."""
+    file = path / METRICS if path.is_dir() else path
+    return files.sha256(file) if file.is_file() else None
 
 
 def entries(layout: Layout, folder: Path) -> list[dict[str, Any]]:

@@ -55,7 +55,8 @@ def _create(
         "checkpoint_of": start.attempt,
         "mlflow.model.isExternal": "true",
     }
-    name = f"{mlflow_models.name_of(start)}_step_{checkpoint.step}"
+    # MLflow's table of models cuts a name after some twenty characters.
+    name = f"{start.stage}_step_{checkpoint.step}_{start.run}".replace(".", "-")
     return client.create_logged_model(
         experiment, name, run_id, tags, {"step": str(checkpoint.step)}, start.stage
     )
