@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 import yaml
 
@@ -26,7 +27,8 @@ class Workflow:
     def snakemake(self, *arguments: str) -> subprocess.CompletedProcess:
         where = ["--snakefile", str(ROOT / "Snakefile"), "--directory", str(self.folder)]
         settings = ["--configfile", str(self.folder / "settings.yaml")]
-        return self._run(["snakemake", *settings, *where, "--cores", CORES, *arguments])
+        arguments = (*settings, *where, "--cores", CORES, *arguments)
+        return forked.run("snakemake", *arguments, folder=self.folder, environment=self.environment)
 
     def command(self, stage: str, *arguments: str) -> subprocess.CompletedProcess:
         config = ["--config", "config.yaml", "settings.yaml"]
