@@ -81,6 +81,7 @@ def test_the_kept_ones_are_there_with_their_validation_and_without_their_weights
     for name, model in found.items():
         step = int(name[11:])
         assert (layout.root / model.tags["path"] / "adapter_model.safetensors").is_file()
+        assert model.params == {"path": model.tags["path"], "step": str(step)}
         assert model.status == "READY" and model.source_run_id == run.info.run_id
         (score,) = client.get_logged_model(model.model_id).metrics
         assert (score.key, score.value, score.step) == ("validation/loss", loss(step), step)

@@ -48,15 +48,15 @@ def _create(
     checkpoint: Kept,
     layout: Layout,
 ) -> Any:
+    place = str(checkpoint.folder.relative_to(layout.root))
     tags = {
-        "path": str(checkpoint.folder.relative_to(layout.root)),
+        "path": place,
         "fingerprint": checkpoint.fingerprint,
         "run": str(start.run),
         "checkpoint_of": start.attempt,
         "mlflow.model.isExternal": "true",
     }
+    shown = {"path": place, "step": str(checkpoint.step)}  # MLflow's page of a model shows no tags
     # MLflow's table of models cuts a name after some twenty characters.
     name = f"{start.stage}_step_{checkpoint.step}_{start.run}".replace(".", "-")
-    return client.create_logged_model(
-        experiment, name, run_id, tags, {"step": str(checkpoint.step)}, start.stage
-    )
+    return client.create_logged_model(experiment, name, run_id, tags, shown, start.stage)

@@ -41,7 +41,7 @@ def log(
         "mlflow.model.isExternal": "true",
     }
     shown = ("method", "steps", "train_rows", "precision")
-    params: dict[str, str] = {key: str(metrics[key]) for key in shown if key in metrics}
+    params = {"path": place, **{key: str(metrics[key]) for key in shown if key in metrics}}
     found = client.search_logged_models([experiment], f"tags.fingerprint = '{fingerprint}'", max_results=1)
     model = (
         found[0]
