@@ -35,10 +35,7 @@ class Workflow:
         return self._run([str(self.python), "-m", f"workflow_scripts.{stage}", *arguments, *config])
 
     def shell(self, line: str) -> subprocess.CompletedProcess:
-        """A line of a terminal in the folder; Snakemake itself is not imported each time."""
-        if line.startswith("snakemake "):
-            arguments = shlex.split(line)[1:]
-            return forked.run("snakemake", *arguments, folder=self.folder, environment=self.environment)
+        """A line of a terminal in the folder."""
         return self._run(["bash", "-e", "-o", "pipefail", "-c", line])
 
     def _run(self, command: list[str]) -> subprocess.CompletedProcess:

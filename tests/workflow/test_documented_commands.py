@@ -10,11 +10,11 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import yaml
 from chains import SHORT, check_evaluation
-from conftest import ROOT, Workflow
 from PIL import Image
 from pydicom.data import get_testdata_file
 
@@ -22,6 +22,7 @@ from tests.project.test_docs import ENGLISH, commands, snippets
 from workflow_scripts.base import files
 from workflow_scripts.configuration import overlay
 
+ROOT = Path(__file__).parents[2]
 RUN = "slake_4.1v_thinking"
 THEIRS = """
 model_name_or_path: zai-org/GLM-4.1V-9B-Thinking
@@ -108,14 +109,14 @@ def test_each_excuse_is_of_a_command():
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory, preloaded):
+def workspace(start, preloaded, tmp_path_factory):
     """(a clone of the project with a configuration of its own, what the commands of a whole run there have said)."""
     programs = tmp_path_factory.mktemp("programs")
     python = programs / "python"
     python.write_text(f'#!/bin/sh\n[ "$1" = -m ] && exec {preloaded} "$@"\nexec {sys.executable} "$@"\n')
     python.chmod(0o755)
-    folder = tmp_path_factory.mktemp("clone")
-    workflow = Workflow(folder, {}, python=python)
+    workflow = start({}, python=python)
+    folder = workflow.folder
     settings = overlay.merge(
         files.read_yaml(ROOT / "config.yaml"), {**SHORT, "tracking": ["mlflow", "tensorboard"]}
     )
@@ -130,7 +131,7 @@ def workspace(tmp_path_factory, preloaded):
     return workflow, said
 
 
-def prepare(workflow: Workflow) -> None:
+def prepare(workflow) -> None:
     """The files that the documents take for those of the reader."""
     folder = workflow.folder
     (folder / "theirs.yaml").write_text(THEIRS)
