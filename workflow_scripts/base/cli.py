@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
 
-from workflow_scripts.base import attempts
+from workflow_scripts.base import attempts, job_log
 from workflow_scripts.base.errors import STOPPING, Terminated, UserError
 from workflow_scripts.base.processes import forget_other_launchers
 
@@ -59,7 +59,7 @@ def run(main: Callable[[list[str]], int], arguments: list[str] | None = None) ->
     status = 1
     try:
         with _signals_raised():
-            return attempts.recorded(main, arguments)
+            return job_log.recorded(lambda: attempts.recorded(main, arguments), arguments)
     except UserError as error:
         message = str(error)
     except KeyboardInterrupt:

@@ -152,3 +152,10 @@ class Layout:
     def log(self, stage: str, name: str = "") -> Path:
         """What the last attempt at a job of `stage` printed; `name` is a run, a source or a model, with more after a /."""
         return self.root / "logs" / (f"{stage}/{name}.log" if name else f"{stage}.log")
+
+
+def job_of(log: Path) -> tuple[str, str]:
+    """(stage, name) of the job whose `Layout.log` this is."""
+    parts = log.with_suffix("").parts
+    first = max((place + 1 for place, part in enumerate(parts) if part == "logs"), default=len(parts) - 1)
+    return parts[first], "/".join(parts[first + 1 :])
