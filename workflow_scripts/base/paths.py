@@ -27,13 +27,19 @@ class Run:
 
 @dataclass(frozen=True)
 class Layout:
-    """The results folder."""
+    """The results folder; what is fetched, which is large, may lie in that of other runs."""
 
     root: Path
+    shared: Path | None = None
+
+    @property
+    def fetched(self) -> Path:
+        """The folder of raw files and models."""
+        return self.shared or self.root
 
     def raw(self, source: str) -> Path:
         """The raw files of a source, in its original layout, with manifest.json."""
-        return self.root / "raw" / source
+        return self.fetched / "raw" / source
 
     def raw_manifest(self, source: str) -> Path:
         """The raw files of a source with their digests."""
@@ -41,7 +47,7 @@ class Layout:
 
     def model(self, model_version: str, mode: str) -> Path:
         """A checkpoint as it was fetched, with manifest.json."""
-        return self.root / "models" / f"{model_version}_{mode}"
+        return self.fetched / "models" / f"{model_version}_{mode}"
 
     def data(self, run: Run) -> Path:
         """The records of a run, and what conversion and validation say of them."""

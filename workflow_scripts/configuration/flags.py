@@ -12,7 +12,7 @@ from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.paths import METRICS, Layout, Run
 from workflow_scripts.base.processes import started_by_torchrun
 from workflow_scripts.configuration import dependencies, reading
-from workflow_scripts.configuration.settings import Config
+from workflow_scripts.configuration.settings import FEWEST_ROWS, Config
 from workflow_scripts.models.catalogue import MODES, VERSIONS
 from workflow_scripts.models.prompt_styles import AUTO, STYLES
 
@@ -29,6 +29,7 @@ def stage_parser(description: str | None) -> argparse.ArgumentParser:
     result.add_argument(
         "--results", type=Path, help="the folder of everything made, instead of the configuration's"
     )
+    result.add_argument("--limit", type=row_limit, help="instead of limit of the configuration")
     return result
 
 
@@ -53,7 +54,9 @@ def settings_and_layout(options: argparse.Namespace) -> tuple[Config, Layout]:
             "`python -m workflow_scripts.config --write` make one with every default"
         )
     settings = reading.load(options.config)
-    return settings, Layout(options.results or settings.results)
+    if options.limit:
+        settings = settings.model_copy(update={"limit": options.limit})
+    return settings, settings.layout(options.results)
 
 
 def stage_inputs(options: argparse.Namespace, stage: str, run: Run) -> tuple[Config, Layout]:
@@ -134,6 +137,13 @@ def gpu_count(text: str) -> int:
     """A number of GPUs that batches can be divided among."""
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of GPUs")
+    return int(text)
+
+
+def row_limit(text: str) -> int:
+    """A number of rows that holds each kind."""
+    if not text.isdecimal() or int(text) < FEWEST_ROWS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of rows of {FEWEST_ROWS} or more")
     return int(text)
 
 
