@@ -81,6 +81,10 @@ class Layout:
         """Unfinished training. No output of Snakemake, which deletes the outputs of a failed job."""
         return self.root / "checkpoints" / stage / str(run)
 
+    def overfit(self, stage: str, run: Run) -> Path:
+        """Where a self-test of `stage` works, of which nothing stays."""
+        return self.root / "overfit" / stage / str(run)
+
     def features(self) -> Path:
         """What frozen vision towers made of images, for all runs."""
         return self.root / "features"

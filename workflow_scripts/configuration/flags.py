@@ -19,6 +19,7 @@ from workflow_scripts.models.prompt_styles import AUTO, STYLES
 # Names the configuration for the commands that Snakemake starts.
 CONFIG_VARIABLE = "MEDVQA_CONFIG"
 DEFAULT = Path("config.yaml")
+OVERFIT_STEPS = 200
 
 
 def stage_parser(description: str | None) -> argparse.ArgumentParser:
@@ -147,6 +148,13 @@ def row_limit(text: str) -> int:
     return int(text)
 
 
+def step_count(text: str) -> int:
+    """A number of optimiser steps."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of steps")
+    return int(text)
+
+
 def rate(text: str) -> float:
     """A rate above 0."""
     try:
@@ -166,6 +174,14 @@ def training_options(stage: str, description: str | None, arguments: list[str]) 
         "--method", choices=["lora", "full"], help=f"instead of {stage}.method of the configuration"
     )
     result.add_argument("--base_model", type=model_folder, help="start from this model or adapter instead")
+    result.add_argument(
+        "--overfit",
+        type=step_count,
+        nargs="?",
+        const=OVERFIT_STEPS,
+        metavar="STEPS",
+        help=f"only let one batch be learnt by heart, as a self-test, within so many steps (without a number: {OVERFIT_STEPS})",
+    )
     options = result.parse_args(arguments)
     options.run = run_of(options, options.base_model)
     options.settings, options.layout = stage_inputs(options, stage, options.run)
@@ -181,7 +197,9 @@ def training_place(options: argparse.Namespace, stage: str) -> Iterator[None]:
     Nobody waits for GPUs whose output is refused afterwards; the first process of the training then holds it.
     """
     own = getattr(options.settings, stage)
-    if own.nodes == 1 and not started_by_torchrun():  # else the first process may be at work elsewhere
+    if (
+        own.nodes == 1 and not started_by_torchrun() and not options.overfit
+    ):  # else the first process may be at work elsewhere
         with locks.one_writer(options.layout.trained(stage, options.run), options.settings.output_in_use):
             pass
     with gpus.taken(own.gpus):
