@@ -20,6 +20,9 @@ from workflow_scripts.training.memory import Settings
 from workflow_scripts.training.run import Task
 from workflow_scripts.training.trainers.objective import Objective
 
+# Of metrics.json, what is no number of the whole training, or is a curve already, whose last point says the same.
+NO_METRICS = ("curve", "version", "made", "seconds", "image_reuse")
+
 
 def task(
     settings: Config,
@@ -100,8 +103,7 @@ def train(settings: Config, layout: Layout, run: Run, task: Task[Settings]) -> d
             digest = files.sha256(task.validation_data)[:16]
             record.dataset(task.validation_data, digest, "validation")
         metrics = training.train(task, record.callbacks())
-        left_out = ("curve", "version", "made")
-        record.metrics({"train": {key: value for key, value in metrics.items() if key not in left_out}})
+        record.metrics({"train": {key: value for key, value in metrics.items() if key not in NO_METRICS}})
         record.artifact(task.trained / METRICS)
         record.model(task.trained, metrics["steps"])
     return metrics
