@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workflow_scripts.datasets.limiting import FEWEST_IMAGES, Candidate, choose
+from workflow_scripts.datasets.limiting import FEWEST_IMAGES, Drawable, choose
 
 KINDS = [("open", "en"), ("closed", "en"), ("open", "zh"), ("closed", "zh")]
 ROWS = st.lists(st.tuples(st.integers(0, 6), st.sampled_from(KINDS)), max_size=60).map(
-    lambda rows: [Candidate(7 * place, f"image-{group}", kind) for place, (group, kind) in enumerate(rows)]
+    lambda rows: [Drawable(7 * place, f"image-{group}", kind) for place, (group, kind) in enumerate(rows)]
 )
 LIMITS = st.integers(4, 40)
 
@@ -33,7 +33,7 @@ def test_the_same_whatever_is_read_first_among_images(rows, limit, draw):
 
 @pytest.mark.parametrize("limit", [8, 32, 100])
 def test_images_keep_their_questions_together_and_are_several(limit):
-    rows = [Candidate(number, f"image-{number // 14}", KINDS[number % 2]) for number in range(14 * 50)]
+    rows = [Drawable(number, f"image-{number // 14}", KINDS[number % 2]) for number in range(14 * 50)]
     chosen = choose(rows, limit, "slake")
     images = Counter(row.group for row in rows if row.number in chosen)
     assert FEWEST_IMAGES <= len(images) <= FEWEST_IMAGES + limit // 14 + 1
@@ -41,6 +41,6 @@ def test_images_keep_their_questions_together_and_are_several(limit):
 
 
 def test_a_rare_kind_is_kept():
-    rows = [Candidate(number, f"image-{number}", ("open", "en")) for number in range(1000)]
-    rows.append(Candidate(1000, "image-1000", ("closed", "en")))
+    rows = [Drawable(number, f"image-{number}", ("open", "en")) for number in range(1000)]
+    rows.append(Drawable(1000, "image-1000", ("closed", "en")))
     assert 1000 in choose(rows, 8, "any")

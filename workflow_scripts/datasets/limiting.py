@@ -8,7 +8,7 @@ from typing import NamedTuple
 FEWEST_IMAGES = 4  # of a sample, where there are so many and it has so many rows
 
 
-class Candidate(NamedTuple):
+class Drawable(NamedTuple):
     """A row of a split: its number, the group of images that it belongs to, and its kind, each of which is kept."""
 
     number: int
@@ -16,7 +16,7 @@ class Candidate(NamedTuple):
     kind: tuple[str, ...]
 
 
-def choose(rows: Sequence[Candidate], limit: int, seed: str) -> set[int]:
+def choose(rows: Sequence[Drawable], limit: int, seed: str) -> set[int]:
     """The numbers of `limit` of the `rows`, or of all where there are fewer.
 
     Rows come image by image, so that they share pictures as the whole set does, from several images; of each kind there is

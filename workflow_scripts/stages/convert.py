@@ -20,7 +20,7 @@ from workflow_scripts.base.paths import ANNOTATIONS, DROPPED, Layout, Run
 from workflow_scripts.configuration import dependencies
 from workflow_scripts.configuration.settings import Config, Source
 from workflow_scripts.datasets import limiting, mixing, readers, records, splits
-from workflow_scripts.datasets.limiting import Candidate
+from workflow_scripts.datasets.limiting import Drawable
 from workflow_scripts.datasets.records import SPLITS, Example
 from workflow_scripts.datasets.splits import Survey
 from workflow_scripts.stages.record_making import RecordMaker
@@ -243,10 +243,10 @@ def _mix(surveys: dict[str, Survey], settings: Config, run: Run) -> None:
 def _limit(surveys: dict[str, Survey], settings: Config, layout: Layout, run: Run, limit: int) -> None:
     """Decide which rows a limited run keeps: of each split of a source open and closed ones in each language."""
     for name, source in settings.sources(run.dataset).items():
-        found: dict[str, list[Candidate]] = {split: [] for split in SPLITS}
+        found: dict[str, list[Drawable]] = {split: [] for split in SPLITS}
         for number, row, split, reason in _divided(surveys[name], source, layout.raw(name), name):
             if not reason:
-                found[split].append(Candidate(number, row.group, (row.answer_type, row.language)))
+                found[split].append(Drawable(number, row.group, (row.answer_type, row.language)))
         surveys[name].kept = {
             split: limiting.choose(rows, limit, f"{settings.seed}-{name}-{split}")
             for split, rows in found.items()
