@@ -176,6 +176,7 @@ def test_no_secret_is_written(readable, monkeypatch):
         monkeypatch.setenv(name, value)
 
     def main(arguments):
+        logger.warning("refused: Bearer %s is wrong, and %s too", "abc.def-9", "hf_" + 10 * "x")
         logger.info("to https://me:hidden@host/x with %s", secrets["HF_TOKEN"])
         raise UserError(f"{secrets['WANDB_API_KEY']} and {secrets['MLFLOW_TRACKING_PASSWORD']}")
 
@@ -183,6 +184,7 @@ def test_no_secret_is_written(readable, monkeypatch):
     text = readable.with_suffix(".jsonl").read_text()
     assert "to https://host/x" in text and "***" in text
     assert not [value for value in (*secrets.values(), "me:hidden") if value in text]
+    assert "refused: Bearer *** is wrong, and *** too" in text
 
 
 def test_the_memory_of_a_gpu_is_that_of_torch_where_it_is_loaded(readable, monkeypatch):

@@ -7,6 +7,8 @@ import re
 _USERINFO = re.compile(r"(?<=://)[^/\s]*@")
 # Variables whose values are secrets: HF_TOKEN, WANDB_API_KEY, JUDGE_API_KEY, MLFLOW_TRACKING_PASSWORD and their like.
 _SECRET = re.compile(r"(?:^|_)(?:TOKEN|KEY|PASSWORD|SECRET)$", re.IGNORECASE)
+# A token that comes from a file, in what a server says or in a header.
+_TOKEN = re.compile(r"\bhf_\w{8,}|(?<=Bearer )[^\s'\"]+")
 _SHORTEST = 6  # characters; what is shorter stands in words that are no secret
 
 
@@ -21,8 +23,8 @@ def without(text: str) -> str:
 
 
 def hidden(text: str) -> str:
-    """`text` without what `without` leaves out, and without the secrets of the environment."""
+    """`text` without what `without` leaves out, tokens, and the secrets of the environment."""
     found = {value for name, value in os.environ.items() if _SECRET.search(name) and len(value) >= _SHORTEST}
     for secret in sorted(found, key=len, reverse=True):  # one may be a part of another
         text = text.replace(secret, "***")
-    return without(text)
+    return _TOKEN.sub("***", without(text))
