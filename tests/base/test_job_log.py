@@ -131,7 +131,7 @@ def test_a_torn_end_costs_no_line_that_follows(readable, torn):
 def _write(path: Path, number: int) -> None:
     log = job_log.JobLog(path, {"writer": number})
     for count in range(10**6):
-        log.handle(logging.makeLogRecord({"msg": "%s" * 3, "args": (count, " long" * 4000, number)}))
+        log.handle(logging.makeLogRecord({"msg": "%s" * 3, "args": (count, " long" * 2000, number)}))
 
 
 def test_processes_that_are_killed_as_they_write_tear_no_line(tmp_path):
@@ -141,7 +141,7 @@ def test_processes_that_are_killed_as_they_write_tear_no_line(tmp_path):
     ]
     for writer in writers:
         writer.start()
-    while not path.is_file() or path.stat().st_size < 2_000_000:
+    while not path.is_file() or path.stat().st_size < 500_000:
         time.sleep(0.01)
     for writer in writers:
         os.kill(writer.pid, signal.SIGKILL)

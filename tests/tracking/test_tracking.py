@@ -465,6 +465,7 @@ def test_each_tracker_may_be_missing_and_the_others_go_on(layout, told, caplog, 
     assert told.lines.count(("close", "FINISHED")) == 2
 
 
+@pytest.mark.slow
 def test_without_any_tracker_installed_the_package_imports_and_prepares(layout):
     code = (
         "import sys; sys.modules.update(mlflow=None, tensorboard=None, wandb=None);"

@@ -1,11 +1,9 @@
 """What --debug shows of the first batch is what the model is given: tokens, marks, and the tree with every row in it."""
 
-import logging
 import re
 
 import pytest
 
-from workflow_scripts.stages import dpo, sft
 from workflow_scripts.training.data.collators import PreferenceCollator, SftCollator
 from workflow_scripts.training.data.first_batch import BatchView
 
@@ -54,12 +52,3 @@ def test_both_sides_of_a_pair_are_shown(corpus):
         )
         >= 2
     )
-
-
-@pytest.mark.parametrize("stage", [sft, dpo])
-def test_a_training_shows_its_first_batch_once_where_it_is_debugged(workplace, caplog, stage):
-    workplace.settings.sft.max_steps = workplace.settings.dpo.max_steps = 2
-    with caplog.at_level(logging.DEBUG, logger="workflow_scripts"):
-        stage.stage(workplace.settings, workplace.layout, workplace.run, workplace.model)
-    assert len([line for line in caplog.messages if line.startswith("first batch: ")]) == 1
-    assert "⟦" in caplog.text and "tree of the first batch" in caplog.text

@@ -23,16 +23,19 @@ def written(workplace) -> set[str]:
 
 @pytest.mark.parametrize("stage", [sft, dpo])
 def test_one_batch_is_learnt_and_nothing_of_it_stays(workplace, caplog, stage):
+    """And shown, once, where it is debugged."""
     settings, before = workplace.settings, written(workplace)
     for own in (settings.sft, settings.dpo):
         own.learning_rate, own.lora.dropout, own.validation_steps = 1e-2, 0.5, 1
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.DEBUG, logger="workflow_scripts"):
         outcome = stage.overfit(settings, workplace.layout, workplace.run, workplace.model, STEPS)
     first = outcome["curve"][0]["loss"]
     assert outcome["final_loss"] < max(0.01, first / 100) and first > 0.5 and 1 < outcome["steps"] < STEPS
     said = [line for line in caplog.messages if "loss by step" in line or "this configuration learns" in line]
     assert len(said) == 2 and said[0].startswith("loss by step: 1: ")
     assert "on all of them" in caplog.text
+    assert len([line for line in caplog.messages if line.startswith("first batch: ")]) == 1
+    assert "⟦" in caplog.text and "tree of the first batch" in caplog.text
     assert written(workplace) == before
 
 
