@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from workflow_scripts.base.paths import Layout
 from workflow_scripts.tracking import mlflow_models
 from workflow_scripts.tracking.journal import StageStart, is_there
-from workflow_scripts.tracking.tracker import Kept
+from workflow_scripts.tracking.tracker import KeptCheckpoint
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -16,7 +16,7 @@ def match(
     experiment: str,
     run_id: str,
     start: StageStart,
-    kept: list[Kept],
+    kept: list[KeptCheckpoint],
     layout: Layout,
     time: int,
 ) -> None:
@@ -45,7 +45,7 @@ def _create(
     experiment: str,
     run_id: str,
     start: StageStart,
-    checkpoint: Kept,
+    checkpoint: KeptCheckpoint,
     layout: Layout,
 ) -> Any:
     place = str(checkpoint.folder.relative_to(layout.root))

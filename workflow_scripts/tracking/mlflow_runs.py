@@ -9,7 +9,7 @@ from workflow_scripts.configuration.settings import Config
 from workflow_scripts.tracking import mlflow_checkpoints, mlflow_models, mlflow_parent, mlflow_tables
 from workflow_scripts.tracking.journal import StageStart
 from workflow_scripts.tracking.mlflow_store import prepare_store, store, tracking_uri
-from workflow_scripts.tracking.tracker import Dataset, Kept, Tracker
+from workflow_scripts.tracking.tracker import Dataset, KeptCheckpoint, Tracker
 
 logger = logging.getLogger(__name__)
 
@@ -125,7 +125,7 @@ class MlflowTracker(Tracker):
         for run_id in (self.run_id, self.parent):
             self.client.log_inputs(run_id, [found])
 
-    def checkpoints(self, kept: list[Kept], time: int) -> None:
+    def checkpoints(self, kept: list[KeptCheckpoint], time: int) -> None:
         mlflow_checkpoints.match(
             self.client, self.experiment, self.run_id, self.start, kept, self.layout, time
         )

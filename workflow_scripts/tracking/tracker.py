@@ -31,7 +31,7 @@ class Dataset:
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptCheckpoint:
     """A checkpoint of a training, with the numbers of the validation at its `step`."""
 
     folder: Path
@@ -84,7 +84,7 @@ class Tracker:
     def dataset(self, dataset: Dataset) -> None:
         """What the stage reads."""
 
-    def checkpoints(self, kept: list[Kept], time: int) -> None:
+    def checkpoints(self, kept: list[KeptCheckpoint], time: int) -> None:
         """The checkpoints of the attempt that there are; those of before are gone."""
 
     def model(self, folder: Path, step: int, time: int) -> None:
@@ -177,10 +177,12 @@ class Outbox:
             case "close":
                 tracker.close(event["status"], when)
 
-    def _left(self, entries: list[dict[str, Any]]) -> list[Kept]:
+    def _left(self, entries: list[dict[str, Any]]) -> list[KeptCheckpoint]:
         """Those of a line that are there still: it may be sent late."""
         return [
-            Kept(self._layout.root / entry["path"], entry["step"], entry["fingerprint"], entry["values"])
+            KeptCheckpoint(
+                self._layout.root / entry["path"], entry["step"], entry["fingerprint"], entry["values"]
+            )
             for entry in entries
             if is_there(self._layout, entry)
         ]

@@ -21,7 +21,7 @@ HASHED_BYTES = 2**26  # of larger files the manifest has the size alone: hashing
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class WholeCheckpoint:
     """A whole checkpoint; its `fingerprint` is of what it holds, which another in its place has not."""
 
     folder: Path
@@ -34,10 +34,10 @@ class Checkpoint:
         return logged
 
 
-def kept(folder: Path) -> list[Checkpoint]:
+def kept(folder: Path) -> list[WholeCheckpoint]:
     """The whole checkpoints in `folder`, the oldest first."""
     whole = filter(is_whole, reversed(_newest_first(folder)))
-    return [Checkpoint(path, _step(path), fingerprint(path) or "") for path in whole]
+    return [WholeCheckpoint(path, _step(path), fingerprint(path) or "") for path in whole]
 
 
 def fingerprint(checkpoint: Path) -> str | None:
