@@ -1,0 +1,126 @@
+"""A GPU computes while the host goes on; where the host reads a value, it waits until that is computed."""
+
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+import trl
+from test_engine import dpo, sft
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import TrainerCallback
+
+import workflow_scripts
+
+aten = torch.ops.aten
+READING = (aten._local_scalar_dense, aten.is_nonzero, aten.nonzero, aten.masked_select, aten.equal)
+COPYING = (torch.Tensor.tolist, torch.Tensor.cpu, torch.Tensor.numpy)
+OURS, TRL, TRANSFORMERS = (
+    str(Path(package.__file__).parent) for package in (workflow_scripts, trl, transformers)
+)
+
+
+def asking() -> str:
+    """The file that asks for what torch is doing."""
+    frame = sys._getframe(2)
+    while (name := frame.f_code.co_filename) == __file__ or f"{Path(torch.__file__).parent}/" in name:
+        frame = frame.f_back
+    return name
+
+
+class Operations(TorchDispatchMode):
+    """Counts operations that a GPU must have come to before the host goes on, by who asks for them."""
+
+    def __init__(self, found: Counter):
+        super().__init__()
+        self.found = found
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        name = operation.overloadpacket
+        by_mask = name in (aten.index, aten.index_put, aten.index_put_) and any(
+            places is not None and places.dtype == torch.bool for places in args[1]
+        )
+        if name in READING or by_mask or operation is aten.repeat_interleave.Tensor:
+            self.found[asking()] += 1
+        return operation(*args, **(kwargs or {}))
+
+
+class Copies(TorchFunctionMode):
+    """Counts what copies a tensor to the host as a whole."""
+
+    def __init__(self, found: Counter):
+        super().__init__()
+        self.found = found
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function in COPYING:
+            self.found[asking()] += 1
+        return function(*args, **(kwargs or {}))
+
+
+class Transfers(TorchDispatchMode):
+    """Which copies to another device wait."""
+
+    def __init__(self):
+        super().__init__()
+        self.waiting = []
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if operation is aten._to_copy.default:
+            self.waiting.append(not kwargs.get("non_blocking"))
+        return operation(*args, **kwargs)
+
+
+class Steps(TrainerCallback):
+    """The readings of each optimiser step; its batches were made before."""
+
+    def __init__(self):
+        self.found = []
+
+    def on_step_begin(self, *args, **kwargs):
+        self.found.append(Counter())
+        self.modes = [Copies(self.found[-1]), Operations(self.found[-1])]
+        for mode in self.modes:
+            mode.__enter__()
+
+    def on_step_end(self, *args, **kwargs):
+        for mode in reversed(self.modes):
+            mode.__exit__(None, None, None)
+
+
+def readings(trainer) -> Counter:
+    """Of the second step, by package."""
+    steps = Steps()
+    trainer.add_callback(steps)
+    trainer.args.max_steps, trainer.args.logging_nan_inf_filter = 2, False
+    trainer.train()
+    found = Counter()
+    for file, count in steps.found[1].items():
+        found[next((name for name in (OURS, TRL, TRANSFORMERS) if file.startswith(name)), file)] += count
+    return found
+
+
+@pytest.mark.parametrize("make", [sft, dpo])
+def test_a_step_reads_its_losses_and_its_norm(corpus, tmp_path, make):
+    """Once for all of its passes; beside these TRL's metrics wait alone, and nothing within the model does."""
+    trainer = make(corpus, tmp_path, "lora", cached=True)
+    assert trainer.args.gradient_accumulation_steps > 1 and trainer.args.optim == "adamw_torch_fused"
+    found = readings(trainer)
+    assert found[OURS] == 2 and found[TRL] > 0 and found[TRANSFORMERS] == 0
+
+
+def test_a_batch_is_copied_while_the_host_goes_on(corpus, tmp_path, monkeypatch):
+    trainer = sft(corpus, tmp_path, "lora", cached=True)
+    batch = next(iter(trainer.get_train_dataloader()))
+    monkeypatch.setattr(type(trainer.args), "device", torch.device("meta"))
+    with Transfers() as transfers:
+        moved = trainer._prepare_input(batch)
+    assert (
+        moved["tree"]["image_features"].is_meta
+        and moved["tree"]["image_sizes"] == batch["tree"]["image_sizes"]
+    )
+    assert transfers.waiting == [False] * len(transfers.waiting) and len(transfers.waiting) >= 8
