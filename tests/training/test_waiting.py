@@ -1,19 +1,30 @@
-"""A GPU computes while the host goes on; where the host reads a value, it waits until that is computed."""
+"""A GPU computes while the host goes on; where the host reads a value, it waits until that is computed.
+
+Readings are counted on the CPU. What reads nothing at all also runs on tensors of a GPU that have no values.
+"""
 
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import transformers
 import trl
-from test_engine import dpo, sft
+from test_engine import dpo, features, model, sft
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import TrainerCallback
 
 import workflow_scripts
+from workflow_scripts.evaluation.generation.cache import cache_of, prefill
+from workflow_scripts.evaluation.generation.sampling import likeliest
+from workflow_scripts.models import pixels
+from workflow_scripts.training.data.collators import SftCollator
+from workflow_scripts.training.engine.attention import FLEX_BLOCK, attention_mask
+from workflow_scripts.training.engine.forward import share_prefixes
 
 aten = torch.ops.aten
 READING = (aten._local_scalar_dense, aten.is_nonzero, aten.nonzero, aten.masked_select, aten.equal)
@@ -124,3 +135,79 @@ def test_a_batch_is_copied_while_the_host_goes_on(corpus, tmp_path, monkeypatch)
         and moved["tree"]["image_sizes"] == batch["tree"]["image_sizes"]
     )
     assert transfers.waiting == [False] * len(transfers.waiting) and len(transfers.waiting) >= 8
+
+
+class OnGpu:
+    """Tensors on a GPU that is not there: they have shapes and no values, and to read one is an error."""
+
+    def __init__(self):
+        self.mode = FakeTensorMode()
+
+    def moved(self, value):
+        """The same on that GPU, for tensors alone or in a dictionary; what is no tensor stays."""
+        if isinstance(value, dict):
+            return {name: self.moved(part) for name, part in value.items()}
+        if not isinstance(value, torch.Tensor):
+            return value
+        fake = self.mode.from_tensor(value.detach())
+        with self.mode:
+            return fake.to("cuda")
+
+    def move(self, model):
+        """Put the parameters and buffers of `model` there."""
+        for module in model.modules():
+            for name, value in module._parameters.items():
+                if value is not None:
+                    moved = self.moved(value)
+                    with self.mode:
+                        module._parameters[name] = torch.nn.Parameter(moved, value.requires_grad)
+            module._buffers.update({name: self.moved(value) for name, value in module._buffers.items()})
+        return model
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
+    return OnGpu()
+
+
+def test_the_forward_of_a_tree_reads_nothing(corpus, tmp_path, gpu):
+    rows, _ = corpus.sft()
+    bare = model(corpus)
+    share_prefixes(bare.model)
+
+    def hidden(features):
+        batch = SftCollator(**corpus.collator(), features=features)([rows[number] for number in range(4)])
+        tree = gpu.moved(batch["tree"])
+        with gpu.mode, torch.no_grad():
+            return bare.model(tree=tree, use_cache=False).last_hidden_state
+
+    kept = features(corpus, tmp_path, rows)
+    gpu.move(bare)
+    found = hidden(kept)
+    assert found.device.type == "cuda" and found.shape[0] == 4
+    with pytest.raises(DataDependentOutputException):  # transformers' tower asks for the images' sizes
+        hidden(None)
+
+
+@pytest.mark.parametrize("implementation", ["sdpa", "flex_attention"])
+def test_masks_are_made_where_the_tree_is(gpu, implementation):
+    ends = gpu.moved(torch.arange(1, 2 * FLEX_BLOCK + 1)[None])
+    with gpu.mode:
+        mask = attention_mask(ends, implementation)
+    assert (mask if implementation == "sdpa" else mask.kv_indices).device.type == "cuda"
+
+
+def test_a_token_that_is_written_reads_nothing_but_itself(corpus, gpu):
+    asked = model(corpus).eval()
+    ids = corpus.dialogue.tokens("is there a nodule")
+    batch = prefill(asked, pixels.batch([(ids, []), (ids[:2], [])], corpus.processor, None))
+    gpu.move(asked)
+    layers = [[gpu.moved(part) for part in layer.shown] for layer in batch.layers]
+    parts = {name: gpu.moved(getattr(batch, name)) for name in ("mask", "positions", "logits")}
+    with gpu.mode:
+        there = replace(batch, cache=cache_of(layers, batch.columns), **parts)
+        there.write(asked, [1, 2])
+        assert there.logits.device.type == "cuda" and there.columns == batch.columns + 1
+        with pytest.raises(DataDependentOutputException):
+            likeliest(there.logits)
