@@ -191,6 +191,7 @@ def test_the_real_files_convert_and_count_what_is_missing(realdata, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_no_tracker_imports_torch_into_conversion(downloaded, tmp_path):
     settings = {**EMBEDDED, "tracking": ["mlflow", "tensorboard"]}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))

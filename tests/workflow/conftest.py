@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 import yaml
 
@@ -26,13 +27,12 @@ class Workflow:
     def snakemake(self, *arguments: str) -> subprocess.CompletedProcess:
         where = ["--snakefile", str(ROOT / "Snakefile"), "--directory", str(self.folder)]
         settings = ["--configfile", str(self.folder / "settings.yaml")]
-        return self._run(["snakemake", *settings, *where, "--cores", CORES, *arguments])
+        arguments = (*settings, *where, "--cores", CORES, *arguments)
+        return forked.run("snakemake", *arguments, folder=self.folder, environment=self.environment)
 
     def command(self, stage: str, *arguments: str) -> subprocess.CompletedProcess:
         config = ["--config", "config.yaml", "settings.yaml"]
-        return self._run([str(self.python), "-m", f"workflow_scripts.{stage}", *arguments, *config])
-
-    def _run(self, command: list[str]) -> subprocess.CompletedProcess:
+        command = [str(self.python), "-m", f"workflow_scripts.{stage}", *arguments, *config]
         return subprocess.run(
             command, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False
         )
