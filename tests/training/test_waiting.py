@@ -19,10 +19,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import TrainerCallback
 
 import workflow_scripts
+from workflow_scripts.configuration.settings import Sft
 from workflow_scripts.evaluation.generation.cache import cache_of, prefill
 from workflow_scripts.evaluation.generation.sampling import likeliest
-from workflow_scripts.models import pixels
+from workflow_scripts.models import pixels, standins
+from workflow_scripts.models.catalogue import VERSIONS
+from workflow_scripts.training import arguments
+from workflow_scripts.training import model as trained_model
+from workflow_scripts.training.data.batching import Load
 from workflow_scripts.training.data.collators import SftCollator
+from workflow_scripts.training.data.schedule import Schedule
 from workflow_scripts.training.engine.attention import FLEX_BLOCK, attention_mask
 from workflow_scripts.training.engine.forward import share_prefixes
 
@@ -135,6 +141,15 @@ def test_a_batch_is_copied_while_the_host_goes_on(corpus, tmp_path, monkeypatch)
         and moved["tree"]["image_sizes"] == batch["tree"]["image_sizes"]
     )
     assert transfers.waiting == [False] * len(transfers.waiting) and len(transfers.waiting) >= 8
+
+
+def test_on_a_gpu_workers_make_batches_ahead_in_pinned_memory(tmp_path):
+    standins.save(VERSIONS["4.1v"], "base", tmp_path)
+    begun = trained_model.start(tmp_path, Sft(gpus=0))
+    schedule = Schedule(1, [[0]], 1, [[0]], [], [Load(1)], [1], Load(1))
+    given = arguments.shared(Sft(gpus=0), replace(begun, device=torch.device("cuda")), tmp_path, 1, schedule)
+    assert given["dataloader_num_workers"] == 2 and given["dataloader_pin_memory"]
+    assert "optim" not in given  # the trainer's own, which is fused
 
 
 class OnGpu:
