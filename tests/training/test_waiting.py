@@ -13,7 +13,7 @@ import torch
 import transformers
 import trl
 from test_engine import dpo, features, model, sft
-from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensor, FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import TrainerCallback
@@ -31,6 +31,7 @@ from workflow_scripts.training.data.collators import SftCollator
 from workflow_scripts.training.data.schedule import Schedule
 from workflow_scripts.training.engine.attention import FLEX_BLOCK, attention_mask
 from workflow_scripts.training.engine.forward import share_prefixes
+from workflow_scripts.training.engine.vision import image_features
 
 aten = torch.ops.aten
 READING = (aten._local_scalar_dense, aten.is_nonzero, aten.nonzero, aten.masked_select, aten.equal)
@@ -188,21 +189,48 @@ def gpu(monkeypatch):
 
 def test_the_forward_of_a_tree_reads_nothing(corpus, tmp_path, gpu):
     rows, _ = corpus.sft()
-    bare = model(corpus)
+    bare, kept = model(corpus), features(corpus, tmp_path, rows)
+    batch = SftCollator(**corpus.collator(), features=kept)([rows[number] for number in range(4)])
     share_prefixes(bare.model)
-
-    def hidden(features):
-        batch = SftCollator(**corpus.collator(), features=features)([rows[number] for number in range(4)])
-        tree = gpu.moved(batch["tree"])
-        with gpu.mode, torch.no_grad():
-            return bare.model(tree=tree, use_cache=False).last_hidden_state
-
-    kept = features(corpus, tmp_path, rows)
     gpu.move(bare)
-    found = hidden(kept)
-    assert found.device.type == "cuda" and found.shape[0] == 4
-    with pytest.raises(DataDependentOutputException):  # transformers' tower asks for the images' sizes
-        hidden(None)
+    tree = gpu.moved(batch["tree"])
+    with gpu.mode, torch.no_grad():
+        hidden = bare.model(tree=tree, use_cache=False).last_hidden_state
+    assert hidden.device.type == "cuda" and hidden.shape[:2] == batch["input_ids"].shape
+
+
+def known_on_the_host(monkeypatch, grids: torch.Tensor) -> None:
+    """Let tensors without values that lie on the host be read, where they are those of the tower's `grids`."""
+    lengths = (grids[:, 1] * grids[:, 2]).int()  # of what the blocks attend within
+    merge = torch.full((len(grids),), 2)
+    values = {(known.shape, known.dtype): known.tolist() for known in (grids, lengths, merge)}
+
+    def read(tensor):
+        if tensor.device.type == "cpu":
+            return values[tensor.shape, tensor.dtype]
+        raise DataDependentOutputException(torch.Tensor.tolist)
+
+    monkeypatch.setattr(FakeTensor, "tolist", read)
+
+
+def test_the_tower_reads_nothing_and_computes_what_transformers_has(corpus, gpu, monkeypatch):
+    bare = model(corpus)
+    shown = [corpus.collator()["pixels"](str(corpus.folder / f"{number}.png")) for number in range(3)]
+    patches, grids = torch.cat([values for values, _ in shown]), torch.stack([grid for _, grid in shown])
+    with torch.no_grad():
+        found = image_features(bare.model, patches, grids.tolist())
+        true = bare.model.get_image_features(patches, grids).pooler_output
+    assert len({len(features) for features in true}) > 1
+    assert all(mine.equal(theirs) for mine, theirs in zip(found, true, strict=True))
+    gpu.move(bare)
+    there, theirs = gpu.moved(patches), gpu.moved(grids)
+    known_on_the_host(monkeypatch, grids)
+    with gpu.mode, torch.no_grad():
+        assert [part.shape for part in image_features(bare.model, there, grids.tolist())] == [
+            part.shape for part in true
+        ]
+        with pytest.raises(DataDependentOutputException):
+            bare.model.get_image_features(there, theirs)
 
 
 @pytest.mark.parametrize("implementation", ["sdpa", "flex_attention"])

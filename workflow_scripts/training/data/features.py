@@ -18,6 +18,7 @@ from tqdm import tqdm
 from workflow_scripts.base import files
 from workflow_scripts.models.pixels import Pixels
 from workflow_scripts.training.engine.forward import Backbone
+from workflow_scripts.training.engine.vision import image_features
 
 logger = logging.getLogger(__name__)
 
@@ -91,8 +92,7 @@ class FeatureStore:
             try:
                 for batch in _batches(pixels, images):
                     patches, grids = (torch.cat(values) for values in batch)
-                    there = (values.to(backbone.visual.device) for values in (patches, grids))
-                    found = backbone.get_image_features(*there).pooler_output
+                    found = image_features(backbone, patches.to(backbone.visual.device), grids.tolist())
                     for features, grid in zip(found, grids, strict=True):
                         if written + size + features.nbytes > room:
                             self._warn_full(len(images) - done, limit)

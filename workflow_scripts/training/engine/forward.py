@@ -13,6 +13,7 @@ from transformers import Glm4vModel, Glm4vMoeModel
 
 from workflow_scripts.training.engine.attention import attention_mask
 from workflow_scripts.training.engine.sharding import divided
+from workflow_scripts.training.engine.vision import image_features
 
 Backbone: TypeAlias = Glm4vModel | Glm4vMoeModel
 
@@ -21,8 +22,8 @@ def share_prefixes(backbone: Backbone) -> None:
     """Let `backbone` (Glm4vModel, Glm4vMoeModel) take batches that carry a "tree", from `collation.collate`.
 
     The tree's entries: input_ids, ends [sequences, length] and position_ids [3, sequences, length]; gather [rows,
-    tail length], places in the flattened sequences; pixel_values with image_grid_thw, or image_features
-    [image tokens, hidden size], of the distinct images (without a grid there are none, and the tower rests);
+    tail length], places in the flattened sequences; pixel_values with image_grids, (frames, height, width) in patches, or
+    image_features [image tokens, hidden size], of the distinct images (without grids there are none, and the tower rests);
     image_sizes, how many tokens each of them takes, and occurrences, which image each run of image tokens shows: lists,
     for to read a tensor would wait for the GPU. Other entries, as a trainer's own notes, are left alone.
     Batches without a tree, as in generation, pass unchanged. A second call changes nothing.
@@ -86,12 +87,11 @@ def _images(
     vision = backbone.visual
     trains = any(parameter.requires_grad for parameter in vision.parameters())
     if "image_features" in tree:
-        shown = "image_grid_thw" in tree
+        shown = "image_grids" in tree
         return (torch.split(tree["image_features"], tree["image_sizes"]) if shown else None), None
     if "pixel_values" in tree:
         with torch.set_grad_enabled(torch.is_grad_enabled() and trains):
-            found = backbone.get_image_features(tree["pixel_values"], tree["image_grid_thw"]).pooler_output
-        return found, None
+            return image_features(backbone, tree["pixel_values"], tree["image_grids"]), None
     if trains or divided(vision):
         return None, _idle_tower(backbone, tree["input_ids"].device)
     return None, None
@@ -105,7 +105,6 @@ def _idle_tower(backbone: Backbone, device: torch.device) -> torch.Tensor:
     """
     config = backbone.visual.config
     side = config.spatial_merge_size
-    grid = torch.tensor([[1, side, side]], device=device)
     values = config.in_channels * config.temporal_patch_size * config.patch_size**2
     patches = torch.zeros(side**2, values, device=device)
-    return 0 * torch.cat(list(backbone.get_image_features(patches, grid).pooler_output)).sum()
+    return 0 * torch.cat(image_features(backbone, patches, [[1, side, side]])).sum()
