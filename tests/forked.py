@@ -45,12 +45,13 @@ def _become(
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
     sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)  # in the place of pytest's
     logging.getLogger().handlers.clear()
-    warnings.resetwarnings()
+    warnings.simplefilter("ignore")  # as Python does, where pytest makes errors of them
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
     sys.argv[1:] = arguments
-    sys.modules.pop(module, None)
+    if module != "snakemake":
+        sys.modules.pop(module, None)  # a second time, which runpy would warn of
     try:
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     finally:

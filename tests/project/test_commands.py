@@ -104,8 +104,17 @@ def test_every_error_of_a_configuration_is_printed_before_any_job(snakemake):
     assert "rule convert" not in said and "Traceback" not in said
 
 
-def test_exponents_are_numbers(snakemake):
-    assert snakemake("--config", "sft={learning_rate: 1e-5}").returncode == 0
+def test_exponents_are_numbers_and_a_limited_run_lies_apart(snakemake):
+    answer = snakemake(
+        "--config", "sft={learning_rate: 1e-5}", "limit=32", "runs=[{dataset: rad, mode: base}]"
+    )
+    assert answer.returncode == 0
+    outputs = re.findall(r"^    output: (\S+?)[,\n]", answer.stdout, re.M)
+    apart = [path.startswith("results/limited_32/") for path in outputs]
+    fetched = [path.startswith(("results/raw/", "results/models/")) for path in outputs]
+    assert len(outputs) > 10 and [one != other for one, other in zip(apart, fetched, strict=True)] == [
+        True
+    ] * len(outputs)
 
 
 def test_an_unknown_dataset_is_one_line():

@@ -19,6 +19,8 @@ class Workflow:
     def __init__(self, folder: Path, settings: dict, python: Path = Path(sys.executable)) -> None:
         self.folder = folder
         self.python = python
+        limit = settings.get("limit")
+        self.results = f"results/limited_{limit}" if limit else "results"
         shutil.copy(ROOT / "config.yaml", folder)
         (folder / "settings.yaml").write_text(yaml.safe_dump(settings))
         self.environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
@@ -38,7 +40,7 @@ class Workflow:
         )
 
     def __truediv__(self, path: str) -> Path:
-        return self.folder / "results" / path
+        return self.folder / self.results / path
 
 
 @pytest.fixture(scope="session")
