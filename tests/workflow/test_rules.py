@@ -24,7 +24,7 @@ def test_a_rule_says_all_that_is_worth_knowing(name):
     for keyword in ("output", "log", "benchmark", "conda", "shell"):
         assert f"    {keyword}:\n" in text
     assert f'    threads: plan.threads("{name}")\n' in text
-    assert f'    resources:\n        **plan.resources("{name}"),\n' in text
+    assert f'    resources:\n        **plan.resources("{name}"),\n        **requests.of("{name}"),\n' in text
 
 
 def test_no_message_hides_inputs_outputs_and_resources():

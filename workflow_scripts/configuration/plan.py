@@ -36,6 +36,8 @@ class Wildcards(Protocol):
 
     def __getattr__(self, name: str) -> str: ...
 
+    def get(self, name: str, default: str = "") -> str: ...
+
 
 class Plan:
     """The plan of a workflow from Snakemake's merged configuration; a UserError lists all that is wrong in it.

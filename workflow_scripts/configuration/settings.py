@@ -321,6 +321,11 @@ class Training(Section):
             return self.default_rates[self.method]
         return Rate(self.learning_rate, "configured")
 
+    @property
+    def trains_vision(self) -> bool:
+        """Whether a training from a whole model changes the vision tower."""
+        return not self.freeze_vision if self.method == "full" else self.lora.vision
+
     @field_validator("batch_size")
     @classmethod
     def _is_divided_evenly(cls, rows: int, info: ValidationInfo) -> int:
@@ -549,6 +554,15 @@ def _no_credentials(uri: str) -> str:
     return uri
 
 
+class Cluster(Section):
+    """Where jobs run on a cluster; no result depends on it."""
+
+    download_here: bool = Field(
+        default=False,
+        description="downloads run beside Snakemake, such as on the login node, where compute nodes have no internet",
+    )
+
+
 class Config(Section):
     """Everything that a user sets."""
 
@@ -606,6 +620,7 @@ class Config(Section):
         default="end",
         description="another command writes the same output: end with an error that names it, or wait for it",
     )
+    cluster: Cluster = Cluster()
     tracking: Distinct[Literal["mlflow", "tensorboard", "wandb"]] = Field(
         default=["mlflow"], description="mlflow, tensorboard, wandb"
     )
