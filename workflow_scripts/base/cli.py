@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
 
-from workflow_scripts.base import attempts
+from workflow_scripts.base import attempts, usage
 from workflow_scripts.base.errors import STOPPING, Terminated, UserError
 from workflow_scripts.base.processes import forget_other_launchers
 
@@ -58,7 +58,7 @@ def run(main: Callable[[list[str]], int], arguments: list[str] | None = None) ->
     forget_other_launchers()
     status = 1
     try:
-        with _signals_raised():
+        with _signals_raised(), usage.recorded():
             return attempts.recorded(main, arguments)
     except UserError as error:
         message = str(error)
