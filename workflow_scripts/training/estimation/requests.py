@@ -7,14 +7,14 @@ meet. Memory of the GPUs is `needs`. Light, for Snakemake asks for every job whi
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Literal
 
 from workflow_scripts.base import attempts, files
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.configuration import runs
-from workflow_scripts.configuration.plan import Wildcards
+from workflow_scripts.configuration.plan import Wildcards, quickly_asked
 from workflow_scripts.configuration.settings import Config, Training
 from workflow_scripts.models import sizes
 from workflow_scripts.models.sizes import Size
@@ -77,15 +77,18 @@ class Requests:
 
         They are as much again where an attempt of this invocation has ended by a lack of them, and only then.
         """
-        return {kind: partial(self._resource, rule, kind) for kind in LACKED}
+        return {kind: self._resource(rule, kind) for kind in LACKED}
 
-    def _resource(self, rule: str, kind: Kind, wildcards: Wildcards, attempt: int) -> int:
-        run, names = _named(wildcards)
-        asked = self.need(rule, run, wildcards.get("model", "")).resource(kind)
-        if attempt == 1:
-            return asked
-        ends = attempts.ends(attempts.note_of(self._layout.log(_stage(rule), names)))
-        return asked * (1 + ends.count(LACKED[kind]))
+    def _resource(self, rule: str, kind: Kind) -> Callable[..., int]:
+        def resource(wildcards: Wildcards, attempt: int) -> int:
+            run, name = _named(wildcards)
+            asked = self.need(rule, run, wildcards.get("model", "")).resource(kind)
+            if attempt == 1:
+                return asked
+            ends = attempts.ends(attempts.note_of(self._layout.log(_stage(rule), name)))
+            return asked * (1 + ends.count(LACKED[kind]))
+
+        return quickly_asked(resource)
 
     def need(self, rule: str, run: Run | None, model: str = "untrained") -> Need:
         """Of a job of `rule`; `model` is which one is asked. `run` is None where a job is of no run."""
