@@ -2,12 +2,12 @@
 
 import inspect
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from workflow_scripts.base import gpus
+from workflow_scripts.base import gpus, scratch
 from workflow_scripts.base.paths import MANIFEST, Layout, Run
 from workflow_scripts.configuration import dependencies, reading, runs, text
 from workflow_scripts.configuration.flags import CONFIG_VARIABLE
@@ -65,6 +65,8 @@ class Plan:
         # Jobs find the package wherever they run, and read their own copy of the configuration, named by its
         # content: a change made while one runs does not reach it.
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        if self.config.cluster.scratch:
+            os.environ[scratch.VARIABLE] = self.config.cluster.scratch
         here = self.config.model_copy(update={"results": Path(prefix or "") / self.config.results})
         os.environ[CONFIG_VARIABLE] = str(text.write_copy(here, Layout(here.results)))
 

@@ -561,6 +561,10 @@ class Cluster(Section):
         default=False,
         description="downloads run beside Snakemake, such as on the login node, where compute nodes have no internet",
     )
+    scratch: str | None = Field(
+        default=None,
+        description="a folder of each node's own disk, such as $TMPDIR: weights and features are read from copies there",
+    )
     container: str | None = Field(
         default=None,
         description="with --sdm apptainer: the image that jobs run in, such as medvqa.sif of envs/container.def",
