@@ -13,7 +13,7 @@ from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.configuration import reading
 from workflow_scripts.models import shapes
 from workflow_scripts.training.estimation import candidates, needs, sets, speed
-from workflow_scripts.training.estimation.requests import LOWEST_SHARE, RATE, Requests
+from workflow_scripts.training.estimation.requests import BOUND, Requests
 
 ROOT = Path(__file__).parents[3]
 GIB = 2**30
@@ -46,8 +46,8 @@ def test_what_is_shipped_fits_by_the_estimator(shape, preset, version, dataset):
     assert needs.fits(size, way, 80 * GIB)  # the GPUs that are asked for
 
     need = requests.need("sft", run)
-    slowest = speed.epoch_seconds(size, way, rows, RATE / 1e12) * speed.utilised(way) / LOWEST_SHARE
-    assert need.seconds > sft.epochs * slowest
+    slowest = speed.epoch_seconds(size, way, rows, BOUND.operations / 1e12)
+    assert need.seconds > sft.epochs * slowest * speed.utilised(way) / BOUND.share
     # The weights of each process that holds them whole, or of all together.
     whole = 1 if way.strategy.divides_weights else sft.gpus
     assert need.memory > whole * size.total * 2 + sft.gpus * 16 * GIB

@@ -27,9 +27,20 @@ from workflow_scripts.training.estimation.sets import Rows
 # to 56 questions at 21.5 a second on an H200, the reading of the prompts included.
 LOWEST_SHARE = 0.117
 STEP_SECONDS = 56 / 21.5 / 32
-# An A100: 312 TFLOP/s and 2.0 TB/s by its data sheet; of the first as much is had as of an H200's 989.
-RATE = 312 / 989 * speed.H200 * 1e12
-READ = 2.0e12
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Of a card: operations a second of matrix products, of which a training uses the `share`, and bytes a second read."""
+
+    operations: float
+    share: float
+    read: float
+
+
+# By its data sheet an A100 has 312 TFLOP/s and 2.0 TB/s; of the first as much is had as of an H200's 989.
+BOUND = Rates(312 / 989 * speed.H200 * 1e12, LOWEST_SHARE, 2.0e12)
+H200 = Rates(speed.H200 * 1e12, speed.UTILISED[1], 4.8e12)
 # Not measured, and low: bytes a second of a shared disk, between the GPUs of a node, between nodes, from the internet.
 DISK, LINK, NETWORK, INTERNET = 0.5e9, 100e9, 10e9, 20e6
 FETCHED = 20e9  # bytes of a set's images, at most
@@ -68,8 +79,8 @@ class Need:
 class Requests:
     """The needs of all jobs of a workflow."""
 
-    def __init__(self, settings: Config, layout: Layout) -> None:
-        self._settings, self._layout = settings, layout
+    def __init__(self, settings: Config, layout: Layout, rates: Rates = BOUND) -> None:
+        self._settings, self._layout, self._rates = settings, layout, rates
         self._known: dict[tuple[str, ...], Need] = {}
 
     def of(self, rule: str) -> dict[str, Callable[..., int]]:
@@ -94,7 +105,7 @@ class Requests:
         """Of a job of `rule`; `model` is which one is asked. `run` is None where a job is of no run."""
         key = (rule, str(run), model)
         if key not in self._known:
-            self._known[key] = Demand(self._settings, self._layout, run).need(rule, model)
+            self._known[key] = Demand(self._settings, self._layout, run, self._rates).need(rule, model)
         return self._known[key]
 
 
@@ -123,6 +134,7 @@ class Demand:
     settings: Config
     layout: Layout
     run: Run | None
+    rates: Rates
 
     def need(self, rule: str, model: str) -> Need:
         match rule:
@@ -188,10 +200,11 @@ class Demand:
         epochs = settings.epochs * done / steps
         if settings.validation_steps:
             epochs += done // settings.validation_steps * settings.validation_rows / rows.rows
-        seconds = more * epochs * speed.operations(size, settings, rows) / (RATE * LOWEST_SHARE * count)
+        speed_of_all = self.rates.operations * self.rates.share * count
+        seconds = more * epochs * speed.operations(size, settings, rows) / speed_of_all
         # Every image once through the tower, two operations a parameter and patch.
         patches = rows.images * rows.image * size.vision.spatial_merge_size**2
-        seconds += 2 * size.numbers["vision tower"] * patches / (RATE * LOWEST_SHARE * count)
+        seconds += 2 * size.numbers["vision tower"] * patches / speed_of_all
         if strategy.divides_weights:
             # Gathered for the forward pass, for what it recomputes, and for the backward pass.
             share = rows.tokens_of_rows(settings.batch_size / count, sets.together(settings))
@@ -214,6 +227,6 @@ class Demand:
         tokens = min(SHORT, settings.max_new_tokens) if short else settings.max_new_tokens
         several = 1 if self.size.is_moe else max(1, settings.gpus)  # models, each asked a part
         at_once = max(1, settings.tokens_per_batch // (settings.max_new_tokens + PROMPT))
-        step = STEP_SECONDS + self._weights / READ
+        step = STEP_SECONDS + self._weights / self.rates.read
         seconds = math.ceil(questions / several / at_once) * tokens * step + self._weights / DISK
         return Need(several * (PROCESS + self._weights), seconds)
