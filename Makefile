@@ -8,6 +8,8 @@ PORT := 5000
 SNAKEMAKE_FILES := Snakefile rules
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+# Tests start many a Python; each would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 # A worker takes a core and two gigabytes. It runs whole modules, whose fixtures are then made once.
 PYTEST_ALL := pytest -m "not slow and not slurm" \

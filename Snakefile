@@ -19,6 +19,7 @@ container: plan.config.cluster.container
 
 pathvars:
     results=str(plan.layout.root),
+    fetched=str(plan.layout.fetched),
 
 
 include: "rules/download.smk"

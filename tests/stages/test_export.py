@@ -81,6 +81,15 @@ def test_the_model_that_evaluation_chose_is_exported_merged(place):
     assert "<think>…</think><answer>CT</answer>" in card and "None" not in card
 
 
+def test_the_card_of_a_model_of_a_try_says_so(place):
+    path = place.layout.evaluation(RUN)
+    whole = files.read_json(path)
+    files.write_json(path, {**whole, "limit": 32})
+    card = (export.export(place.settings, place.layout, RUN, "sft", adapter=True) / "README.md").read_text()
+    files.write_json(path, whole)
+    assert "**A try of the chain on at most 32 rows" in card and "(a try, limit 32)" in card
+
+
 def test_an_adapter_goes_alone_where_vllm_serves_all_of_it(place, caplog):
     folder = export.export(place.settings, place.layout, RUN, "sft", adapter=True)
     assert bases.is_adapter(folder) and not (folder / "model.safetensors").exists()

@@ -28,7 +28,7 @@ from workflow_scripts.training.trainers import base
 from workflow_scripts.training.trainers.dpo import SharedPrefixDPOTrainer, precomputes
 from workflow_scripts.training.trainers.sft import SharedPrefixSFTTrainer
 
-STEPS, MICRO, ACCUMULATION = 10, 4, 2
+STEPS, MICRO, ACCUMULATION = 5, 4, 2
 
 
 class StockSFT(StockOrder, SFTTrainer):

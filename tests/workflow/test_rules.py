@@ -3,10 +3,9 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import pytest
 import yaml
 
@@ -39,18 +38,12 @@ def times(tmp_path, stood_in):
     settings = {"sft": {"threads": 1}, "data": {"threads": 1}, "tracking": []}
     (tmp_path / "settings.yaml").write_text(yaml.safe_dump(settings))
     targets = [f"results/sft/{name}_4.1v_base/metrics.json" for name in ("slake", "rad")]
-    where = ["--snakefile", ROOT / "Snakefile", "--configfile", "settings.yaml", "--cores", "4"]
+    where = ["--snakefile", str(ROOT / "Snakefile"), "--configfile", "settings.yaml", "--cores", "4"]
     seconds = {"validate rad": 1.5, "sft slake": 3}
 
     def run(gpus: str) -> dict[str, list[tuple[float, float]]]:
-        done = subprocess.run(
-            [sys.executable, "-m", "snakemake", *where, "--", *targets],
-            cwd=tmp_path,
-            env={**stood_in, "SECONDS_OF": json.dumps(seconds), "CUDA_VISIBLE_DEVICES": gpus},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        environment = {**stood_in, "SECONDS_OF": json.dumps(seconds), "CUDA_VISIBLE_DEVICES": gpus}
+        done = forked.run("snakemake", *where, "--", *targets, folder=tmp_path, environment=environment)
         assert done.returncode == 0, done.stderr
         found: dict[str, list[tuple[float, float]]] = {}
         for line in (tmp_path / "times.jsonl").read_text().splitlines():
@@ -93,27 +86,12 @@ def test_jobs_run_in_the_image_where_that_is_asked_for(tmp_path, stood_in):
     program = tmp_path / "bin/apptainer"
     program.write_text(APPTAINER)
     program.chmod(0o755)
-    where = ["--snakefile", ROOT / "Snakefile", "--configfile", "settings.yaml", "--cores", "1"]
     target = "results/raw/slake/manifest.json"
     calls = tmp_path / "calls"
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "snakemake",
-            *where,
-            "--sdm",
-            "apptainer",
-            "--apptainer-args=--nv",
-            "--",
-            target,
-        ],
-        cwd=tmp_path,
-        env={**stood_in, "CALLS": str(calls)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    where = ["--snakefile", str(ROOT / "Snakefile"), "--configfile", "settings.yaml", "--cores", "1"]
+    flags = ["--sdm", "apptainer", "--apptainer-args=--nv", "--", target]
+    environment = {**stood_in, "CALLS": str(calls)}
+    done = forked.run("snakemake", *where, *flags, folder=tmp_path, environment=environment)
     assert done.returncode == 0, done.stderr
     called = calls.read_text()
     assert "exec" in called and "--nv" in called and "medvqa.sif bash" in called

@@ -1,5 +1,6 @@
 """TRL's trainers on the shared-prefix engine: their losses, metrics and options are stock."""
 
+import logging
 import math
 import signal
 from collections import defaultdict
@@ -20,7 +21,10 @@ from transformers.trainer_utils import rotate_checkpoints
 from workflow_scripts.base.errors import STOPPING, UserError
 from workflow_scripts.models import loading
 from workflow_scripts.training import checkpoints, memory, parts, strategies
+from workflow_scripts.training.data.first_batch import BatchView
 from workflow_scripts.training.engine import fused
+
+logger = logging.getLogger(__name__)
 
 
 class NumberedRows(torch.utils.data.Dataset[tuple[int, dict[str, Any]]]):
@@ -82,6 +86,7 @@ class PlannedBatches(Trainer):
     ) -> None:
         self.planned, self.validation = planned, validation
         self._rows_of_step: list[int] = []
+        self._is_shown = False
         super().__init__(*args, **kwargs)
         if isinstance(self.model, PeftModel) and not self.is_deepspeed_enabled:
             keep_in_fp32(self.model)
@@ -139,11 +144,20 @@ class PlannedBatches(Trainer):
     ) -> torch.Tensor:
         """One forward and backward pass; a loss that is not finite is a UserError before it reaches the weights."""
         rows, step = rows_of(inputs), self.state.global_step + 1
+        self._show(inputs)
         with memory.of_batch(rows, step):
             loss = super().training_step(model, inputs, num_items_in_batch)
         if not torch.isfinite(loss):
             raise self._not_finite(f"the loss is {float(loss)}", step, rows)
         return loss
+
+    def _show(self, inputs: Mapping[str, Any]) -> None:
+        """Under --debug, log what the first batch of the first process is to the model."""
+        if not self._is_shown and logger.isEnabledFor(logging.DEBUG) and self.is_world_process_zero():
+            rows = [self.train_dataset[row] for row in rows_of(inputs)]
+            for line in BatchView(inputs, rows, self.processing_class).lines():
+                logger.debug("%s", line)
+        self._is_shown = True
 
     def prediction_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
