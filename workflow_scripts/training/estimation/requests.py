@@ -81,7 +81,7 @@ class Requests:
 
     def __init__(self, settings: Config, layout: Layout, rates: Rates = BOUND) -> None:
         self._settings, self._layout, self._rates = settings, layout, rates
-        self._known: dict[tuple[str, ...], Need] = {}
+        self._demands: dict[Run | None, Demand] = {}
 
     def of(self, rule: str) -> dict[str, Callable[..., int]]:
         """`mem_mb` and `runtime` of a rule, for Snakemake.
@@ -103,10 +103,9 @@ class Requests:
 
     def need(self, rule: str, run: Run | None, model: str = "untrained") -> Need:
         """Of a job of `rule`; `model` is which one is asked. `run` is None where a job is of no run."""
-        key = (rule, str(run), model)
-        if key not in self._known:
-            self._known[key] = Demand(self._settings, self._layout, run, self._rates).need(rule, model)
-        return self._known[key]
+        if run not in self._demands:
+            self._demands[run] = Demand(self._settings, self._layout, run, self._rates)
+        return self._demands[run].need(rule, model)
 
 
 def _stage(rule: str) -> str:
