@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from tqdm import tqdm
 
-from workflow_scripts.base import files
+from workflow_scripts.base import files, scratch
 from workflow_scripts.models.pixels import Pixels
 from workflow_scripts.training.engine.forward import Backbone
 from workflow_scripts.training.engine.vision import image_features
@@ -60,7 +60,7 @@ class FeatureStore:
     def _entry(self, digest: str) -> tuple[torch.Tensor, torch.Tensor]:
         name = self._shards[digest]
         if name not in self._opened:
-            self._opened[name] = safe_open(self.folder / name, "pt")
+            self._opened[name] = safe_open(scratch.near(self.folder / name), "pt")
         shard = self._opened[name]
         return shard.get_tensor(digest), shard.get_tensor(f"{digest}.grid")
 
