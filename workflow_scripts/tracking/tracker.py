@@ -184,7 +184,7 @@ class Outbox:
                 self._layout.root / entry["path"], entry["step"], entry["fingerprint"], entry["values"]
             )
             for entry in entries
-            if is_there(self._layout, entry)
+            if is_there(self._layout.root, entry)
         ]
 
 
