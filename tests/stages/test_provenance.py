@@ -113,6 +113,15 @@ def test_the_configuration_that_is_written_is_the_one_that_was_read(made, tmp_pa
     assert "seed 7" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("limit", "folder"), [(None, ""), (32, "limited_32/")])
+def test_an_evaluation_of_another_version_of_the_keys_is_told_too(made, tmp_path, limit, folder):
+    """The code that it names reads them; this one may know some no longer."""
+    told = told_by(made[1])
+    told["configuration"] |= {"a_key_of_another_version": 1, "limit": limit}
+    command = reproduce.steps(RUN, told, tmp_path)[-1]
+    assert command.endswith(f" -- results/{folder}eval/{RUN}.json")
+
+
 def test_what_is_the_same_is_not_called_other(made):
     _, layout = made
     told, here = told_by(layout), environment.made()
