@@ -209,7 +209,8 @@ def test_a_full_disk_ends_no_job(readable, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("stage", "name"), [("sft", "a_4.1v_base"), ("ask", "a_4.1v_base/final.blank"), ("report", "")]
+    ("stage", "name"),
+    [("sft", "a_4.1v_base"), ("ask", "a_4.1v_base/final.blank"), ("report", ""), ("download", "logs")],
 )
 def test_the_log_of_a_job_names_it(stage, name):
     assert job_of(Layout(Path("logs/results")).log(stage, name)) == (stage, name)
