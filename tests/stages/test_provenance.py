@@ -193,6 +193,16 @@ def test_pages_are_packed_when_asked_for_and_a_folder_does(made, tmp_path):
     assert (tmp_path / "open" / "ro-crate-metadata.json").is_file()
 
 
+def test_a_crate_of_a_try_says_so(made, tmp_path):
+    _, layout = made
+    files.write_json(
+        layout.evaluation(RUN), {**files.read_object(layout.evaluation(RUN)), "run": str(RUN), "limit": 32}
+    )
+    crate.export(layout, str(RUN), tmp_path / "open", pages=False, snakemake_report=False)
+    read = ROCrate(tmp_path / "open")
+    assert f"{RUN} (a try, limit 32)" in read.name and "say nothing about the model" in read.description
+
+
 @pytest.mark.slow
 def test_a_run_without_results_or_a_report_that_fails_is_one_error_and_leaves_nothing(made, tmp_path):
     _, layout = made
