@@ -9,6 +9,7 @@ from workflow_scripts import tracking
 from workflow_scripts.base import files
 from workflow_scripts.base.errors import Terminated
 from workflow_scripts.base.paths import Layout, Run
+from workflow_scripts.configuration import dependencies
 from workflow_scripts.configuration.settings import Config
 from workflow_scripts.tracking import journal, mlflow_models
 from workflow_scripts.tracking.experiment import EXPERIMENT
@@ -221,3 +222,31 @@ def test_a_try_on_the_same_server_is_no_version_of_the_whole_runs_model(layout, 
         for path in (f"sft/{RUN}", f"checkpoints/sft/{RUN}/checkpoint-2")
         for folder in ("", "limited_32/")
     )
+
+
+def test_an_evaluation_of_before_says_nothing_about_a_model_of_another_configuration(
+    layout, seen, made_evaluation
+):
+    def trained(settings, fingerprint):
+        files.write_json(
+            layout.metrics("sft", RUN), {"fingerprint": fingerprint, "seconds": 1, "method": "lora"}
+        )
+        with tracking.stage(settings, layout, RUN, "sft", {}) as record:
+            record.model(layout.trained("sft", RUN), 2)
+
+    def aliased():
+        return {
+            alias: seen()[0].get_model_version(str(RUN), number).tags["fingerprint"]
+            for alias, number in seen()[0].get_registered_model(str(RUN)).aliases.items()
+        }
+
+    trained(Config(), "first")
+    models = {stage: {"fingerprint": "first"} for stage in ("sft", "dpo")}
+    provenance = {"run_fingerprint": dependencies.run_fingerprint(Config(), RUN)}
+    made = {**made_evaluation, "model": models, "provenance": provenance, "final_stage": "sft"}
+    files.write_json(layout.evaluation(RUN), made)
+    with tracking.stage(Config(), layout, RUN, "evaluate", {}):
+        pass
+    assert aliased()["champion"] == "first"
+    trained(Config(seed=2), "second")
+    assert aliased() == {"champion": "first", "candidate": "second"}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from workflow_scripts.base import files
 from workflow_scripts.base.paths import METRICS, Layout
+from workflow_scripts.tracking import run_row
 from workflow_scripts.tracking.journal import StageStart
 
 if TYPE_CHECKING:
@@ -168,11 +169,16 @@ def _version_of(client: "MlflowClient", name: str, fingerprint: str) -> Any:
     return next((version for version in found if version.tags.get("fingerprint") == fingerprint), None)
 
 
-def evaluated(client: "MlflowClient", experiment: str, start: StageStart, layout: Layout, time: int) -> None:
-    """Give each model its scores, linked to the test sets; the one that was chosen is the champion, the other candidate."""
+def evaluated(client: "MlflowClient", start: StageStart, layout: Layout, time: int) -> None:
+    """Give each model its scores, linked to the test sets; the one that was chosen is the champion, the other candidate.
+
+    Nothing where there is no evaluation, or that of another configuration: it has not seen the models of this one.
+    """
     from mlflow.entities import Metric
 
-    evaluation = files.read_object(layout.evaluation(start.run))
+    evaluation = run_row.evaluation_of(layout, start.run, start.configuration)
+    if evaluation is None:
+        return
     name = registered_name(start, layout)
     versions: dict[str, str] = {}
     for stage in ("sft", "dpo"):
