@@ -1,4 +1,7 @@
 # What every rule shares. The logic is in workflow_scripts/configuration/plan.py.
+import shutil
+import signal
+
 from snakemake.exceptions import WorkflowError
 
 from workflow_scripts.base import attempts
@@ -14,6 +17,18 @@ except UserError as error:
 # Not in the Snakemake within a SLURM job, which belongs to the one that submitted it.
 if workflow.is_main_process:
     attempts.new_invocation()
+    if shutil.which("squeue"):
+        from workflow_scripts.base import slurm_executor
+
+        slurm_executor.install()
+
+
+# A scheduler signals all processes of a job: the command ends by itself, saves and says so, while those around it wait.
+shell.prefix(
+    "set -euo pipefail; trap : TERM USR1; tee() {{ trap '' TERM USR1; command tee \"$@\"; }}; "
+)
+if not workflow.is_main_process:
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
 
 
 wildcard_constraints:

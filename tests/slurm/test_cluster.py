@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from cluster import Unavailable, cluster, jobs, nodes
+from cluster import jobs, nodes
+from submitted import by_rule, of_rule, snakemake, start
 
 from workflow_scripts.training import checkpoints
 
 ROOT = Path(__file__).resolve().parents[2]
-pytestmark = pytest.mark.slurm
+pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("running_cluster")]
 
 RUN = "slake_4.1v_base"
 GPUS = {
@@ -26,46 +27,6 @@ GPUS = {
 
 THREADS = 8  # of a process, of which there is one per GPU
 CPU_THREADS = {"convert": 4, "validate": 4, "evaluate": 4}  # at most the cores of the machine that submits
-
-
-@pytest.fixture(scope="module", autouse=True)
-def running_cluster(profile):
-    partitions = {
-        entry["slurm_partition"]
-        for entry in (profile["default-resources"], *profile["set-resources"].values())
-        if "slurm_partition" in entry
-    }
-    try:
-        with cluster(sorted(partitions)):
-            yield
-    except Unavailable as reason:
-        pytest.skip(str(reason))
-
-
-def start(folder, *flags) -> subprocess.Popen:
-    """Start Snakemake in `folder`, which asks for the jobs' states after 10, 30, 60… seconds instead of 40, 90, 150…"""
-    command = [sys.executable, "-m", "snakemake", "--slurm-init-seconds-before-status-checks", "10", *flags]
-    # The simulated GPUs must not turn into real ones, where this machine has some.
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
-    return subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-
-
-def snakemake(folder, *flags) -> tuple[int, str]:
-    """Run Snakemake to its end: its status, and what it said."""
-    started = start(folder, *flags)
-    said, _ = started.communicate()
-    return started.returncode, said
-
-
-def by_rule(folder) -> dict[str, dict[str, str]]:
-    """The jobs that `folder` submitted, by the rule that the plugin names in the comment."""
-    return {
-        re.match(r"rule_(.+?)(_wildcards_|$)", job["Comment"])[1]: job
-        for job in jobs()
-        if job["WorkDir"] == str(folder)
-    }
 
 
 def memory_mb(job) -> int:
@@ -96,15 +57,6 @@ def test_one_run_from_download_to_report(workdir, flags, profile, tmp_path):
         assert job["NumCPUs"] == str(cpus)
         memory = asked["mem_mb_per_cpu"] if gpus else asked["mem_mb"]
         assert memory_mb(job) == (cpus if gpus else 1) * first_attempt(memory)
-
-
-def of_rule(folder, rule: str) -> list[dict[str, str]]:
-    """All jobs of a rule that `folder` submitted, with those that were tried again."""
-    return [
-        job
-        for job in jobs()
-        if job["WorkDir"] == str(folder) and re.match(rf"rule_{rule}(_wildcards_|$)", job["Comment"])
-    ]
 
 
 def test_an_own_error_is_met_once_and_other_runs_go_on(workdir, flags, tmp_path):

@@ -1,13 +1,22 @@
-"""What SLURM's own commands tell; nothing here waits for long, and a cluster that does not answer is no error."""
+"""What SLURM's own commands tell; a cluster that does not answer is no error."""
 
+import logging
+import os
 import re
 import subprocess
+import time
 from dataclasses import dataclass
 
+logger = logging.getLogger(__name__)
+
 PATIENCE = 30.0  # seconds for one answer
+POLL_SECONDS = 15.0  # between two questions, where one is asked until the answer fits
 # While no job ends, Snakemake's plugin (2.8) waits ever longer between two looks, up to 180 s. By squeue, a job that
 # ends in between must be remembered until the next look comes; one that is not is waited for without end.
 REMEMBER_SECONDS = 240
+# States of a job that has not ended; in the last its processes are being ended.
+RUNS = {"PENDING", "RUNNING", "CONFIGURING", "SUSPENDED", "REQUEUED"}
+ACTIVE = {*RUNS, "COMPLETING"}
 
 
 @dataclass(frozen=True)
@@ -34,12 +43,41 @@ def ask(*command: str, patience: float = PATIENCE) -> Told:
 
 def state_of(job: str) -> str:
     """The state of a job, such as TIMEOUT, by the controller or, once that has forgotten it, the accounting; else ""."""
-    found = re.search(r"\bJobState=(\w+)", ask("scontrol", "--oneliner", "show", "job", job).text)
-    if found:
-        return found[1]
+    if told := _shown(job, "JobState"):
+        return told
     recorded = ask("sacct", "-X", "--noheader", "--parsable2", "--format=State", f"--jobs={job}")
     words = recorded.text.split()  # "CANCELLED by 1000"
     return words[0] if words else ""
+
+
+def restarts(job: str) -> int:
+    """How often the cluster has put a job back into its queue, as far as it tells."""
+    return int(_shown(job, "Restarts") or 0)
+
+
+def _shown(job: str, key: str) -> str:
+    """A word that the controller tells of a job; "" where it does not."""
+    found = re.search(rf"\b{key}=(\w+)", ask("scontrol", "--oneliner", "show", "job", job).text)
+    return found[1] if found else ""
+
+
+def seconds_left(job: str) -> int | None:
+    """How long a running job has until its time limit; None where it has none, or SLURM does not tell.
+
+    No more than the whole limit, where the clocks of the machines differ.
+    """
+    told = ask("squeue", "--noheader", f"--jobs={job}", "--format=%L|%l").text.strip().partition("|")
+    left, limit = seconds_of(told[0]), seconds_of(told[2])
+    return left if left is None or limit is None else min(left, limit)
+
+
+def seconds_of(limit: str) -> int | None:
+    """A time of squeue's or sinfo's, such as 1-12:00:00 or 5:00; None for others, such as UNLIMITED."""
+    found = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", limit)
+    if not found:
+        return None
+    days, hours, minutes, rest = (int(part or 0) for part in found.groups())
+    return ((days * 24 + hours) * 60 + minutes) * 60 + rest
 
 
 def configuration() -> dict[str, str]:
@@ -58,3 +96,30 @@ def seconds(value: str) -> int | None:
     """The first number of a value of `configuration` such as "300 sec"."""
     found = re.match(r"\d+", value)
     return int(found[0]) if found else None
+
+
+def wait_for_answer(*command: str) -> str:
+    """What a command of SLURM's tells, once SLURM answers."""
+    while (answer := ask(*command)).failed:
+        logger.warning("%s; asked again in %.0f s", answer.failed, POLL_SECONDS)
+        time.sleep(POLL_SECONDS)
+    return answer.text
+
+
+def wait_for_earlier_jobs() -> None:
+    """Wait until the jobs of an earlier Snakemake in this folder have ended: what they make is not made twice."""
+    said = 0
+    while left := _left():
+        if len(left) != said:
+            logger.warning("waiting for %d jobs of an earlier Snakemake: %s", len(left), " ".join(left))
+            said = len(left)
+        time.sleep(POLL_SECONDS)
+
+
+def _left() -> list[str]:
+    """The jobs of Snakemake's plugin, by their comment, that were submitted in this folder and have not ended."""
+    told = wait_for_answer("squeue", "--noheader", "--me", "--format=%i|%Z|%k")
+    jobs = (line.split("|", 2) for line in told.splitlines() if line.count("|") >= 2)
+    return [
+        number for number, folder, comment in jobs if folder == os.getcwd() and comment.startswith("rule_")
+    ]

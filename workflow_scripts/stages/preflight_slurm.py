@@ -184,11 +184,8 @@ def _partition(name: str) -> tuple[Check, str | None]:
 
 def limit_minutes(limit: str) -> int | None:
     """A time limit of sinfo's, such as 1-12:00:00; None where there is none."""
-    found = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", limit)
-    if not found:
-        return None
-    days, hours, minutes = (int(part or 0) for part in found.groups()[:3])
-    return days * 1440 + hours * 60 + minutes
+    seconds = slurm.seconds_of(limit)
+    return None if seconds is None else seconds // 60
 
 
 def _request(first: SlurmRequest, last: SlurmRequest, limit: str) -> Check:

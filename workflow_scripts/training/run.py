@@ -31,6 +31,7 @@ from workflow_scripts.training import (
     model,
     optional,
     parts,
+    saving,
     strategies,
     summary,
 )
@@ -39,7 +40,8 @@ from workflow_scripts.training.data import features, held_out, rows, schedule
 from workflow_scripts.training.data.batching import RowCost
 from workflow_scripts.training.data.schedule import Schedule
 from workflow_scripts.training.data.shared import Shared
-from workflow_scripts.training.interruption import StopOnSignal
+from workflow_scripts.training.deadline import Deadline
+from workflow_scripts.training.interruption import StopInTime
 from workflow_scripts.training.memory import Settings
 from workflow_scripts.training.model import Start
 from workflow_scripts.training.progress import Progress, curve
@@ -336,7 +338,7 @@ def _recomputed(prepared: Prepared[Settings], loaded: Loaded) -> int | None:
 def run(trainer: PlannedBatches, resume_from: Path | None, progress: Progress) -> dict[str, Any]:
     """Run `trainer` to its end; returns steps, seconds, final loss, curve and the model's size."""
     set_seed(trainer.args.seed)  # dropout must not depend on what was computed, or read from a cache, before
-    stop = StopOnSignal()
+    stop = StopInTime(Deadline(Path(str(trainer.args.output_dir)), saving.guessed_seconds(trainer.model)))
     trainer.add_callback(stop)
     with logging_redirect_tqdm(), closing(progress), stop.listening():
         trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)

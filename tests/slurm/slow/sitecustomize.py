@@ -1,0 +1,67 @@
+"""On PYTHONPATH, makes a training slow enough for a test to hit it, and other machines known to be dead after seconds."""
+
+import os
+import sys
+import time
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+
+STEP = float(os.environ.get("SLOW_STEP", 0))  # seconds
+SAVE = float(os.environ.get("SLOW_SAVE", 0))
+SLOWEST = os.environ.get(
+    "SLOWEST", ""
+)  # a dataset whose steps take six times as long before the first checkpoint
+
+
+def checkpoints(module: ModuleType) -> None:
+    seal = module.seal
+
+    def slowly(folder) -> None:
+        time.sleep(SAVE)
+        seal(folder)
+
+    module.seal = slowly
+
+
+def progress(module: ModuleType) -> None:
+    ends = module.Progress.on_step_end
+
+    def slowly(self, args, state, control, **kwargs) -> None:
+        first = SLOWEST in sys.argv and not list(self.clock.parent.glob("checkpoint-*"))
+        time.sleep(6 * STEP if first else STEP)
+        ends(self, args, state, control, **kwargs)
+
+    module.Progress.on_step_end = slowly
+
+
+def locks(module: ModuleType) -> None:
+    module.BEAT, module.SILENCE = 2.0, 15.0
+
+
+CHANGES = {
+    "workflow_scripts.training.checkpoints": checkpoints,
+    "workflow_scripts.training.progress": progress,
+    "workflow_scripts.base.locks": locks,
+}
+
+
+class Changed:
+    """Finds the modules of CHANGES, and changes them once they are loaded."""
+
+    @staticmethod
+    def find_spec(name: str, path=None, target=None) -> ModuleSpec | None:
+        if name not in CHANGES:
+            return None
+        spec = PathFinder.find_spec(name, path)
+        load = spec.loader.exec_module
+
+        def changed(module: ModuleType) -> None:
+            load(module)
+            CHANGES[name](module)
+
+        spec.loader.exec_module = changed
+        return spec
+
+
+if STEP or SAVE:
+    sys.meta_path.insert(0, Changed)
