@@ -114,13 +114,21 @@ class Cluster:
             lambda: _answer("sinfo", "--noheader", "--format=%T").split() == ["idle"],
         )
 
-    def configure(self, key: str, value: str) -> None:
-        """Change a setting of the running cluster."""
+    @contextmanager
+    def configured(self, **settings: str) -> Iterator[None]:
+        """Change settings of the running cluster for the time of the block."""
         file = CONFIGURATION / "slurm.conf"
-        lines = file.read_text(encoding="utf-8").splitlines()
-        changed = [f"{key}={value}" if line.startswith(f"{key}=") else line for line in lines]
-        file.write_text("\n".join(changed) + "\n", encoding="utf-8")
-        _answer("scontrol", "reconfigure")
+        before = file.read_text(encoding="utf-8")
+        kept = [line for line in before.splitlines() if line.partition("=")[0] not in settings]
+        changed = [f"{key}={value}" for key, value in settings.items()]
+        try:
+            # Nodes and partitions come last, and keys of a node's line are its own.
+            file.write_text("\n".join([kept[0], *changed, *kept[1:]]) + "\n", encoding="utf-8")
+            _answer("scontrol", "reconfigure")
+            yield
+        finally:
+            file.write_text(before, encoding="utf-8")
+            _answer("scontrol", "reconfigure")
 
 
 @contextmanager

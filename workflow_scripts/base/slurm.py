@@ -14,6 +14,9 @@ POLL_SECONDS = 15.0  # between two questions, where one is asked until the answe
 # While no job ends, Snakemake's plugin (2.8) waits ever longer between two looks, up to 180 s. By squeue, a job that
 # ends in between must be remembered until the next look comes; one that is not is waited for without end.
 REMEMBER_SECONDS = 240
+TAIL = 2**16  # bytes of a job's output
+# By slurmstepd's own measure, or by the kernel's.
+MEMORY_RAN_OUT = re.compile(rb"slurmstepd.*: error: (.*exceeded memory limit|Detected \d+ oom.kill)")
 # States of a job that has not ended; in the last its processes are being ended.
 RUNS = {"PENDING", "RUNNING", "CONFIGURING", "SUSPENDED", "REQUEUED"}
 ACTIVE = {*RUNS, "COMPLETING"}
@@ -42,9 +45,12 @@ def ask(*command: str, patience: float = PATIENCE) -> Told:
 
 
 def state_of(job: str) -> str:
-    """The state of a job, such as TIMEOUT, by the controller or, once that has forgotten it, the accounting; else ""."""
+    """The state of a job, such as TIMEOUT, by the controller or, once that has forgotten it, the accounting; else "".
+
+    Where SLURM has killed a step for memory, and the job has failed by that, it is OUT_OF_MEMORY.
+    """
     if told := _shown(job, "JobState"):
-        return told
+        return "OUT_OF_MEMORY" if told == "FAILED" and _memory_ran_out(job) else told
     recorded = ask("sacct", "-X", "--noheader", "--parsable2", "--format=State", f"--jobs={job}")
     words = recorded.text.split()  # "CANCELLED by 1000"
     return words[0] if words else ""
@@ -55,9 +61,19 @@ def restarts(job: str) -> int:
     return int(_shown(job, "Restarts") or 0)
 
 
+def _memory_ran_out(job: str) -> bool:
+    """Whether the daemon of the job's node has said so in the job's output."""
+    try:
+        with open(_shown(job, "StdOut"), "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
+            return MEMORY_RAN_OUT.search(file.read()) is not None
+    except OSError:
+        return False
+
+
 def _shown(job: str, key: str) -> str:
     """A word that the controller tells of a job; "" where it does not."""
-    found = re.search(rf"\b{key}=(\w+)", ask("scontrol", "--oneliner", "show", "job", job).text)
+    found = re.search(rf"\b{key}=(\S+)", ask("scontrol", "--oneliner", "show", "job", job).text)
     return found[1] if found else ""
 
 
@@ -106,14 +122,18 @@ def wait_for_answer(*command: str) -> str:
     return answer.text
 
 
-def wait_for_earlier_jobs() -> None:
-    """Wait until the jobs of an earlier Snakemake in this folder have ended: what they make is not made twice."""
+def wait_for_earlier_jobs() -> bool:
+    """Wait until the jobs of an earlier Snakemake in this folder have ended; returns whether there were any.
+
+    What they make is not made twice.
+    """
     said = 0
     while left := _left():
         if len(left) != said:
             logger.warning("waiting for %d jobs of an earlier Snakemake: %s", len(left), " ".join(left))
             said = len(left)
         time.sleep(POLL_SECONDS)
+    return said > 0
 
 
 def _left() -> list[str]:

@@ -6,6 +6,8 @@ all, and Snakemake waits for ever; and so it does for a job that squeue no longe
 
 import asyncio
 import logging
+import os
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,10 @@ class SteadyExecutor(Executor):  # type: ignore[misc]  # the plugin states no ty
     def __post_init__(self, test_mode: bool = False) -> None:
         self._told: set[int] = set()
         super().__post_init__(test_mode)
-        slurm.wait_for_earlier_jobs()
+        if slurm.wait_for_earlier_jobs():
+            logger.warning("they have ended; planning anew what is left to do")
+            self.workflow.persistence.unlock()
+            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
     def run_job(self, job: Any) -> None:
         """Submit a job, once SLURM answers: what cannot be submitted would count as failed."""
@@ -44,7 +49,8 @@ class SteadyExecutor(Executor):  # type: ignore[misc]  # the plugin states no ty
     def report_job_error(self, job_info: SubmittedJobInfo, msg: str | None = None, **kwargs: Any) -> None:
         self._told.add(id(job_info))
         reason = attempts.reason_of(map(Path, job_info.job.log), job_info.external_jobid or "")
-        super().report_job_error(job_info, msg=" ".join(filter(None, [msg, reason])), **kwargs)
+        told = " ".join(filter(None, [msg, reason and f"{reason}. "]))
+        super().report_job_error(job_info, msg=told, **kwargs)
 
     async def check_active_jobs(self, active_jobs: list[SubmittedJobInfo]) -> AsyncIterator[SubmittedJobInfo]:
         """The jobs of `active_jobs` that go on; the others have been reported."""
