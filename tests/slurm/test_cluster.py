@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -229,8 +230,9 @@ def test_snakemake_as_a_job_starts_again_and_takes_over_what_runs(tmp_path, prof
     assert (tmp_path / "done").exists()
 
 
-def test_a_training_on_two_nodes_is_saved_at_its_time_limit(workdir, flags, tmp_path):
-    """Its processes meet over both nodes; at the limit, SLURM sends SIGTERM."""
+@pytest.fixture
+def on_two_nodes(workdir, flags, tmp_path) -> list:
+    """What Snakemake is given for a training without end, whose two processes meet over both nodes."""
     try:
         socket.gethostbyname(nodes()[0])
     except OSError as error:
@@ -240,19 +242,37 @@ def test_a_training_on_two_nodes_is_saved_at_its_time_limit(workdir, flags, tmp_
     settings["sft"]["save_steps"] = 100_000
     (tmp_path / "settings.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     flags = [tmp_path / "settings.yaml" if flag == workdir / "settings.yaml" else flag for flag in flags]
-    target = f"results/sft/{RUN}/metrics.json"
-    started = start(tmp_path, *flags, "--set-resources", "sft:runtime=1", "--retries", "0", "--", target)
-    deadline = time.monotonic() + 400
-    while by_rule(workdir).get("sft", {}).get("JobState") != "TIMEOUT":
-        assert started.poll() is None and time.monotonic() < deadline, started.communicate()[0]
-        time.sleep(1)
-    started.kill()  # by itself it would look at the job's state again in a minute
-    started.communicate()
+    return [*flags, "--retries", "0"]
+
+
+SLOW = {"PYTHONPATH": str(ROOT / "tests/slurm/slow"), "SLOW_SAVE": "8", "SLOW_STEP": "0.5"}
+TRAINED = f"results/sft/{RUN}/metrics.json"
+
+
+def test_a_training_on_two_nodes_saves_before_its_time_limit(workdir, on_two_nodes, tmp_path):
+    """By itself, in time for a slow save: SLURM has not ended it."""
+    status, said = snakemake(
+        tmp_path, *on_two_nodes, "--set-resources", "sft:runtime=2", "--", TRAINED, **SLOW
+    )
+    assert status == 1 and "stopped before the time limit of the job after step" in said, said
     job = by_rule(workdir)["sft"]
     assert (job["NumNodes"], job["TresPerNode"]) == ("2", "gres:gpu:1")
+    assert job["JobState"] == "FAILED" and job["RunTime"] < "00:02:00"
     (kept,) = (workdir / f"results/checkpoints/sft/{RUN}").glob("checkpoint-*")
     assert checkpoints.is_whole(kept)
     assert len(list(kept.glob("rng_state_*"))) == 2  # one of each process
+
+
+def test_a_process_that_dies_ends_those_of_the_other_node_and_says_why(workdir, on_two_nodes, tmp_path):
+    status, said = snakemake(tmp_path, *on_two_nodes, "--", TRAINED, **SLOW, FAILING_RANK="1")
+    assert status == 1
+    log = (workdir / f"results/logs/sft/{RUN}.log").read_text(encoding="utf-8")
+    assert "ZeroDivisionError: of process 1" in log
+    note = json.loads((workdir / f"results/logs/sft/{RUN}.json").read_text(encoding="utf-8"))
+    assert note["state"] == "failed" and note["reason"] == "ZeroDivisionError: of process 1"
+    failed = float((workdir / "failed").read_text())
+    ended = datetime.fromisoformat(by_rule(workdir)["sft"]["EndTime"]).timestamp()
+    assert ended - failed < 60
 
 
 def test_a_job_killed_for_memory_leaves_no_output(tmp_path, profile):

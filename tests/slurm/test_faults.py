@@ -87,61 +87,67 @@ def weights(folder: Path, dataset: str) -> bytes:
 
 
 def test_trainings_outlive_what_befalls_their_jobs(folder, running_cluster: Cluster):
-    """At once: preemption, scancel, requeue, a node that is lost, a time limit and too little memory."""
+    """At once: preemption, scancel, a warning, requeue, a node that is lost, a time limit and too little memory."""
     first, second = nodes()
     asked = (
         "sft:runtime=(3 if wildcards.dataset == 'timed' else 60) * attempt",
         "sft:mem_mb_per_cpu=500 if wildcards.dataset == 'greedy' and attempt == 1 else 4000",
+        f"sft:slurm_partition='{URGENT}' if wildcards.dataset in ('timed', 'greedy') else 'gpu'",  # not preempted
     )
-    started = start(
-        folder, "--snakefile", ROOT / "Snakefile", "--profile", ROOT / "profiles/slurm", "--allowed-rules", "sft",
-        "--set-resources", *asked, "--", *(f"results/sft/{run(dataset)}/metrics.json" for dataset in DATASETS),
-        **SLOW,
-    )  # fmt: skip
-    until(lambda: all(max(steps(folder, name), default=0) > EVERY for name in ANY), 400, started)
-    urgent = [
-        "sbatch",
-        f"--partition={URGENT}",
-        f"--nodelist={first}",
-        "--gres=gpu:1",
-        "--mem=100",
-        "--output=/dev/null",
-    ]
-    subprocess.run([*urgent, "--wrap=sleep 1"], check=True)  # all four are in use there
-    until(lambda: any(job["Restarts"] == "1" for job in of_rule(folder, "sft")), 60, started)
-    running = [name for name in ANY if job_of(folder, name)["JobState"] == "RUNNING"]
-    here = [name for name in running if job_of(folder, name)["NodeList"] == first]
-    there = [name for name in running if name not in here]
-    (cancelled, requeued), lost = [*here, *there][:2], [*here, *there][2:]
-    subprocess.run(["scancel", job_of(folder, cancelled)["JobId"]], check=True)
-    subprocess.run(["scontrol", "requeue", job_of(folder, requeued)["JobId"]], check=True)
-    running_cluster.lose(second)
-    until(lambda: all(job_of(folder, name)["Restarts"] == "1" for name in lost if name in there), 90, started)
-    running_cluster.start_node(second)
-    said = started.communicate(timeout=900)[0]
+    targets = [f"results/sft/{run(dataset)}/metrics.json" for dataset in DATASETS]
+    where = (
+        "--snakefile",
+        ROOT / "Snakefile",
+        "--profile",
+        ROOT / "profiles/slurm",
+        "--allowed-rules",
+        "sft",
+    )
+    with running_cluster.configured(KillWait="30"):  # as sites have it
+        started = start(folder, *where, "--set-resources", *asked, "--", *targets, **SLOW)
+        until(lambda: all(max(steps(folder, name), default=0) > EVERY for name in ANY), 400, started)
+        urgent = ["sbatch", f"--partition={URGENT}", f"--nodelist={first}", "--gpus=1", "--output=/dev/null"]
+        subprocess.run([*urgent, "--mem=100", "--wrap=sleep 1"], check=True)  # all four are in use there
+        until(lambda: any(job["Restarts"] == "1" for job in of_rule(folder, "sft")), 60, started)
+        running = [name for name in ANY if job_of(folder, name)["JobState"] == "RUNNING"]
+        running.sort(key=lambda name: job_of(folder, name)["NodeList"] == second)
+        cancelled, warned, requeued, *lost = running
+        subprocess.run(["scancel", job_of(folder, cancelled)["JobId"]], check=True)
+        subprocess.run(["scancel", "--signal=USR1", job_of(folder, warned)["JobId"]], check=True)
+        until(
+            lambda: all(job_of(folder, name)["JobState"] != "RUNNING" for name in (cancelled, warned)),
+            60,
+            started,
+        )
+        subprocess.run(["scontrol", "requeue", job_of(folder, requeued)["JobId"]], check=True)
+        running_cluster.lose(second)
+        until(lambda: all(job_of(folder, name)["Restarts"] == "1" for name in lost), 90, started)
+        running_cluster.start_node(second)
+        said = started.communicate(timeout=900)[0]
     assert started.returncode == 0, said
 
     submitted = {
         name: [job for job in of_rule(folder, "sft") if run(name) in job["Comment"]] for name in DATASETS
     }
     outcome = {name: [job["JobState"] for job in found] for name, found in submitted.items()}
-    print(outcome, {name: steps(folder, name) for name in DATASETS}, here, there)
-    assert outcome.pop(cancelled) == ["CANCELLED", "COMPLETED"]
-    assert outcome.pop("greedy") == outcome.pop("timed") == ["FAILED", "COMPLETED"]
-    assert set(map(tuple, outcome.values())) == {("COMPLETED",)}  # put back into the queue by SLURM itself
+    print(outcome, {name: steps(folder, name) for name in DATASETS}, cancelled, warned, requeued, lost)
+    assert outcome[cancelled] == ["CANCELLED", "COMPLETED"]
+    assert outcome[warned] == outcome["greedy"] == outcome["timed"] == ["FAILED", "COMPLETED"]
+    # SLURM 22.05 puts the others back into the queue, and at times cannot start them a second time: Snakemake can.
+    assert all(states[-1] == "COMPLETED" for states in outcome.values())
     assert "OUT_OF_MEMORY: give it more memory" in said
     assert "stopped before the time limit of the job after step" in said
+    assert "stopped by SIGTERM after step" in said and "stopped by SIGUSR1 after step" in said
     assert [job["TimeLimit"] for job in submitted["timed"]] == ["00:03:00", "00:06:00"]
-    (final,) = {weights(folder, name) for name in DATASETS}
-    assert final
+
+    assert len({weights(folder, name) for name in DATASETS}) == 1
     once = list(range(1, STEPS + 1))
-    assert any(steps(folder, name) == once for name in DATASETS)  # undisturbed
+    for name in (cancelled, warned, "timed", "greedy"):  # they were saved, or had not begun
+        assert steps(folder, name) == once
     for name in DATASETS:
-        done = steps(folder, name)
+        done, again = steps(folder, name), sum(int(job["Restarts"]) for job in submitted[name])
         assert sorted(set(done)) == once
-        times = 1 + sum(int(job["Restarts"]) for job in submitted[name]) + len(submitted[name]) - 1
-        assert len(done) <= STEPS + (times - 1) * (EVERY + 1)  # a step that was saved is not computed again
-    assert steps(folder, "timed").count(max(steps(folder, "timed"))) == 1
+        assert len(done) <= STEPS + again * (EVERY + 1)  # from a checkpoint on
     assert not list((folder / "results/logs/sft").glob("*.json"))
     assert not list((folder / "results/sft").glob(".*.lock"))
 
