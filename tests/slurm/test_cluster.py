@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 from cluster import jobs, nodes
-from submitted import by_rule, of_rule, snakemake, start
+from submitted import by_rule, of_rule, snakemake
 
 from workflow_scripts.training import checkpoints
 
@@ -265,7 +265,7 @@ def test_a_training_on_two_nodes_saves_before_its_time_limit(workdir, on_two_nod
 
 def test_a_process_that_dies_ends_those_of_the_other_node_and_says_why(workdir, on_two_nodes, tmp_path):
     status, said = snakemake(tmp_path, *on_two_nodes, "--", TRAINED, **SLOW, FAILING_RANK="1")
-    assert status == 1
+    assert status == 1, said
     log = (workdir / f"results/logs/sft/{RUN}.log").read_text(encoding="utf-8")
     assert "ZeroDivisionError: of process 1" in log
     note = json.loads((workdir / f"results/logs/sft/{RUN}.json").read_text(encoding="utf-8"))

@@ -24,6 +24,7 @@ from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.models.dialogue import Dialogue
 from workflow_scripts.models.pixels import Pixels
 from workflow_scripts.training import (
+    alike,
     checkpoints,
     early_stopping,
     finished,
@@ -196,6 +197,7 @@ def prepare(task: Task[Settings]) -> Prepared[Settings]:
     planned = schedule.make(settings, costs, task.seed, task.objective.equal_batches, held, process)
     # Before the model: they say how it is to be loaded.
     arguments = task.objective.arguments(settings, start, task.unfinished, task.seed, planned)
+    alike.check()
     metrics, resume_from = _done_before(task, depends_on, of_checkpoints, arguments)
     if resume_from and (ended := early_stopping.ended_at(resume_from)):
         planned = planned.until(ended)

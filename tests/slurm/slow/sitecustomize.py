@@ -11,6 +11,7 @@ STEP = float(os.environ.get("SLOW_STEP", 0))  # seconds
 SAVE = float(os.environ.get("SLOW_SAVE", 0))
 SLOWEST = os.environ.get("SLOWEST", "")  # a dataset whose first job takes ten times as long for a step
 FAILING = os.environ.get("FAILING_RANK")  # the process that fails in its third step
+OLD = os.environ.get("OLD_RANK")  # a process whose environment is another one
 
 
 def checkpoints(module: ModuleType) -> None:
@@ -45,10 +46,16 @@ def locks(module: ModuleType) -> None:
     module.BEAT, module.SILENCE = 2.0, 15.0
 
 
+def environment(module: ModuleType) -> None:
+    if os.environ.get("RANK") == OLD:
+        module.libraries = lambda: {"transformers": "4.0"}
+
+
 CHANGES = {
     "workflow_scripts.training.checkpoints": checkpoints,
     "workflow_scripts.training.progress": progress,
     "workflow_scripts.base.locks": locks,
+    "workflow_scripts.base.environment": environment,
 }
 
 
