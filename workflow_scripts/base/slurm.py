@@ -11,8 +11,8 @@ logger = logging.getLogger(__name__)
 
 PATIENCE = 30.0  # seconds for one answer
 POLL_SECONDS = 15.0  # between two questions, where one is asked until the answer fits
-# While no job ends, Snakemake's plugin (2.8) waits ever longer between two looks, up to 180 s. By squeue, a job that
-# ends in between must be remembered until the next look comes; one that is not is waited for without end.
+# While no job ends, Snakemake's plugin (2.8) waits ever longer between two looks, up to 180 s. By squeue, how a job
+# ended in between is known if it is remembered until the next look comes.
 REMEMBER_SECONDS = 240
 TAIL = 2**16  # bytes of a job's output
 # By slurmstepd's own measure, or by the kernel's.

@@ -10,8 +10,8 @@ from types import ModuleType
 STEP = float(os.environ.get("SLOW_STEP", 0))  # seconds
 SAVE = float(os.environ.get("SLOW_SAVE", 0))
 SLOWEST = os.environ.get("SLOWEST", "")  # a dataset whose first job takes ten times as long for a step
-FAILING = os.environ.get("FAILING_RANK")  # the process that fails in its third step
-OLD = os.environ.get("OLD_RANK")  # a process whose environment is another one
+FAILING = os.environ.get("FAILING_RANK", "none")  # the process that fails in its third step
+OLD = os.environ.get("OLD_RANK", "none")  # a process whose environment is another one
 
 
 def checkpoints(module: ModuleType) -> None:
