@@ -216,7 +216,7 @@ def test_no_weights_are_hashed_for_a_reference_below_an_adapter(corpus, tmp_path
 
 @pytest.mark.parametrize("damage", [lambda content: content[:-3], lambda content: content[:-1] + b"\1"])
 def test_a_damaged_reference_is_none(tmp_path, caplog, damage):
-    file, values = tmp_path / "reference.safetensors", dict.fromkeys(REFERENCE_COLUMNS, torch.rand(5))
+    file, values = tmp_path / "reference.safetensors", {name: torch.rand(5) for name in REFERENCE_COLUMNS}
     save_reference(file, values)
     assert kept_reference(file).keys() == values.keys()
     file.write_bytes(damage(file.read_bytes()))
