@@ -1,273 +1,171 @@
-"""Runs of the demo's matrix on the test cluster under random faults: they end as if nothing had happened.
+"""All stages of two runs on the test cluster, under faults drawn by a seed, come to what they come to undisturbed.
 
-`python tests/slurm/chaos.py --faults 100` (or `make chaos`) runs them twice: undisturbed, without a cluster, and on the
-cluster of cluster.py, where processes, jobs, nodes and Snakemake itself are killed at random, by a seed. Every byte of
-weights, answers and scores must be equal, and no step of a training may be computed twice beyond a checkpoint's interval.
+`python tests/slurm/chaos.py --faults 100`: jobs and Snakemake are killed, jobs cancelled and put back into the queue,
+nodes lost, until so many faults have happened or all is done. It ends with status 1 where a byte of the weights, answers
+or scores is another one, or where a step was computed again from before the last checkpoint.
 """
 
 import argparse
-import hashlib
-import json
-import logging
+import itertools
 import os
 import random
+import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import yaml
-from cluster import Cluster, Unavailable, cluster, jobs, nodes
+from cluster import Cluster, cluster, jobs, nodes
+from submitted import ROOT, snakemake, start
 
-ROOT = Path(__file__).resolve().parents[2]
-SAVE_STEPS = 2
+EVERY = 3  # steps between checkpoints
 TRAINING = {
-    "batch_size": 4,
-    "save_steps": SAVE_STEPS,
-    "log_steps": 1,
-    "gradient_checkpointing": False,
-    "threads": 1,
-}
-SETTINGS = {
-    "datasets": {name: {"reader": name, "embedded": 10} for name in ("slake", "rad", "pathvqa")},
-    "models": {version: {mode: {"embedded": True} for mode in ("thinking", "base")} for version in ("4.1v", "4.5v")},
-    "sft": {**TRAINING, "max_steps": 12, "lora": {"rank": 8}},
-    "preferences": {"max_questions": 6, "max_pairs": 16},
-    "dpo": {**TRAINING, "max_steps": 8, "lora": {"rank": 8}},
-    "evaluation": {"max_new_tokens": 16, "max_validation_rows": 8, "threads": 1},
-    "data": {"threads": 1},
-    "tracking": [],
+    "gpus": 1, "threads": 1, "max_steps": 12, "batch_size": 4, "save_steps": EVERY, "log_steps": 1,
+    "gradient_checkpointing": False, "lora": {"rank": 4, "dropout": 0.1},
 }  # fmt: skip
-RUNS = [
-    f"{dataset}_{version}_{mode}"
-    for mode in ("thinking", "base") for version in ("4.1v", "4.5v") for dataset in ("slake", "rad", "pathvqa")
-]  # fmt: skip
-ENVIRONMENT = {
-    **os.environ,
-    "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-    "CUDA_VISIBLE_DEVICES": "",
-    "HF_HUB_OFFLINE": "1",
-    "OMP_NUM_THREADS": "1",
-    "PYTHONPATH": str(ROOT),
+CONFIGURATION = {
+    "datasets": {name: {"reader": name, "embedded": 12} for name in ("slake", "rad")},
+    "models": {"4.1v": {"base": {"embedded": True}}},
+    "tracking": [],
+    "sft": TRAINING,
+    "dpo": TRAINING,
+    "preferences": {"max_questions": 4, "samples": 1},
+    "evaluation": {
+        "threads": 1,
+        "max_new_tokens": 24,
+        "blank_image": False,
+        "max_validation_rows": 8,
+        "bootstrap": 100,
+    },
 }
-# Steps are slow enough to be hit, each is written down, and a machine that is gone is known to be after seconds.
-SLOW = {"PYTHONPATH": f"{Path(__file__).with_name('slow')}:{ROOT}", "SLOW_STEP": "0.5"}
-PAUSE = 4.0  # seconds between two faults, on average
-NODE_AWAY = 20.0  # seconds; SLURM knows after ten that a node is gone
-
-logger = logging.getLogger("chaos")
-
-
-class Workplace:
-    """A folder in which the workflow runs."""
-
-    def __init__(self, folder: Path, runs: list[str]) -> None:
-        self.folder = folder
-        self.targets = [f"results/eval/{run}.json" for run in runs]
-        folder.mkdir(parents=True)
-        (folder / "config.yaml").write_text(yaml.safe_dump(SETTINGS), encoding="utf-8")
-
-    def start(self, *flags: str, **variables: str) -> subprocess.Popen:
-        """Start Snakemake, which writes to a log."""
-        where = ["--snakefile", str(ROOT / "Snakefile"), "--configfile", "config.yaml", *flags]
-        with (self.folder / "snakemake.log").open("ab") as log:
-            return subprocess.Popen(
-                [sys.executable, "-m", "snakemake", *where, "--", *self.targets],
-                cwd=self.folder, env={**ENVIRONMENT, **variables}, stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
-
-    def digests(self) -> dict[str, str]:
-        """What must not depend on faults, by file: weights, pairs, answers, scores."""
-        results = self.folder / "results"
-        found = {}
-        for pattern in (
-            "sft/*/*.safetensors",
-            "dpo/*/*.safetensors",
-            "preferences/**/*.jsonl",
-            "eval/*/*.jsonl",
-            "eval/*.json",
-        ):
-            for path in sorted(results.glob(pattern)):
-                content = path.read_bytes() if path.suffix == ".safetensors" else _without_costs(path)
-                found[str(path.relative_to(results))] = hashlib.sha256(content).hexdigest()
-        return found
-
-    def steps(self) -> dict[Path, list[tuple[str, int]]]:
-        """(job, step) of each step that each training has computed, in order."""
-        return {
-            path: [(job, int(step)) for job, step in map(str.split, path.read_text().splitlines())]
-            for path in sorted(self.folder.rglob("*.steps"))
-        }
-
-
-def _without_costs(path: Path) -> bytes:
-    """The file without what tells when, where and for how long."""
-
-    def cleaned(value):
-        if isinstance(value, dict):
-            return {
-                key: cleaned(each)
-                for key, each in value.items()
-                if key not in ("seconds", "cost", "made", "date")
-            }
-        return [cleaned(each) for each in value] if isinstance(value, list) else value
-
-    lines = path.read_text(encoding="utf-8").splitlines() if path.suffix == ".jsonl" else [path.read_text()]
-    return json.dumps([cleaned(json.loads(line)) for line in lines], sort_keys=True).encode()
-
-
-class Chaos:
-    """Faults at random, each written down."""
-
-    def __init__(self, running: Cluster, work: Workplace, seed: int) -> None:
-        self.running, self.work, self.random = running, work, random.Random(seed)
-        self.done: Counter[tuple[str, str]] = Counter()  # by kind and stage
-        self.away: dict[str, float] = {}  # nodes that are lost, and when they come back
-        self.main = self._start()
-
-    def _start(self) -> subprocess.Popen:
-        flags = ["--profile", str(ROOT / "profiles/slurm"), "--slurm-init-seconds-before-status-checks", "5"]
-        return self.work.start(*flags, "--retries", "100", "--latency-wait", "10", **SLOW)
-
-    def until_done(self, faults: int) -> None:
-        """Disturb the workflow so often, then let it end; Snakemake is started again whenever it has ended before."""
-        kinds: list[Callable[[], str | None]] = [
-            *[self.kill_process] * 4, *[self.cancel] * 2, *[self.requeue] * 2, self.lose_node, self.kill_main,
-        ]  # fmt: skip
-        while self.main.poll() != 0:
-            if self.main.poll() is not None:
-                logger.info("Snakemake ended with status %s; started again", self.main.returncode)
-                self.main = self._start()
-            self._bring_back()
-            if self.done.total() < faults:
-                time.sleep(self.random.expovariate(1 / PAUSE))
-                kind = self.random.choice(kinds)
-                if stage := kind():
-                    self.done[kind.__name__, stage] += 1
-                    logger.info("fault %d: %s of %s", self.done.total(), kind.__name__, stage)
-            else:
-                time.sleep(1)
-
-    def _bring_back(self) -> None:
-        for node, when in list(self.away.items()):
-            if time.monotonic() > when:
-                self.running.start_node(node)
-                del self.away[node]
-
-    def _job(self) -> dict[str, str] | None:
-        found = [
-            job for job in jobs() if job["JobState"] == "RUNNING" and job["WorkDir"] == str(self.work.folder)
-        ]
-        return self.random.choice(found) if found else None
-
-    def kill_process(self) -> str | None:
-        found = []
-        for process in psutil.process_iter(["cmdline"]):
-            words = process.info["cmdline"] or []
-            stage = next((word for word in words if word.startswith("workflow_scripts.")), None)
-            try:
-                if stage and "-m" in words and process.cwd() == str(self.work.folder):
-                    found.append((process, stage.removeprefix("workflow_scripts.")))
-            except psutil.Error:  # it has just ended
-                continue
-        if not found:
-            return None
-        process, stage = self.random.choice(found)
-        process.kill()
-        return stage
-
-    def cancel(self) -> str | None:
-        return self._on_job("scancel")
-
-    def requeue(self) -> str | None:
-        return self._on_job("scontrol", "requeue")
-
-    def _on_job(self, *command: str) -> str | None:
-        job = self._job()
-        if not job or subprocess.run([*command, job["JobId"]], check=False, capture_output=True).returncode:
-            return None
-        return job["Comment"].removeprefix("rule_").partition("_wildcards_")[0]
-
-    def lose_node(self) -> str | None:
-        if self.away:
-            return None
-        node = self.random.choice(nodes())
-        self.running.lose(node)
-        self.away[node] = time.monotonic() + NODE_AWAY
-        return "all stages"
-
-    def kill_main(self) -> str | None:
-        self.main.kill()
-        self.main.wait()
-        self.main = self._start()
-        return "Snakemake"
-
-
-def computed_twice(steps: list[tuple[str, int]]) -> int:
-    """The longest row of steps that an attempt computed although one before had."""
-    furthest, again, longest = 0, 0, 0
-    for _, step in steps:
-        again = again + 1 if step <= furthest else 0
-        furthest, longest = max(furthest, step), max(longest, again)
-    return longest
+SLOW = {"PYTHONPATH": str(ROOT / "tests/slurm/slow"), "SLOW_STEP": "0.5"}
+MADE = ("sft/*/*.safetensors", "dpo/*/*.safetensors", "answers/*/*.jsonl", "eval/*/predictions.jsonl")
+KINDS = ("kill", "scancel", "requeue", "node", "snakemake")
+PAUSE = (5.0, 25.0)  # seconds between two faults
+PATIENCE = 3600 * 6
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--faults", type=int, default=100)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--faults", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--runs", type=int, default=4, help=f"of {len(RUNS)}")
-    parser.add_argument("--load", type=int, default=1, help="other processes that want a core each")
-    parser.add_argument(
-        "--folder", type=Path, required=True, help="an empty or missing one, on a disk with 5 GB"
-    )
-    flags = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    runs, folder = RUNS[: flags.runs], flags.folder.resolve()
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="chaos-") as name, cluster(["cpu", "gpu"]) as running:
+        quiet, stormy = Path(name) / "quiet", Path(name) / "stormy"
+        for folder in (quiet, stormy):
+            folder.mkdir()
+            (folder / "config.yaml").write_text(yaml.safe_dump(CONFIGURATION), encoding="utf-8")
+        status, said = snakemake(
+            quiet, "--snakefile", ROOT / "Snakefile", "--executor", "local", "--cores", "2"
+        )
+        if status:
+            print(said)
+            return status
+        happened = storm(stormy, running, options.faults, random.Random(options.seed))
+        print(f"{len(happened)} faults: {' '.join(happened)}", flush=True)
+        found = [*others(quiet, stormy), *computed_again(stormy)]
+        print("\n".join(found) or "every byte is the same", flush=True)
+        return min(len(found), 1)
 
-    whole, broken = Workplace(folder / "whole", runs), Workplace(folder / "broken", runs)
-    began = time.monotonic()
-    if whole.start("--cores", "2").wait():
-        raise SystemExit(f"error: the undisturbed run failed; see {whole.folder}/snakemake.log")
-    logger.info("undisturbed: %.0f s", time.monotonic() - began)
 
-    began = time.monotonic()
-    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(flags.load)]
-    profile = yaml.safe_load((ROOT / "profiles/slurm/profile.yaml").read_text(encoding="utf-8"))
-    asked = [profile["default-resources"], *profile["set-resources"].values()]
+def storm(folder: Path, running: Cluster, faults: int, choice: random.Random) -> list[str]:
+    """Run the workflow to its end under `faults` faults; returns what happened."""
+    happened: list[str] = []
+    workflow = begin(folder)
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        time.sleep(choice.uniform(*PAUSE))
+        if workflow.poll() is not None:
+            if workflow.returncode == 0:
+                return happened
+            # What was retried as often as the profile says is for a person to start again.
+            workflow = begin(folder)
+        elif len(happened) < faults:
+            kind = choice.choice(KINDS)
+            if kind == "snakemake":
+                workflow.kill()
+                workflow.wait()
+                workflow = begin(folder)
+            elif not befall(kind, running, choice):
+                continue
+            happened.append(kind)
+            print(f"{len(happened)}: {kind}", flush=True)
+    raise TimeoutError(f"not done after {len(happened)} faults")
+
+
+def begin(folder: Path) -> subprocess.Popen:
+    """Start Snakemake, also after one that was killed."""
+    where = ("--snakefile", ROOT / "Snakefile", "--profile", ROOT / "profiles/slurm")
+    snakemake(folder, *where, "--unlock")
+    return start(folder, *where, output=folder / "said", **SLOW)
+
+
+def befall(kind: str, running: Cluster, choice: random.Random) -> bool:
+    """Let a fault happen to one of the running jobs, or to a node; whether there was one."""
+    if kind == "node":
+        node = choice.choice(nodes())
+        running.lose(node)
+        time.sleep(40)  # until SLURM has noticed
+        running.start_node(node)
+        return True
+    if kind == "kill":
+        commands = [process for process in psutil.process_iter(["cmdline"]) if is_stage(process)]
+        if commands:
+            choice.choice(commands).send_signal(signal.SIGKILL)
+        return bool(commands)
+    numbers = [job["JobId"] for job in jobs() if job["JobState"] == "RUNNING"]
+    if numbers:
+        asked = {"scancel": ["scancel"], "requeue": ["scontrol", "requeue"]}[kind]
+        subprocess.run([*asked, choice.choice(numbers)], check=False)
+    return bool(numbers)
+
+
+def is_stage(process: psutil.Process) -> bool:
+    """Whether it is the command of a stage, in a job of this cluster."""
+    line = process.info["cmdline"] or []
+    module = line[2] if line[1:2] == ["-m"] and len(line) > 2 else ""
     try:
-        with cluster(
-            sorted({each["slurm_partition"] for each in asked if "slurm_partition" in each})
-        ) as running:
-            chaos = Chaos(running, broken, flags.seed)
-            chaos.until_done(flags.faults)
-            submitted = len([job for job in jobs() if job["WorkDir"] == str(broken.folder)])
-    except Unavailable as reason:
-        raise SystemExit(f"error: {reason}") from None
-    finally:
-        for process in busy:
-            process.kill()
+        here = "SLURM_JOB_ID" in process.environ()
+    except psutil.Error:
+        return False
+    return here and module.startswith("workflow_scripts.")
 
-    expected, found = whole.digests(), broken.digests()
-    differ = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
-    twice = {str(path): computed_twice(steps) for path, steps in broken.steps().items()}
-    for (kind, stage), count in sorted(chaos.done.items()):
-        print(f"{count:4d} {kind} {stage}")
-    print(f"{chaos.done.total()} faults, {submitted} SLURM jobs, {time.monotonic() - began:.0f} s")
-    print(f"{len(expected)} files compared, {len(differ)} differ {differ[:10]}")
-    print(
-        f"{len(twice)} trainings; at most {max(twice.values())} steps in a row computed twice, of {SAVE_STEPS} allowed"
-    )
-    enough = chaos.done.total() >= flags.faults
-    if not enough:
-        print("error: the work ended before the faults; ask for more --runs")
-    return 0 if enough and not differ and max(twice.values()) <= SAVE_STEPS else 1
+
+def others(quiet: Path, stormy: Path) -> list[str]:
+    """What is not the same in both folders."""
+    found = []
+    for pattern in MADE:
+        left, right = (
+            {path.relative_to(folder): path for path in folder.glob(f"results/{pattern}")}
+            for folder in (quiet, stormy)
+        )
+        found += [f"{name}: only in one" for name in left.keys() ^ right.keys()]
+        found += [
+            f"{name}: other bytes"
+            for name in left.keys() & right.keys()
+            if left[name].read_bytes() != right[name].read_bytes()
+        ]
+        if not left:
+            found.append(f"{pattern}: nothing")
+    return found
+
+
+def computed_again(folder: Path) -> list[str]:
+    """Trainings that went back by more than the steps between two checkpoints."""
+    found = []
+    for file in (folder / "results/checkpoints").glob("*/*.steps"):
+        steps = [int(line.split()[1]) for line in file.read_text().splitlines()]
+        found += [
+            f"{file.stem}: step {after} after {before}"
+            for before, after in itertools.pairwise(steps)
+            if before - after >= EVERY + 1
+        ]
+    return found
 
 
 if __name__ == "__main__":
+    os.environ["OMP_NUM_THREADS"] = "1"
     sys.exit(main())

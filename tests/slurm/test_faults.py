@@ -1,5 +1,6 @@
 """What befalls jobs on a real SLURM: each goes on, and ends with the same weights."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -41,7 +42,7 @@ def folder(tmp_path_factory) -> Path:
     configuration = {
         "datasets": dict.fromkeys(DATASETS, SOURCE),
         "models": {"4.1v": {"base": {"embedded": True}}},
-        "tracking": [],
+        "tracking": ["tensorboard"],
         "sft": SFT,
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(configuration, sort_keys=False), encoding="utf-8")
@@ -84,6 +85,14 @@ def steps(folder: Path, dataset: str) -> list[int]:
 def weights(folder: Path, dataset: str) -> bytes:
     (file,) = (folder / "results/sft" / run(dataset)).glob("*.safetensors")
     return file.read_bytes()
+
+
+def tracked(folder: Path, dataset: str) -> tuple[set[str], list[int]]:
+    """What trackers are told of a training: the runs that it is to them, and the steps of its curve."""
+    (journal,) = (folder / "results/tracking" / run(dataset)).glob("*/sft.jsonl")
+    events = [json.loads(line) for line in journal.read_text(encoding="utf-8").splitlines()]
+    runs = {event["attempt"] for event in events if event["kind"] == "open"}
+    return runs, [event["step"] for event in events if event["kind"] == "curve"]
 
 
 def test_trainings_outlive_what_befalls_their_jobs(folder, running_cluster: Cluster):
@@ -148,6 +157,8 @@ def test_trainings_outlive_what_befalls_their_jobs(folder, running_cluster: Clus
         done, again = steps(folder, name), sum(int(job["Restarts"]) for job in submitted[name])
         assert sorted(set(done)) == once
         assert len(done) <= STEPS + again * (EVERY + 1)  # from a checkpoint on
+        attempts, points = tracked(folder, name)
+        assert len(attempts) == 1 and points == once  # one run of a tracker's
     assert not list((folder / "results/logs/sft").glob("*.json"))
     assert not list((folder / "results/sft").glob(".*.lock"))
 
