@@ -8,12 +8,14 @@ PORT := 5000
 SNAKEMAKE_FILES := Snakefile rules
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+# Tests start many a Python; each would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 # A worker takes a core and two gigabytes. It runs whole modules, whose fixtures are then made once.
 PYTEST_ALL := pytest -m "not slow and not slurm" \
 	--numprocesses logical --maxprocesses 8 --dist loadscope --no-loadscope-reorder
 
-.PHONY: help setup demo open mlflow mlflow-server check test test-slow coverage gpu-check lint types format hooks lock docs wheel clean
+.PHONY: help setup page demo open mlflow mlflow-server check test test-slow coverage gpu-check lint types format hooks lock docs wheel clean
 
 help:  ## List these commands
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 16
@@ -32,6 +34,10 @@ $(READY): requirements.lock
 		|| $(VENV)/bin/pip install --quiet --require-hashes -r requirements.lock
 	$(VENV)/bin/uv pip install --quiet --offline --no-deps --no-build-isolation --editable .
 	@touch $@
+
+# Only what is missing: gradio asks for an older Pillow, and works with this one.
+page: $(READY)  ## Add to .venv what the page of `serve` needs: gradio
+	uv pip install --quiet --no-deps --require-hashes -r requirements-page.lock
 
 demo: $(READY)  ## Run the whole chain on embedded data and models, without a network
 	@HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 python -m workflow_scripts.demo results/eval/$(RUN).json
@@ -92,9 +98,11 @@ format: $(READY)  ## Mend style
 hooks: $(READY)  ## Let git check style and types before each commit
 	pre-commit install
 
-lock: $(READY)  ## Write requirements.lock after a change of requirements.in or requirements-dev.in
+lock: $(READY)  ## Write requirements*.lock after a change of requirements*.in
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--custom-compile-command "make lock" requirements.in requirements-dev.in --output-file requirements.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--custom-compile-command "make lock" --overrides requirements.lock requirements-page.in --output-file requirements-page.lock
 
 docs: $(READY)  ## Write the documents as a site into site/, every link checked
 	python docs/site.py site

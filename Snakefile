@@ -16,6 +16,7 @@ include: "rules/common.smk"
 
 pathvars:
     results=str(plan.layout.root),
+    fetched=str(plan.layout.fetched),
 
 
 include: "rules/download.smk"

@@ -2,7 +2,7 @@ rule download:
     input:
         plan.local_files,
     output:
-        "<results>/raw/{source}/manifest.json",
+        "<fetched>/raw/{source}/manifest.json",
     log:
         "<results>/logs/download/{source}.log",
     benchmark:
@@ -21,7 +21,7 @@ rule download:
 
 rule download_model:
     output:
-        "<results>/models/{model_version}_{mode}/manifest.json",
+        "<fetched>/models/{model_version}_{mode}/manifest.json",
     log:
         "<results>/logs/download/{model_version}_{mode}.log",
     benchmark:

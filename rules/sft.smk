@@ -3,7 +3,7 @@ rule sft:
         train="<results>/data/{dataset}_{model_version}_{mode}/train.jsonl",
         # It must have passed; that it was looked at again changes nothing.
         validated=ancient("<results>/data/{dataset}_{model_version}_{mode}/validation.json"),
-        model="<results>/models/{model_version}_{mode}/manifest.json",
+        model="<fetched>/models/{model_version}_{mode}/manifest.json",
     output:
         "<results>/sft/{dataset}_{model_version}_{mode}/metrics.json",
     log:

@@ -4,7 +4,7 @@ rule validate:
         validation="<results>/data/{dataset}_{model_version}_{mode}/validation.jsonl",
         test="<results>/data/{dataset}_{model_version}_{mode}/test.jsonl",
         summary="<results>/data/{dataset}_{model_version}_{mode}/summary.json",
-        model="<results>/models/{model_version}_{mode}/manifest.json",
+        model="<fetched>/models/{model_version}_{mode}/manifest.json",
         pairs=plan.preference_files,
     output:
         summary="<results>/data/{dataset}_{model_version}_{mode}/validation.json",

@@ -1,6 +1,7 @@
 """Direct preference optimisation of the SFT model, which is also the reference: `results/dpo/{run}/`."""
 
 import sys
+from functools import partial
 
 from workflow_scripts.base import cli
 from workflow_scripts.configuration import flags
@@ -12,7 +13,8 @@ def main(arguments: list[str]) -> int:
     with flags.training_place(options, "dpo"):
         from workflow_scripts.stages import dpo, recorded_training
 
-        return recorded_training.command("dpo", dpo.stage, options, base_model, arguments)
+        stage = partial(dpo.overfit, steps=options.overfit) if options.overfit else dpo.stage
+        return recorded_training.command("dpo", stage, options, base_model, arguments)
 
 
 if __name__ == "__main__":

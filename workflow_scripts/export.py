@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--yes", action="store_true", help="with --push: do not ask before uploading")
     options = parser.parse_args(arguments)
-    from workflow_scripts.stages import export
+    from workflow_scripts.stages import export, push
 
     if path := options.model_path:
         if not options.output or options.output.exists():
@@ -45,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
         export.stage(settings, layout, run, options.stage, options.adapter)
     print(f"{folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
     if options.push:
-        export.push(folder, options.push, options.yes)
+        push.push(folder, options.push, options.yes)
     return 0
 
 

@@ -1,6 +1,7 @@
 """Supervised fine-tuning of a model on the train records: `results/sft/{run}/`."""
 
 import sys
+from functools import partial
 
 from workflow_scripts.base import cli
 from workflow_scripts.configuration import flags
@@ -12,7 +13,8 @@ def main(arguments: list[str]) -> int:
     with flags.training_place(options, "sft"):
         from workflow_scripts.stages import recorded_training, sft
 
-        return recorded_training.command("sft", sft.stage, options, base_model, arguments)
+        stage = partial(sft.overfit, steps=options.overfit) if options.overfit else sft.stage
+        return recorded_training.command("sft", stage, options, base_model, arguments)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from benchmarks.gpu_check import (
     generation,
     resume,
     runner,
+    serving,
     variants,
 )
 from benchmarks.gpu_check.runner import Check
@@ -39,6 +40,7 @@ def checks(shape: Shape) -> list[Check]:
         Check("generation", 45, partial(generation.check, bench)),
         Check("QLoRA", 35, partial(extras.qlora, bench)),
         Check("resumption", 25, resume.check),
+        Check("serving", 120, partial(serving.check, bench)),
     ]
 
 

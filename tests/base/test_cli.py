@@ -1,16 +1,19 @@
 """Errors that a person can mend are one line; everything else stays a traceback."""
 
 import errno
+import logging
 import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
+import workflow_scripts
 from workflow_scripts import convert, download, dpo, evaluate, preferences, sft
 from workflow_scripts.base import cli, files
 from workflow_scripts.base.errors import UserError
@@ -44,6 +47,16 @@ def test_one_line_and_status_one(error, expected, capsys):
     assert cli.run(failing(error), []) == 1
     written = capsys.readouterr().err.splitlines()
     assert len(written) == 1 and written[0].startswith(expected)
+
+
+def test_debugging_tells_the_versions_and_the_machine(caplog):
+    with caplog.at_level(logging.DEBUG):
+        assert cli.run(lambda arguments: 0, []) == 0
+        assert not caplog.messages
+        assert cli.run(lambda arguments: 0, ["--debug"]) == 0
+    said = "\n".join(caplog.messages)
+    assert f"medvqa {workflow_scripts.__version__}" in said and "Python 3." in said and "cores" in said
+    assert f"transformers {metadata.version('transformers')}" in said
 
 
 def test_a_bug_is_not_hidden():

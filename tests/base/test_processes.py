@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from workflow_scripts.base.processes import Processes, processes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,6 +46,7 @@ STRAYS = [
 ]
 
 
+@pytest.mark.slow
 def test_a_training_that_torchrun_has_not_started_is_alone():
     done = subprocess.run(
         [sys.executable, "-c", COMMAND, json.dumps(STRAYS)],

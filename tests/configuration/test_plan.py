@@ -13,6 +13,7 @@ from workflow_scripts.configuration.dependencies import (
     READ_BY,
     STAGES,
     convert_settings,
+    run_fingerprint,
     shown_to,
     source_settings,
     stage_settings,
@@ -264,3 +265,19 @@ def test_a_property_that_reads_an_undeclared_key_names_that_key():
 def test_a_stage_that_is_not_in_the_list_of_stages_is_an_error():
     with pytest.raises(ValueError, match="convrt is none of"):
         stage_settings(Config(), "convrt")
+
+
+def test_a_limited_run_is_another_configuration_in_a_folder_of_its_own(plan):
+    whole, limited = plan(), plan(limit=32)
+    assert str(limited.layout.root) == "results/limited_32" and limited.layout.fetched == whole.layout.root
+    assert {Path(path).parts[:2] for path in limited.evaluations} == {("results", "limited_32")}
+    assert limited.raw_manifests(RUN) == whole.raw_manifests(RUN)
+    assert limited.source(SimpleNamespace(source="slake")) == whole.source(SimpleNamespace(source="slake"))
+    for stage in STAGES:
+        assert params(limited, stage) == {**params(whole, stage), "limit": 32}
+    run = Run("slake", "4.1v", "base")
+    found = {
+        run_fingerprint(settings, run) for settings in (whole.config, limited.config, plan(limit=8).config)
+    }
+    assert len(found) == 3
+    assert limited.config.layout(Path("/elsewhere")).root == Path("/elsewhere/limited_32")

@@ -180,7 +180,7 @@ def test_an_archive_that_tries_to_escape_leaves_nothing(server, slake, command, 
 def test_the_token_is_written_nowhere(server, slake, command, tmp_path, debug):
     server.add("dataset", "group/slake", slake)
     flags = ["--dataset", "slake", *(["--debug"] if debug else [])]
-    variables = {"HF_DEBUG": "1"} if debug else {}
+    variables = {"HF_DEBUG": "1", "MEDVQA_LOG": "logs/download/slake.log"} if debug else {}
     server.misbehave("train.json", [Fault(status=429, headers={"Retry-After": "0"})])
     output = run(command, *flags, **variables)
     # The server answers a refusal with the token that it was sent.
@@ -190,12 +190,14 @@ def test_the_token_is_written_nowhere(server, slake, command, tmp_path, debug):
         )
         for path in (tmp_path / "home").rglob("blobs/*"):
             path.unlink()
-        output += run(command, *flags, status=1, **variables)
+        output += run(command, *flags, status=1, MEDVQA_INVOCATION=f"{what} {status}", **variables)
     assert server.tokens["127.0.0.1"] == {f"Bearer {TOKEN}"}
     assert TOKEN not in output
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert any(path.name == "manifest.json" for path in written)
     assert not [path for path in written if TOKEN.encode() in path.read_bytes()]
+    logs = [path.read_text() for path in written if path.name == "slake.jsonl"]
+    assert [log.count("Traceback") >= 3 for log in logs] == [True] * debug
 
 
 def test_a_folder_is_verified_against_its_manifest(tmp_path):

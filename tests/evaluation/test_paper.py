@@ -43,6 +43,12 @@ def test_markdown(made_evaluation):
     assert "strict protocol" in text and r"DPO \*" in text
 
 
+def test_a_try_is_named_one_in_both(made_evaluation):
+    tried = {**made_evaluation, "limit": 32}
+    for write in paper.FORMATS.values():
+        assert "(a try, limit 32)" in write([tried]) and "a try" not in write([made_evaluation])
+
+
 @pytest.mark.skipif(not PDFLATEX, reason="no pdflatex here: apt-get install texlive-latex-recommended")
 @pytest.mark.parametrize("name", [r"a&b_100%_#1 {x} \\ ~ ^ $y$ <z> | [w]", "[combined"])
 def test_the_table_compiles_and_is_no_wider_than_the_page(made_evaluation, tmp_path, name):

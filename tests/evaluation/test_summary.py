@@ -116,6 +116,14 @@ def test_a_table_with_intervals_is_no_wider_than_a_terminal(made_evaluation, nam
     assert "noise" in text and "free of leaked images" in text and "show differences of" in text
 
 
+def test_a_try_says_that_its_scores_mean_nothing(made_evaluation):
+    tried = json.loads(json.dumps({**made_evaluation, "limit": 32}))
+    jsonschema.validate(tried, SCHEMA, cls=jsonschema.Draft202012Validator)
+    text = " ".join(table(tried).split())
+    assert "(a try, limit 32)" in text and "at most 32 rows" in text and "say nothing" in text
+    assert "a try" not in table(made_evaluation)
+
+
 def test_table_without_the_stages_that_were_not_run(evaluation):
     del evaluation["stages"]["dpo"]
     evaluation |= {"final_stage": "sft", "ablation": {}}

@@ -232,6 +232,14 @@ def test_every_number_in_a_table_of_the_report_is_a_link_or_says_why_not(tmp_pat
     assert "but for runs whose page is not there" in check(tmp_path / "bare.html")
 
 
+def test_the_report_marks_a_try(tmp_path):
+    tried = run("rad_4.1v_base")
+    tried["evaluation"]["limit"] = 32
+    rendering.report_page(tmp_path / "page.html", [tried, run("slake_4.1v_base")])
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert text.count("(a try)") == 1 and text.count("at most 32 rows") == 1
+
+
 def test_report_page_of_a_run_with_one_stage_and_nothing_else(tmp_path):
     bare = run("rad_4.1v_base", sft=None, dpo=None, validation=None, links={})
     evaluation = bare["evaluation"]

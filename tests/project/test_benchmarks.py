@@ -37,6 +37,68 @@ def test_what_is_checked_on_a_gpu_works_on_a_small_shape(tmp_path):
     exact = [goal for name in ("attention", "exactness", "resumption") for goal in checks[name]["goals"]]
     assert len(exact) == 6 and all(goal["met"] for goal in exact)
     assert len(checks["training"]["figures"]) == 6  # SFT and DPO: ours, stock, and the ratio of both
+    serving = checks["serving"]  # all of it but vLLM itself
+    assert serving["state"] == "skipped" and "vLLM needs a GPU" in serving["error"]
+    assert len(serving["goals"]) == 3 and all(goal["met"] for goal in serving["goals"])
+
+
+VLLM = """
+from types import SimpleNamespace as Made
+
+def LLM(*, model, dtype, max_model_len, gpu_memory_utilization, enforce_eager, limit_mm_per_prompt):
+    assert (model, dtype, limit_mm_per_prompt) == ("exported", "bfloat16", {"image": 1, "video": 0})
+    return Made(generate=lambda prompts, sampling, use_tqdm: [answer(prompt, max_model_len) for prompt in prompts])
+
+def SamplingParams(*, max_tokens, temperature, prompt_logprobs, detokenize):
+    assert (max_tokens, prompt_logprobs) == (1, 1)
+
+def answer(prompt, longest):
+    width, height = prompt["multi_modal_data"]["image"].size
+    ids = [copy for token in prompt["prompt_token_ids"] for copy in [token] * (width * height // 784 if token == IMAGE else 1)]
+    assert len(ids) < longest
+    found = [{token: Made(logprob=-0.5 * place), -1: Made(logprob=9.0)} for place, token in enumerate(ids)]
+    return Made(prompt_token_ids=ids, prompt_logprobs=[None, *found[1:]])
+"""
+
+
+def test_vllm_is_asked_in_an_interpreter_of_its_own(tmp_path, monkeypatch):
+    """By the names that vLLM 0.33.0 has."""
+    from benchmarks import common
+    from benchmarks.gpu_check import serving
+    from workflow_scripts.models.pixels import expand
+
+    case = common.case(tmp_path, questions=2, side=112, images=1)
+    (tmp_path / "lib" / "vllm").mkdir(parents=True)
+    (tmp_path / "lib" / "vllm" / "__init__.py").write_text(f"IMAGE = {case.processor.image_token_id}\n{VLLM}")
+    python = tmp_path / "python"
+    python.write_text(
+        f'#!/bin/sh\ntest -z "$PYTHONPATH" || exit 1\nPYTHONPATH={tmp_path}/lib exec {sys.executable} "$@"\n'
+    )
+    python.chmod(0o755)
+    monkeypatch.setenv("PYTHONPATH", "of this project")
+    found = serving.served(Path("exported"), case, str(python))
+    assert [one.ids for one in found] == [
+        expand(ids, [16], case.processor.image_token_id) for ids, _ in serving._rows(case)
+    ]
+    assert [one.scores for one in found] == [
+        [-0.5 * place for place in range(1, len(one.ids))] for one in found
+    ]
+    python.write_text("#!/bin/sh\necho 'first' >&2\necho 'ValueError: no such architecture' >&2\nexit 1\n")
+    with pytest.raises(RuntimeError, match="^ValueError: no such architecture$"):
+        serving.served(Path("exported"), case, str(python))
+
+
+def test_a_score_of_another_model_is_noticed():
+    from benchmarks.gpu_check import runner, serving
+
+    findings = runner.Findings("serving")
+    case = type("Case", (), {"processor": type("Words", (), {"image_token_id": 7})})
+    true = [serving.Scored([1, 7, 7, 2, 3], [-9.0, -9.0, -1.0, -2.0])]
+    for who, score in (("close", -2.1), ("far", -2.5)):
+        found = [serving.Scored([1, 7, 7, 2, 3], [-3.0, -4.0, -1.0, score])]
+        serving._compare(findings, who, found, true, case, allowed=0.1)
+    serving._compare(findings, "other", [serving.Scored([1, 7, 2, 3], [0.0] * 3)], true, case, allowed=0.1)
+    assert [goal.met for goal in findings.goals] == [True, True, True, False, False]
 
 
 def test_a_check_that_fails_hides_no_other(tmp_path):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 
 from workflow_scripts.base.paths import STAGES
@@ -25,14 +26,15 @@ BESIDES = (
 )
 
 
-def run(*command: str, folder: Path = ROOT) -> subprocess.CompletedProcess:
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+ENVIRONMENT = {
+    **os.environ,
+    "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+    "PYTHONPATH": str(ROOT),
+}
 
 
 def stage(name: str, *arguments: str) -> subprocess.CompletedProcess:
-    return run(sys.executable, "-m", f"workflow_scripts.{name}", *arguments)
+    return forked.run(f"workflow_scripts.{name}", *arguments, folder=ROOT, environment=ENVIRONMENT)
 
 
 @pytest.fixture
@@ -40,16 +42,24 @@ def snakemake(tmp_path):
     """Dry runs of the whole matrix in an empty folder."""
     shutil.copy(ROOT / "config.yaml", tmp_path)
     command = ["snakemake", "--dry-run", "--snakefile", str(ROOT / "Snakefile")]
-    return lambda *arguments: run(*command, *arguments, folder=tmp_path)
+    return lambda *arguments: forked.run(*command, *arguments, folder=tmp_path, environment=ENVIRONMENT)
 
 
-@pytest.mark.parametrize("name", [*STAGES, *BESIDES, "configuration.plan", "__main__"])
-def test_what_answers_at_once_imports_nothing_heavy(name):
+def test_what_answers_at_once_imports_nothing_heavy():
     """--help and a dry run are quick as long as neither pays for these."""
     heavy = {"torch", "torchvision", "transformers", "trl", "peft", "datasets", "mlflow", "pandas", "pyarrow"}
-    code = f"import sys, workflow_scripts.{name}; print(*{heavy} & set(sys.modules))"
-    answer = run(sys.executable, "-c", code)
-    assert (answer.returncode, answer.stdout.strip()) == (0, ""), answer.stderr
+    names = [*STAGES, *BESIDES, "configuration.plan", "__main__"]
+    code = f"""
+import importlib, sys
+for name in {names}:
+    importlib.import_module(f"workflow_scripts.{{name}}")
+    if found := {heavy} & set(sys.modules):
+        sys.exit(f"{{name}} imports {{found}}")
+"""
+    answer = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True
+    )
+    assert answer.returncode == 0, answer.stderr
 
 
 @pytest.mark.parametrize("name", [*STAGES, *BESIDES])
@@ -94,8 +104,17 @@ def test_every_error_of_a_configuration_is_printed_before_any_job(snakemake):
     assert "rule convert" not in said and "Traceback" not in said
 
 
-def test_exponents_are_numbers(snakemake):
-    assert snakemake("--config", "sft={learning_rate: 1e-5}").returncode == 0
+def test_exponents_are_numbers_and_a_limited_run_lies_apart(snakemake):
+    answer = snakemake(
+        "--config", "sft={learning_rate: 1e-5}", "limit=32", "runs=[{dataset: rad, mode: base}]"
+    )
+    assert answer.returncode == 0
+    outputs = re.findall(r"^    output: (\S+?)[,\n]", answer.stdout, re.M)
+    apart = [path.startswith("results/limited_32/") for path in outputs]
+    fetched = [path.startswith(("results/raw/", "results/models/")) for path in outputs]
+    assert len(outputs) > 10 and [one != other for one, other in zip(apart, fetched, strict=True)] == [
+        True
+    ] * len(outputs)
 
 
 def test_an_unknown_dataset_is_one_line():

@@ -32,7 +32,11 @@ def direct_dependencies() -> dict[str, list[str]]:
 
 @pytest.fixture(scope="module")
 def lock() -> dict[str, str]:
-    text = (ROOT / "requirements.lock").read_text()
+    return versions("requirements.lock")
+
+
+def versions(name: str) -> dict[str, str]:
+    text = (ROOT / name).read_text()
     return {canonical(name): version for name, version in re.findall(r"^([\w.-]+)==([^ ;\\]+)", text, re.M)}
 
 
@@ -40,13 +44,27 @@ def test_lock_covers_the_direct_dependencies(lock):
     assert {name for names in direct_dependencies().values() for name in names} <= set(lock)
 
 
-def test_lock_pins_and_hashes_everything_and_names_no_registry(lock):
-    text = re.sub(r"^\s*#.*\n", "", (ROOT / "requirements.lock").read_text(), flags=re.M)
+@pytest.mark.parametrize("name", ["requirements.lock", "requirements-page.lock"])
+def test_lock_pins_and_hashes_everything_and_names_no_registry(name):
+    text = re.sub(r"^\s*#.*\n", "", (ROOT / name).read_text(), flags=re.M)
     entries = text.replace("\\\n", " ").splitlines()
     # Different Pythons may need different versions of a package.
-    assert len({entry.split("==")[0] for entry in entries}) == len(lock)
+    assert len({entry.split("==")[0] for entry in entries}) == len(versions(name))
     for entry in entries:
         assert re.fullmatch(r"[\w.-]+==[^ ;]+( ; .+?)?(\s+--hash=sha256:[0-9a-f]{64})+", entry), entry
+
+
+def test_the_page_adds_packages_and_changes_none(lock):
+    """gradio asks for an older Pillow: without its dependencies it is installed beside ours."""
+    page = versions("requirements-page.lock")
+    assert "gradio" in page and page["pillow"] == lock["pillow"]
+    assert {name: page[name] for name in page.keys() & lock.keys()} == {
+        name: lock[name] for name in page.keys() & lock.keys()
+    }
+    assert (
+        "uv pip install --quiet --no-deps --require-hashes -r requirements-page.lock"
+        in (ROOT / "Makefile").read_text()
+    )
 
 
 def test_installed_is_what_the_lock_says(lock):

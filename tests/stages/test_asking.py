@@ -2,12 +2,12 @@
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import forked
 import pytest
 
 from workflow_scripts.base import files
@@ -43,12 +43,14 @@ def lines(layout: Layout) -> list[bytes]:
     return [line for path in kept for line in path.read_bytes().split(b"\n")[:-1]]
 
 
-def started(config: Path, layout: Layout, *before: str) -> subprocess.Popen:
+def flags(config: Path, layout: Layout) -> list[str]:
     names = ["--dataset", RUN.dataset, "--model_version", RUN.model_version, "--mode", RUN.mode]
-    command = [*names, "--model", "untrained", "--config", str(config), "--results", str(layout.root)]
-    module = before or ("-m", "workflow_scripts.ask")
+    return [*names, "--model", "untrained", "--config", str(config), "--results", str(layout.root)]
+
+
+def started(script: Path, config: Path, layout: Layout) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, *module, *command],
+        [sys.executable, script, *flags(config, layout)],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stderr=subprocess.DEVNULL,
@@ -56,20 +58,21 @@ def started(config: Path, layout: Layout, *before: str) -> subprocess.Popen:
     )
 
 
-def wait_for(condition, process: subprocess.Popen | None = None) -> None:
+def wait_for(condition, ended=lambda: False) -> None:
     until = time.monotonic() + 120
     while not condition():
-        assert time.monotonic() < until and (process is None or process.poll() is None)
+        assert time.monotonic() < until and not ended()
         time.sleep(0.01)
 
 
-def test_a_killed_job_goes_on_and_asks_nothing_twice(place):
+def test_a_killed_job_goes_on_and_asks_nothing_twice(place, tmp_path):
     config, layout = place
     settings = load([config])
-    process = started(config, layout)
-    wait_for(lambda: len(lines(layout)) >= 3, process)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    command = flags(config, layout)
+    process = forked.start("workflow_scripts.ask", *command, folder=ROOT, output=tmp_path / "said.txt")
+    wait_for(lambda: len(lines(layout)) >= 3, lambda: not process.is_alive())
+    process.kill()
+    process.join()
     answered = len(lines(layout))
     assert not layout.answers(RUN, "untrained", "original").exists()
     summary = ask.ask(settings, layout, RUN, "untrained", "original")
@@ -96,14 +99,14 @@ if __name__ == "__main__":
 def test_processes_share_the_questions_and_end_with_the_one_that_started_them(place, tmp_path):
     config, layout = place
     (tmp_path / "two.py").write_text(TWO)
-    process = started(config, layout, str(tmp_path / "two.py"))
-    wait_for(lambda: len(list(layout.kept_answers().rglob("*.jsonl"))) == 2, process)
+    process = started(tmp_path / "two.py", config, layout)
+    wait_for(lambda: len(list(layout.kept_answers().rglob("*.jsonl"))) == 2, process.poll)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     assert len(children) >= 2
     process.kill()
     process.wait()
     wait_for(lambda: not any(alive(int(child)) for child in children))
-    second = started(config, layout, str(tmp_path / "two.py"))
+    second = started(tmp_path / "two.py", config, layout)
     assert second.wait(timeout=300) == 0
     shared = list(files.read_jsonl(layout.answers(RUN, "untrained", "original")))
     shutil.rmtree(layout.kept_answers())

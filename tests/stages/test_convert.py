@@ -191,6 +191,7 @@ def test_the_real_files_convert_and_count_what_is_missing(realdata, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_no_tracker_imports_torch_into_conversion(downloaded, tmp_path):
     settings = {**EMBEDDED, "tracking": ["mlflow", "tensorboard"]}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
@@ -576,3 +577,49 @@ def test_a_patient_is_kept_together_and_its_images_are_apart(tmp_path):
     }
     train = records["train"]
     assert len(list(rule_pairs(train, Answers(train), ["polarity"], 42, agree))) == len(train)
+
+
+LIMITED = {**EMBEDDED, "limit": 12, "data": {"splits": "official"}}
+
+
+def test_a_limited_run_has_rows_of_each_split_set_and_kind_and_is_the_same_again(downloaded, tmp_path):
+    run = Run("combined", "4.1v", "base")
+    layout = Layout(tmp_path / "limited_12", shared=downloaded.root)
+    summary = convert.convert(validate(LIMITED, "test"), layout, run)
+    first = {split: files.sha256(layout.split(run, split)) for split in SPLITS}
+    for split in SPLITS:
+        rows = list(files.read_jsonl(layout.split(run, split)))
+        assert max(Counter(row["source"] for row in rows).values()) <= 12
+        kinds = Counter((row["source"], row["answer_type"]) for row in rows)
+        assert len(kinds) == 6 and len({row["image_id"] for row in rows}) >= 6
+        assert {row["language"] for row in rows if row["source"] == "slake"} == {"en", "zh"}
+        assert all((layout.data(run) / row["images"][0]).is_file() for row in rows)
+    dropped = Counter(row["reason"] for row in files.read_jsonl(layout.data(run) / "dropped.jsonl"))
+    assert summary["limit"] == 12
+    assert dropped == summary["dropped"] == {convert.OVER_LIMIT: summary["read"] - summary["kept"]}
+    convert.convert(validate(LIMITED, "test"), layout, run)
+    assert first == {split: files.sha256(layout.split(run, split)) for split in SPLITS}
+    convert.convert(validate({**LIMITED, "seed": 43}, "test"), layout, run)
+    assert first["train"] != files.sha256(layout.split(run, "train"))
+
+
+def test_the_rows_of_a_limited_run_are_mixed_as_those_of_a_whole_one(downloaded, tmp_path):
+    run, layout = Run("combined", "4.1v", "base"), Layout(tmp_path / "limited_12", shared=downloaded.root)
+    mixed = {**EMBEDDED["datasets"]["combined"], "weights": {"slake": 2, "rad": 1, "pathvqa": 1}}
+    settings = validate({**LIMITED, "datasets": {**EMBEDDED["datasets"], "combined": mixed}}, "test")
+    convert.convert(settings, layout, run)
+    rows = Counter(row["source"] for row in files.read_jsonl(layout.split(run, "train")))
+    assert rows["slake"] == pytest.approx(2 * rows["rad"], abs=1)
+
+
+def test_a_limited_run_lies_apart_and_takes_what_is_fetched_already(downloaded, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({**EMBEDDED, "tracking": []}))
+    shutil.copytree(downloaded.raw("rad"), tmp_path / "results/raw/rad")
+    flags = ["--dataset", "rad", "--model_version", "4.1v", "--mode", "base"]
+    assert command.main([*flags, "--limit", "8"]) == 0
+    assert sorted(path.name for path in (tmp_path / "results").iterdir()) == ["limited_8", "raw"]
+    place = tmp_path / "results/limited_8/data/rad_4.1v_base"
+    assert sum(1 for _ in files.read_jsonl(place / "train.jsonl")) == 8
+    with pytest.raises(SystemExit):
+        command.main([*flags, "--limit", "3"])

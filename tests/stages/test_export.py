@@ -15,7 +15,7 @@ from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.configuration.reading import load
 from workflow_scripts.configuration.settings import Lora
 from workflow_scripts.models import adapters, bases, loading
-from workflow_scripts.stages import ask, convert, download, evaluate, export, validate
+from workflow_scripts.stages import ask, convert, download, evaluate, export, push, validate
 
 RUN = Run("rad", "4.1v", "thinking")
 SETTINGS = """
@@ -81,6 +81,15 @@ def test_the_model_that_evaluation_chose_is_exported_merged(place):
     assert "<think>…</think><answer>CT</answer>" in card and "None" not in card
 
 
+def test_the_card_of_a_model_of_a_try_says_so(place):
+    path = place.layout.evaluation(RUN)
+    whole = files.read_json(path)
+    files.write_json(path, {**whole, "limit": 32})
+    card = (export.export(place.settings, place.layout, RUN, "sft", adapter=True) / "README.md").read_text()
+    files.write_json(path, whole)
+    assert "**A try of the chain on at most 32 rows" in card and "(a try, limit 32)" in card
+
+
 def test_an_adapter_goes_alone_where_vllm_serves_all_of_it(place, caplog):
     folder = export.export(place.settings, place.layout, RUN, "sft", adapter=True)
     assert bases.is_adapter(folder) and not (folder / "model.safetensors").exists()
@@ -104,7 +113,20 @@ def test_nothing_is_uploaded_where_nobody_was_asked(place, monkeypatch, capsys):
     folder = export.export(place.settings, place.layout, RUN)
     monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
     with pytest.raises(UserError, match="nothing was uploaded; add --yes"):
-        export.push(folder, "user/name", sure=False)
+        push.push(folder, "user/name", sure=False)
     listed = capsys.readouterr().out
     assert "README.md" in listed and "model.safetensors" in listed
     assert not any(word in listed for word in ("train.jsonl", "imgs", ".png", ".jpg"))
+
+
+@pytest.mark.filterwarnings(
+    "ignore:Use 'content=:DeprecationWarning"
+)  # huggingface_hub 2.4, of its HTTP library
+def test_an_upload_is_the_export_and_nothing_else(place, hub):
+    hub.part = 10**8
+    assert command.main([*place.flags, "--push", "user/name", "--yes"]) == 0
+    folder = place.layout.exported(RUN)
+    assert hub.repositories["user/name"].files == {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert hub.repositories["user/name"].private
+    records = place.layout.split(RUN, "train").read_text().splitlines()
+    assert not any(record.encode() in hub.received for record in records)

@@ -131,6 +131,9 @@ def test_a_failed_stage_says_why_where_and_what_next(settings, layout):
     assert (row.state, row.reason) == ("failed", "loss is nan at step 3")
     assert row.log == str(layout.log("sft", str(RUN)))
     assert row.go_on == f"mend that, then snakemake {layout.evaluation(RUN)}"
+    limited = settings.model_copy(update={"limit": 32})
+    (row,) = [row for row in status.rows(limited, layout, RUN, status.SlurmQueue()) if row.stage == "sft"]
+    assert row.go_on == f"mend that, then snakemake --config limit=32 -- {layout.evaluation(RUN)}"
 
 
 def test_a_killed_training_goes_on_from_its_checkpoint(settings, layout):

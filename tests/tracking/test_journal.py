@@ -1,6 +1,8 @@
 """A stage is one run however often it was killed; its journal has no step twice and loses none."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -102,3 +104,13 @@ def test_a_line_that_a_kill_cut_off_is_none_and_is_not_built_on(tmp_path_factory
     found.append("close", status="KILLED")
     found.release()
     assert kinds(path) == ["metrics"] * whole + ["close"]
+
+
+@pytest.mark.parametrize("root", ["results", "results/limited_32"])
+def test_what_lies_in_the_results_is_named_from_there_and_found_where_they_were_moved(tmp_path, root):
+    layout = Layout(tmp_path / root, shared=tmp_path / "results")
+    for path in (layout.raw_manifest("slake"), layout.report()):
+        name = journal.stored(layout, path)
+        assert not Path(name).is_absolute()
+        assert os.path.normpath(layout.root / name) == str(path)
+    assert journal.stored(layout, tmp_path / "elsewhere") == str(tmp_path / "elsewhere")

@@ -42,6 +42,12 @@ def test_the_description_is_a_table_with_the_final_line_in_bold(layout, made_eva
     assert "[sft](#/x)" in found and f"**{made_evaluation['final_stage']}**" in found
 
 
+def test_a_try_is_marked_by_a_tag_and_in_the_description(layout, made_evaluation):
+    files.write_json(layout.evaluation(RUN), {**made_evaluation, "limit": 32})
+    found = run_row.of_run(layout, RUN, "c")
+    assert found.tags["limit"] == "32" and "**This is a try" in run_row.description(found, [])
+
+
 def test_a_run_without_an_evaluation_says_so(tmp_path):
     found = run_row.of_run(Layout(tmp_path), RUN, "c")
     assert found.numbers == {} and "Not evaluated yet" in run_row.description(found, [])

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import ClassVar
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.util.tensor_util import make_ndarray
+from wandb.proto.wandb_internal_pb2 import Record
 
 from workflow_scripts import tracking
 from workflow_scripts.base import versions
@@ -22,6 +24,7 @@ from workflow_scripts.tracking.experiment import EXPERIMENT
 from workflow_scripts.tracking.tracker import Tracker
 
 RUN = Run("slake", "4.1v", "thinking")
+REAL = dict(tracking.TRACKERS)
 
 
 def record(settings, layout, stage, steps=(1, 2), parameters=None):
@@ -361,7 +364,7 @@ def test_tensorboard_reads_the_curve_the_scores_and_the_parameters(layout):
     assert read == {
         "train/loss": [(1, 1.0), (2, 0.5)],
         "train/rewards/margins": [(1, 0.5), (2, 0.5)],
-        "final/eval/slake/en/closed": [(0, 0.5)],
+        "eval/slake/en/closed": [(0, 0.5)],
     }
     events = events_of(layout, "sft")
     (parameters,) = events.Tensors("parameters")
@@ -375,18 +378,103 @@ def test_tensorboard_draws_two_configurations_apart(layout):
     assert len(list((layout.root / "tensorboard" / str(RUN)).glob("*/sft"))) == 2
 
 
-def test_offline_wandb_keeps_the_curve_and_the_id_of_an_attempt(layout, monkeypatch):
+def wandb_records(path):
+    """The records of an offline run of W&B: a LevelDB log of blocks of 32 kB, after a header of 7 bytes."""
+    data, place, whole = path.read_bytes(), 7, b""
+    while place + 7 <= len(data):
+        if (left := 2**15 - place % 2**15) < 7:
+            place += left
+            continue
+        _, length, kind = struct.unpack_from("<IHB", data, place)
+        whole += data[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):  # the record is whole, or this is its last part
+            yield Record.FromString(whole)
+            whole = b""
+
+
+def wandb_history(path):
+    """The (step, values) that an offline run of W&B keeps, its summary and its group."""
+
+    def plain(items):
+        found = {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
+        return {key: value for key, value in found.items() if key[0] != "_" or key == "_step"}
+
+    points, summary, group = [], {}, ""
+    for found in wandb_records(path):
+        if found.HasField("run"):
+            group = found.run.run_group
+        if found.HasField("history"):
+            values = plain(found.history.item)
+            points.append((values.pop("_step", found.history.step.num), values))
+        if found.HasField("summary"):
+            summary |= plain(found.summary.update)
+    return points, summary, group
+
+
+def test_names_and_steps_are_the_same_in_each_tracker_also_after_a_kill(layout, seen, monkeypatch):
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    for steps in ((1, 2), (2, 3)):
-        record(Config(tracking=["wandb"]), layout, "sft", steps=steps)
-    kept = list((layout.root / "wandb").glob("wandb/offline-run-*/*.wandb"))
+    settings = Config(tracking=["mlflow", "tensorboard", "wandb"])
+    with pytest.raises(Terminated), tracking.stage(settings, layout, RUN, "sft", {"seed": 1}) as mirror:
+        for step in (1, 2):
+            mirror.curve(step, {"train/loss": 1 / step, "train/rewards/margins": 0.5})
+        raise Terminated(15)
+    record(settings, layout, "sft", steps=(2, 3))  # from a checkpoint after step 1
     (path,) = journal.all_of(layout, RUN)
-    assert {file.stem for file in kept} == {f"run-{journal.Journal(path).attempt}"} and kept
+    attempt, configuration = journal.Journal(path).attempt, path.parent.name
+
+    told: dict[str, dict] = {"tensorboard": scalars(layout, "sft"), "wandb": {}, "mlflow": {}}
+    parts = sorted((layout.root / "wandb").glob("wandb/offline-run-*/*.wandb"))
+    assert {part.stem for part in parts} == {f"run-{attempt}"}
+    for part in parts:
+        points, summary, group = wandb_history(part)
+        assert group == f"{RUN} {configuration}"
+        for step, values in points:
+            for key, value in values.items():
+                told["wandb"].setdefault(key, []).append((step, value))
+        told["wandb"] |= {
+            key: [(0, value)] for key, value in summary.items() if key not in told["wandb"] and key[0] != "_"
+        }
+    client, _, (child,) = seen()
+    for key in child.data.metrics:
+        told["mlflow"][key] = [
+            (point.step, point.value) for point in client.get_metric_history(child.info.run_id, key)
+        ]
+
+    curves = {
+        "train/loss": [(1, 1.0), (2, 0.5), (3, pytest.approx(1 / 3))],
+        "eval/slake/en/closed": [(0, 0.5)],
+    }
+    for name, found in told.items():
+        assert {key: found.get(key) for key in curves} == curves, name
+        assert found.keys() == told["mlflow"].keys(), name
+    assert child.data.tags["configuration"] == configuration
+    assert (layout.root / "tensorboard" / str(RUN) / configuration / "sft").is_dir()
 
 
-def test_a_tracker_that_is_not_installed_is_warned_about_and_the_others_go_on(
-    layout, seen, caplog, monkeypatch
-):
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    record(Config(tracking=["wandb", "mlflow"]), layout, "sft")
-    assert "wandb is not recording" in caplog.text and len(seen()[2]) == 1
+@pytest.mark.parametrize("missing", ["mlflow", "tensorboard", "wandb"])
+def test_each_tracker_may_be_missing_and_the_others_go_on(layout, told, caplog, monkeypatch, missing):
+    """`told` stands for the others; what is not installed cannot be imported."""
+    others = {name: told for name in tracking.TRACKERS if name != missing}
+    monkeypatch.setattr(tracking, "TRACKERS", {missing: REAL[missing], **others})
+    for name in [name for name in sys.modules if name.partition(".")[0] == missing]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, missing, None)
+    record(Config(tracking=list(REAL)), layout, "sft")
+    assert f"{missing} is not recording (ModuleNotFoundError" in caplog.text
+    assert told.lines.count(("close", "FINISHED")) == 2
+
+
+@pytest.mark.slow
+def test_without_any_tracker_installed_the_package_imports_and_prepares(layout):
+    code = (
+        "import sys; sys.modules.update(mlflow=None, tensorboard=None, wandb=None);"
+        "from workflow_scripts import tracking; from workflow_scripts.stages import convert, report;"
+        "from workflow_scripts.configuration.settings import Config; from workflow_scripts.base.paths import Layout;"
+        "from pathlib import Path; settings = Config(tracking=['mlflow', 'tensorboard', 'wandb']);"
+        "tracking.prepare(settings, Layout(Path(sys.argv[1])))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(layout.root)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0 and "mlflow is not recording" in done.stderr, done.stderr

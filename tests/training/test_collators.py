@@ -1,5 +1,7 @@
 """A batch trains what stock TRL's collators would train, and holds each image and shared prefix once."""
 
+import math
+
 import torch
 from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
@@ -40,7 +42,7 @@ def test_an_image_shared_by_rows_is_processed_and_shown_once(corpus):
     tree = SftCollator(corpus.processor, Pixels(Counting()))(rows)["tree"]
     assert len(rows) > 3 and seen == [1] and tree["occurrences"] == [0]
     image = tree["input_ids"] == corpus.processor.image_token_id
-    assert int(image.sum()) == int(tree["image_grid_thw"].prod()) // Counting.merge_size**2
+    assert int(image.sum()) == math.prod(tree["image_grids"][0]) // Counting.merge_size**2
 
 
 def test_both_sides_of_a_pair_share_their_prompt(corpus):

@@ -38,7 +38,7 @@ from workflow_scripts.training.trainers.dpo import (
 )
 from workflow_scripts.training.trainers.sft import SharedPrefixSFTTrainer
 
-STEPS, MICRO, ACCUMULATION = 10, 4, 2
+STEPS, MICRO, ACCUMULATION = 5, 4, 2
 
 
 class StockSFT(StockOrder, SFTTrainer):

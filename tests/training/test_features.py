@@ -44,29 +44,22 @@ def test_they_are_those_of_the_tower_and_survive_the_process(tmp_path, backbone,
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)  # by themselves
 
 
-def test_what_is_there_is_not_computed_again(tmp_path, backbone, pixels, images, monkeypatch):
+def test_what_is_there_is_not_computed_again(tmp_path, backbone, pixels, images):
     store = FeatureStore(tmp_path / "f", "key")
     store.fill(backbone, pixels, images[:3], 2**30)
     asked = []
-    compute = type(backbone).get_image_features
-    monkeypatch.setattr(
-        type(backbone), "get_image_features", lambda self, *given: asked.append(1) or compute(self, *given)
-    )
-    FeatureStore(tmp_path / "f", "key").fill(backbone, pixels, images, 2**30)
+    with backbone.visual.register_forward_pre_hook(lambda *_: asked.append(1)):
+        FeatureStore(tmp_path / "f", "key").fill(backbone, pixels, images, 2**30)
     assert len(asked) == 1
 
 
 def test_several_images_go_through_the_tower_at_once(tmp_path, backbone, pixels, images, monkeypatch):
     asked = []
-    compute = type(backbone).get_image_features
-
-    def counted(self, patches, grids):
-        asked.append((len(patches), len(grids)))
-        return compute(self, patches, grids)
-
-    monkeypatch.setattr(type(backbone), "get_image_features", counted)
     monkeypatch.setattr(features, "FORWARD_PATCHES", 150)
-    FeatureStore(tmp_path / "f", "key").fill(backbone, pixels, images, 2**30)
+    with backbone.visual.register_forward_pre_hook(
+        lambda _, patches, named: asked.append((len(patches[0]), len(named["grid_thw"]))), with_kwargs=True
+    ):
+        FeatureStore(tmp_path / "f", "key").fill(backbone, pixels, images, 2**30)
     assert sum(count for _, count in asked) == 4 and len(asked) < 4
     assert all(patches <= 150 for patches, _ in asked)
 

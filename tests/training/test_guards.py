@@ -14,7 +14,7 @@ from test_resume import MODE, Workplace
 from trl import SFTConfig
 
 from workflow_scripts import sft as command
-from workflow_scripts.base import cli, files
+from workflow_scripts.base import attempts, cli, files
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.configuration import reading
 from workflow_scripts.configuration.settings import Lora, LossWeights, Sft
@@ -50,11 +50,18 @@ def named_rows(message: str) -> set[str]:
 
 
 @pytest.mark.parametrize("save_steps", [1, 100])
-def test_weights_that_overflow_are_no_checkpoint(work, capsys, save_steps):
+def test_weights_that_overflow_are_no_checkpoint(work, capsys, monkeypatch, save_steps):
+    log = work.layout.log("sft", str(work.run))
+    monkeypatch.setenv(attempts.LOG_VARIABLE, str(log))
     work.configure(learning_rate=1e38, save_steps=save_steps, warmup=0.2)
     assert cli.run(command.main, work.flags()) == 1
     error = capsys.readouterr().err.splitlines()[-1]
     step = int(re.search(r"error: (?:the loss is nan|weights are not finite) at step (\d+)", error)[1])
+    (failed,) = (line for line in files.read_jsonl(log.with_suffix(".jsonl")) if line["error"])
+    assert f"at step {step}" in failed["message"] and failed["step"] in (
+        step,
+        step + 1,
+    )  # as the next one begins
     kept = checkpoints.newest(work.layout.checkpoints("sft", work.run))
     if save_steps == 1:  # the first update has a learning rate of 0
         assert int(kept.name.split("-")[1]) == step - 1

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from workflow_scripts.base import attempts, files
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.configuration.settings import Sft
 from workflow_scripts.training import launch, memory
@@ -221,7 +222,9 @@ def test_a_failure_is_not_taken_for_memory(tmp_path):
 
 @pytest.mark.slow
 def test_sigterm_reaches_the_processes_of_all_gpus(tmp_path):
-    parent = start(tmp_path, WORKER, {"gpus": 2})
+    """And all of them write what happened into one structured log, of one attempt."""
+    log = tmp_path / "logs/sft/slake_4.1v_base.log"
+    parent = start(tmp_path, WORKER, {"gpus": 2}, **{attempts.LOG_VARIABLE: str(log)})
     deadline = time.monotonic() + 120
     while len(list(tmp_path.glob("started.*"))) < 2:
         assert parent.poll() is None and time.monotonic() < deadline
@@ -230,3 +233,9 @@ def test_sigterm_reaches_the_processes_of_all_gpus(tmp_path):
     errors = parent.communicate(timeout=60)[1]
     assert parent.returncode == 143 and errors.endswith("error: stopped by SIGTERM\n")
     assert sorted(path.name for path in tmp_path.glob("cleaned.*")) == ["cleaned.0", "cleaned.1"]
+    lines = list(files.read_jsonl(log.with_suffix(".jsonl")))
+    ended = {(line["process"], line["rank"]) for line in lines if line["message"].startswith("Terminated: ")}
+    assert len(ended) == 3 and sorted(rank for _, rank in ended) == [0, 0, 1], (
+        "the launcher and both processes"
+    )
+    assert {(line["attempt"], line["run"]) for line in lines} == {(1, "slake_4.1v_base")}

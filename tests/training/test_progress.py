@@ -65,6 +65,18 @@ def test_a_stage_counts_each_row_once_an_epoch(workplace):
     assert 1 < metrics["image_reuse"] <= 4
 
 
+def test_no_number_of_the_stage_has_the_name_of_a_curve(workplace):
+    """It would be a point at step 0, behind the others."""
+    workplace.settings.tracking, workplace.settings.sft.max_steps = ["tensorboard"], 2
+    sft(workplace.settings, workplace.layout, workplace.run, workplace.model)
+    (path,) = workplace.layout.journals().rglob("sft.jsonl")
+    names = {"curve": set(), "metrics": set()}
+    for event in files.read_jsonl(path):
+        names.get(event["kind"], set()).update(event.get("values", {}))
+    assert {"train/loss", "train/seconds"} <= names["curve"] and "train/final_loss" in names["metrics"]
+    assert not names["curve"] & names["metrics"]
+
+
 def test_a_terminal_has_a_bar(workplace, monkeypatch, caplog):
     workplace.settings.sft.max_steps = 3
     master, slave = pty.openpty()

@@ -9,8 +9,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import forked
 import psutil
 import pytest
 import yaml
@@ -216,7 +218,13 @@ def test_two_processes_that_find_it_done_train_nothing(workplace):
 def stopped(tmp_path_factory) -> Workplace:
     """A workplace whose SFT was killed after step 5, with checkpoints of the steps 2 and 4."""
     work = Workplace(tmp_path_factory.mktemp("stopped") / "work", "4.1v")
-    assert work.interrupted("sft", 1, 5, KILL)[0] == -KILL
+    said = work.folder / "said.txt"
+    process = forked.start("workflow_scripts.sft", *work.flags(), folder=work.folder, output=said)
+    while not (said.exists() and " step 5/" in said.read_text()):
+        assert process.is_alive(), said.read_text()
+        time.sleep(0.02)
+    process.kill()
+    process.join()
     return work
 
 
@@ -257,13 +265,20 @@ def spoil(file: Path) -> None:
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda work: shorten(newest(work) / "optimizer.pt"),
-        lambda work: spoil(newest(work) / "adapter_model.safetensors"),
-        lambda work: (newest(work) / "rng_state.pth").unlink(),
-        lambda work: shorten(newest(work) / checkpoints.MANIFEST),
-        lambda work: (newest(work) / checkpoints.MANIFEST).unlink(),
+        pytest.param(
+            lambda work: shorten(newest(work) / "optimizer.pt"), id="shortened", marks=pytest.mark.slow
+        ),
+        pytest.param(lambda work: spoil(newest(work) / "adapter_model.safetensors"), id="spoilt"),
+        pytest.param(
+            lambda work: (newest(work) / "rng_state.pth").unlink(), id="missing", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            lambda work: shorten(newest(work) / checkpoints.MANIFEST),
+            id="manifest shortened",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(lambda work: (newest(work) / checkpoints.MANIFEST).unlink(), id="no manifest"),
     ],
-    ids=["shortened", "spoilt", "missing", "manifest shortened", "no manifest"],
 )
 def test_the_one_before_a_torn_checkpoint_is_resumed(go_on, damage):
     said = go_on(damage)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from deepspeed.runtime.precision_config import get_bfloat16_config
 from peft import get_peft_model
 from trl import SFTConfig
 
@@ -18,6 +19,7 @@ from workflow_scripts.training.data.batching import Load
 from workflow_scripts.training.data.collators import SftCollator
 from workflow_scripts.training.data.schedule import Schedule
 from workflow_scripts.training.engine.forward import share_prefixes
+from workflow_scripts.training.strategies import STRATEGIES, deepspeed_config
 from workflow_scripts.training.trainers.base import parameter_groups
 from workflow_scripts.training.trainers.sft import SharedPrefixSFTTrainer, objective
 
@@ -184,6 +186,13 @@ def test_deepspeed_is_given_no_second_copy_in_fp32(tmp_path, strategy, precision
     settings = Sft(method="full", strategy=strategy, precision=precision, gpus=0)
     model, _ = trained_model.load(trained_model.start(tmp_path / "model", settings), settings)
     assert {parameter.dtype for parameter in model.parameters()} == {dtype}
+
+
+@pytest.mark.parametrize("strategy", [one for one in STRATEGIES.values() if one.library == "deepspeed"])
+def test_deepspeed_steps_on_copies_in_fp32(strategy):
+    config = deepspeed_config(strategy)
+    config["bf16"]["enabled"] = True
+    assert not get_bfloat16_config(config).bf16_master_weights_and_grads
 
 
 def test_loss_weights_reach_the_loss_and_only_their_ratio_counts(workplace):

@@ -4,7 +4,11 @@ import logging
 from pathlib import Path
 
 import pytest
+import torch
 from peft import get_peft_model
+from peft.tuners.lora import LoraLayer
+from test_engine import sft as sft_trainer
+from transformers import TrainerCallback
 
 from workflow_scripts.base import files
 from workflow_scripts.configuration.settings import Lora, Sft
@@ -12,6 +16,7 @@ from workflow_scripts.models import adapters, standins
 from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.stages.sft import stage as sft
 from workflow_scripts.training import activations, summary
+from workflow_scripts.training import model as trained_model
 from workflow_scripts.training.activations import Kept
 from workflow_scripts.training.data import schedule
 from workflow_scripts.training.data.batching import RowCost
@@ -82,6 +87,64 @@ def test_recomputing_takes_less():
     assert none == tokens * (4 * stream + layer)
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, "trained weights fp32, frozen weights bf16, computed under bf16 autocast"),
+        ({"strategy": "fsdp"}, "trained weights fp32, frozen weights bf16, cast to bf16 by FSDP"),
+        ({"method": "full"}, "trained weights fp32, frozen weights fp32, computed under bf16 autocast"),
+        ({"method": "full", "freeze_vision": False}, "trained weights fp32, computed under bf16 autocast"),
+        (
+            {"method": "full", "strategy": "zero2"},
+            "all weights bf16, steps on DeepSpeed's copies in fp32 of those that train, computed in bf16",
+        ),
+        ({"method": "full", "precision": "fp32"}, "all weights fp32, computed in fp32"),
+    ],
+)
+def test_the_types_are_said(tmp_path, changes, said):
+    """Of the model as it is loaded for its method, with a new adapter as the trainers put it on."""
+    standins.save(VERSIONS["4.1v"], "base", tmp_path)
+    settings = Sft(gpus=0, **{"precision": "bf16", "lora": Lora(rank=2), **changes})
+    begun = start(tmp_path, settings)
+    model, lora = trained_model.load(begun, settings)
+    trained = get_peft_model(model, lora) if lora else model
+    told = summary.lines(trained, settings, begun, planned(settings), 1, None)
+    assert told[1] == f"types       {said}"
+
+
+def test_what_is_said_of_an_adapter_holds_in_a_step(corpus, tmp_path):
+    """Products are bf16 by autocast; the weights that step, their gradients and moments are fp32 over a base in bf16."""
+    trainer = sft_trainer(corpus, tmp_path, "lora", bf16=True, max_steps=1)
+    for name, parameter in trainer.model.named_parameters():
+        if "lora_" not in name:
+            parameter.data = parameter.data.bfloat16()
+    seen = Seen()
+    trainer.add_callback(seen)
+    layer = next(module for module in trainer.model.modules() if isinstance(module, LoraLayer))
+    layer.register_forward_hook(
+        lambda _, inputs, output: seen.types.add((torch.is_autocast_enabled("cpu"), output.dtype))
+    )
+    before = {name: value.clone() for name, value in trainer.model.named_parameters()}
+    trainer.train()
+    assert seen.types == {(True, torch.bfloat16)}
+    assert seen.gradients == {torch.float32}
+    trained = {name: value for name, value in trainer.model.named_parameters() if value.requires_grad}
+    assert {value.dtype for value in trained.values()} == {torch.float32}
+    assert any(not value.equal(before[name]) for name, value in trained.items())
+    moments = [state["exp_avg"].dtype for state in trainer.optimizer.state.values()]
+    assert set(moments) == {torch.float32} and len(moments) == len(trained)
+
+
+class Seen(TrainerCallback):
+    """What a step was computed in, and the types of its gradients."""
+
+    def __init__(self):
+        self.types, self.gradients = set(), set()
+
+    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
+        self.gradients |= {value.grad.dtype for value in model.parameters() if value.grad is not None}
+
+
 def test_the_lines_of_a_stage(workplace, caplog):
     workplace.settings.sft.lora.vision, workplace.settings.sft.merger_learning_rate = True, 3e-5
     with caplog.at_level(logging.INFO):
@@ -89,6 +152,7 @@ def test_the_lines_of_a_stage(workplace, caplog):
     said = [record.getMessage() for record in caplog.records if record.name.endswith("training.run")]
     lines = {line[:12].strip() or line[12:].split("  ")[0]: line[12:] for line in said}
     assert lines["device"] == "cpu, fp32, ddp, 1 process(es)"
+    assert lines["types"] == "all weights fp32, computed in fp32"
     assert lines["adapter"].split() == [
         "adapter", f"{metrics['trainable_parameters']:,}", f"{metrics['trainable_parameters']:,}", "trained",
     ]  # fmt: skip

@@ -29,7 +29,7 @@ SHORT = {
 
 def finished(workflow, run: str):
     """The workflow, once all stages of `run` are done."""
-    result = workflow.snakemake(f"results/eval/{run}.json")
+    result = workflow.snakemake(f"{workflow.results}/eval/{run}.json")
     assert result.returncode == 0, result.stdout + result.stderr
     return workflow
 

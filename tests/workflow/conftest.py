@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 import yaml
 
@@ -18,6 +19,8 @@ class Workflow:
     def __init__(self, folder: Path, settings: dict, python: Path = Path(sys.executable)) -> None:
         self.folder = folder
         self.python = python
+        limit = settings.get("limit")
+        self.results = f"results/limited_{limit}" if limit else "results"
         shutil.copy(ROOT / "config.yaml", folder)
         (folder / "settings.yaml").write_text(yaml.safe_dump(settings))
         self.environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
@@ -26,19 +29,18 @@ class Workflow:
     def snakemake(self, *arguments: str) -> subprocess.CompletedProcess:
         where = ["--snakefile", str(ROOT / "Snakefile"), "--directory", str(self.folder)]
         settings = ["--configfile", str(self.folder / "settings.yaml")]
-        return self._run(["snakemake", *settings, *where, "--cores", CORES, *arguments])
+        arguments = (*settings, *where, "--cores", CORES, *arguments)
+        return forked.run("snakemake", *arguments, folder=self.folder, environment=self.environment)
 
     def command(self, stage: str, *arguments: str) -> subprocess.CompletedProcess:
         config = ["--config", "config.yaml", "settings.yaml"]
-        return self._run([str(self.python), "-m", f"workflow_scripts.{stage}", *arguments, *config])
-
-    def _run(self, command: list[str]) -> subprocess.CompletedProcess:
+        command = [str(self.python), "-m", f"workflow_scripts.{stage}", *arguments, *config]
         return subprocess.run(
             command, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False
         )
 
     def __truediv__(self, path: str) -> Path:
-        return self.folder / "results" / path
+        return self.folder / self.results / path
 
 
 @pytest.fixture(scope="session")

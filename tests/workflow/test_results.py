@@ -3,10 +3,10 @@
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 from PIL import Image
 
@@ -27,10 +27,7 @@ def workplace(tmp_path):
     environment = {**os.environ, "PATH": path}
 
     def run(*arguments: str) -> None:
-        command = [sys.executable, "-m", "snakemake", "--cores", "1", *arguments]
-        done = subprocess.run(
-            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-        )
+        done = forked.run("snakemake", "--cores", "1", *arguments, folder=tmp_path, environment=environment)
         assert done.returncode == 0, done.stdout + done.stderr
 
     return run

@@ -3,10 +3,9 @@
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import pytest
 import yaml
 
@@ -39,18 +38,12 @@ def times(tmp_path, stood_in):
     settings = {"sft": {"threads": 1}, "data": {"threads": 1}, "tracking": []}
     (tmp_path / "settings.yaml").write_text(yaml.safe_dump(settings))
     targets = [f"results/sft/{name}_4.1v_base/metrics.json" for name in ("slake", "rad")]
-    where = ["--snakefile", ROOT / "Snakefile", "--configfile", "settings.yaml", "--cores", "4"]
+    where = ["--snakefile", str(ROOT / "Snakefile"), "--configfile", "settings.yaml", "--cores", "4"]
     seconds = {"validate rad": 1.5, "sft slake": 3}
 
     def run(gpus: str) -> dict[str, list[tuple[float, float]]]:
-        done = subprocess.run(
-            [sys.executable, "-m", "snakemake", *where, "--", *targets],
-            cwd=tmp_path,
-            env={**stood_in, "SECONDS_OF": json.dumps(seconds), "CUDA_VISIBLE_DEVICES": gpus},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        environment = {**stood_in, "SECONDS_OF": json.dumps(seconds), "CUDA_VISIBLE_DEVICES": gpus}
+        done = forked.run("snakemake", *where, "--", *targets, folder=tmp_path, environment=environment)
         assert done.returncode == 0, done.stderr
         found: dict[str, list[tuple[float, float]]] = {}
         for line in (tmp_path / "times.jsonl").read_text().splitlines():

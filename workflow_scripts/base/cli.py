@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
 
-from workflow_scripts.base import attempts
+from workflow_scripts.base import attempts, environment, job_log
 from workflow_scripts.base.errors import STOPPING, Terminated, UserError, brief
-from workflow_scripts.base.processes import forget_other_launchers
+from workflow_scripts.base.processes import forget_other_launchers, processes
 
 FULL = {
     errno.ENOSPC: "the disk is full, of bytes or of files",
@@ -39,7 +39,11 @@ def parser(description: str | None) -> argparse.ArgumentParser:
 
 def _add_verbosity(result: argparse.ArgumentParser) -> None:
     result.add_argument("--log_level", default="info", choices=["debug", "info", "warning", "error"])
-    result.add_argument("--debug", action="store_true", help="same as --log_level debug, with tracebacks")
+    result.add_argument(
+        "--debug",
+        action="store_true",
+        help="--log_level debug, tracebacks, versions; of a training its first batch",
+    )
 
 
 def run(main: Callable[[list[str]], int], arguments: list[str] | None = None) -> int:
@@ -61,10 +65,16 @@ def run(main: Callable[[list[str]], int], arguments: list[str] | None = None) ->
     if not debug:
         _quiet_libraries()
     forget_other_launchers()
+
+    def command() -> int:
+        if debug and not processes().rank:
+            _tell_versions()
+        return attempts.recorded(main, arguments)
+
     status = 1
     try:
         with _signals_raised():
-            return attempts.recorded(main, arguments)
+            return job_log.recorded(command, arguments)
     except UserError as error:
         message = str(error)
     except KeyboardInterrupt:
@@ -79,6 +89,23 @@ def run(main: Callable[[list[str]], int], arguments: list[str] | None = None) ->
         logging.exception("traceback, because of --debug")
     print(f"error: {message}", file=sys.stderr)
     return status
+
+
+def _tell_versions() -> None:
+    """Log the code, the libraries and the machine."""
+    made = environment.made()
+    commit = (
+        f"commit {made['commit']}{', changed since' if made['dirty'] else ''}"
+        if made["commit"]
+        else "no commit"
+    )
+    machine = made["hardware"]
+    logging.debug("medvqa %s, %s, Python %s", made["package"], commit, made["python"])
+    logging.debug("libraries: %s", ", ".join(f"{name} {found}" for name, found in made["libraries"].items()))
+    logging.debug(
+        "machine: %s, %d cores, %s GiB, GPUs: %s, driver %s", machine["cpu"], machine["cores"], machine["memory_gib"],
+        ", ".join(machine["gpus"]) or "none", machine["driver"] or "none",
+    )  # fmt: skip
 
 
 def _of_the_machine(error: Exception) -> str:

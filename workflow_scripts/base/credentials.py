@@ -1,9 +1,15 @@
-"""Credentials that stand in an address, as in https://user:secret@host, and how to keep them to oneself."""
+"""Credentials, in an address as https://user:secret@host or in the environment, and how to keep them to oneself."""
 
+import os
 import re
 
 # Up to the last "@" before the path: a password may hold one.
 _USERINFO = re.compile(r"(?<=://)[^/\s]*@")
+# Variables whose values are secrets: HF_TOKEN, WANDB_API_KEY, JUDGE_API_KEY, MLFLOW_TRACKING_PASSWORD and their like.
+_SECRET = re.compile(r"(?:^|_)(?:TOKEN|KEY|PASSWORD|SECRET)$", re.IGNORECASE)
+# A token that comes from a file, in what a server says or in a header.
+_TOKEN = re.compile(r"\bhf_\w{8,}|(?<=Bearer )[^\s'\"]+")
+_SHORTEST = 6  # characters; what is shorter stands in words that are no secret
 
 
 def stands_in(address: str) -> bool:
@@ -14,3 +20,11 @@ def stands_in(address: str) -> bool:
 def without(text: str) -> str:
     """`text` whose addresses name neither user nor password."""
     return _USERINFO.sub("", text)
+
+
+def hidden(text: str) -> str:
+    """`text` without what `without` leaves out, tokens, and the secrets of the environment."""
+    found = {value for name, value in os.environ.items() if _SECRET.search(name) and len(value) >= _SHORTEST}
+    for secret in sorted(found, key=len, reverse=True):  # one may be a part of another
+        text = text.replace(secret, "***")
+    return _TOKEN.sub("***", without(text))

@@ -27,13 +27,19 @@ class Run:
 
 @dataclass(frozen=True)
 class Layout:
-    """The results folder."""
+    """The results folder; what is fetched, which is large, may lie in that of other runs."""
 
     root: Path
+    shared: Path | None = None
+
+    @property
+    def fetched(self) -> Path:
+        """The folder of raw files and models."""
+        return self.shared or self.root
 
     def raw(self, source: str) -> Path:
         """The raw files of a source, in its original layout, with manifest.json."""
-        return self.root / "raw" / source
+        return self.fetched / "raw" / source
 
     def raw_manifest(self, source: str) -> Path:
         """The raw files of a source with their digests."""
@@ -41,7 +47,7 @@ class Layout:
 
     def model(self, model_version: str, mode: str) -> Path:
         """A checkpoint as it was fetched, with manifest.json."""
-        return self.root / "models" / f"{model_version}_{mode}"
+        return self.fetched / "models" / f"{model_version}_{mode}"
 
     def data(self, run: Run) -> Path:
         """The records of a run, and what conversion and validation say of them."""
@@ -74,6 +80,10 @@ class Layout:
     def checkpoints(self, stage: str, run: Run) -> Path:
         """Unfinished training. No output of Snakemake, which deletes the outputs of a failed job."""
         return self.root / "checkpoints" / stage / str(run)
+
+    def overfit(self, stage: str, run: Run) -> Path:
+        """Where a self-test of `stage` works, of which nothing stays."""
+        return self.root / "overfit" / stage / str(run)
 
     def features(self) -> Path:
         """What frozen vision towers made of images, for all runs."""
@@ -152,3 +162,10 @@ class Layout:
     def log(self, stage: str, name: str = "") -> Path:
         """What the last attempt at a job of `stage` printed; `name` is a run, a source or a model, with more after a /."""
         return self.root / "logs" / (f"{stage}/{name}.log" if name else f"{stage}.log")
+
+
+def job_of(log: Path) -> tuple[str, str]:
+    """(stage, name) of the job whose `Layout.log` this is."""
+    parts = log.with_suffix("").parts
+    first = max((place + 1 for place, part in enumerate(parts) if part == "logs"), default=len(parts) - 1)
+    return parts[first], "/".join(parts[first + 1 :])

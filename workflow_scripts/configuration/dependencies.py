@@ -70,6 +70,7 @@ _PARTS: dict[str, Any] = {"server": _ANSWERED_BY, "judge": _ANSWERED_BY}
 # Sections and keys that all stages may read whole.
 _SHARED = {
     "seed",
+    "limit",
     "datasets",
     "models",
     "terms",
@@ -117,6 +118,8 @@ def stage_settings(settings: Config, stage: str) -> dict[str, Any]:
     if stage not in STAGES:
         raise ValueError(f"{stage} is none of configuration/dependencies.STAGES")
     values: dict[str, Any] = {"seed": settings.seed}
+    if settings.limit:
+        values["limit"] = settings.limit
     for section, keys in READ_BY.items():
         if read := {key for key, stages in keys.items() if stage in stages}:
             include = {key: _PARTS.get(key, True) for key in read}

@@ -12,13 +12,14 @@ from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.paths import METRICS, Layout, Run
 from workflow_scripts.base.processes import started_by_torchrun
 from workflow_scripts.configuration import dependencies, reading
-from workflow_scripts.configuration.settings import Config
+from workflow_scripts.configuration.settings import FEWEST_ROWS, Config
 from workflow_scripts.models.catalogue import MODES, VERSIONS
 from workflow_scripts.models.prompt_styles import AUTO, STYLES
 
 # Names the configuration for the commands that Snakemake starts.
 CONFIG_VARIABLE = "MEDVQA_CONFIG"
 DEFAULT = Path("config.yaml")
+OVERFIT_STEPS = 200
 
 
 def stage_parser(description: str | None) -> argparse.ArgumentParser:
@@ -29,6 +30,7 @@ def stage_parser(description: str | None) -> argparse.ArgumentParser:
     result.add_argument(
         "--results", type=Path, help="the folder of everything made, instead of the configuration's"
     )
+    result.add_argument("--limit", type=row_limit, help="instead of limit of the configuration")
     return result
 
 
@@ -53,7 +55,9 @@ def settings_and_layout(options: argparse.Namespace) -> tuple[Config, Layout]:
             "`python -m workflow_scripts.config --write` make one with every default"
         )
     settings = reading.load(options.config)
-    return settings, Layout(options.results or settings.results)
+    if options.limit:
+        settings = settings.model_copy(update={"limit": options.limit})
+    return settings, settings.layout(options.results)
 
 
 def stage_inputs(options: argparse.Namespace, stage: str, run: Run) -> tuple[Config, Layout]:
@@ -137,6 +141,20 @@ def gpu_count(text: str) -> int:
     return int(text)
 
 
+def row_limit(text: str) -> int:
+    """A number of rows that holds each kind."""
+    if not text.isdecimal() or int(text) < FEWEST_ROWS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of rows of {FEWEST_ROWS} or more")
+    return int(text)
+
+
+def step_count(text: str) -> int:
+    """A number of optimiser steps."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of steps")
+    return int(text)
+
+
 def rate(text: str) -> float:
     """A rate above 0."""
     try:
@@ -156,6 +174,14 @@ def training_options(stage: str, description: str | None, arguments: list[str]) 
         "--method", choices=["lora", "full"], help=f"instead of {stage}.method of the configuration"
     )
     result.add_argument("--base_model", type=model_folder, help="start from this model or adapter instead")
+    result.add_argument(
+        "--overfit",
+        type=step_count,
+        nargs="?",
+        const=OVERFIT_STEPS,
+        metavar="STEPS",
+        help=f"only let one batch be learnt by heart, as a self-test, within so many steps (without a number: {OVERFIT_STEPS})",
+    )
     options = result.parse_args(arguments)
     options.run = run_of(options, options.base_model)
     options.settings, options.layout = stage_inputs(options, stage, options.run)
@@ -171,7 +197,9 @@ def training_place(options: argparse.Namespace, stage: str) -> Iterator[None]:
     Nobody waits for GPUs whose output is refused afterwards; the first process of the training then holds it.
     """
     own = getattr(options.settings, stage)
-    if own.nodes == 1 and not started_by_torchrun():  # else the first process may be at work elsewhere
+    if (
+        own.nodes == 1 and not started_by_torchrun() and not options.overfit
+    ):  # else the first process may be at work elsewhere
         with locks.one_writer(options.layout.trained(stage, options.run), options.settings.output_in_use):
             pass
     with gpus.taken(own.gpus):

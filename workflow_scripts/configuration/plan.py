@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from workflow_scripts.base import gpus
-from workflow_scripts.base.paths import MANIFEST, Layout, Run
+from workflow_scripts.base.paths import MANIFEST, Run
 from workflow_scripts.configuration import dependencies, reading, runs, text
 from workflow_scripts.configuration.flags import CONFIG_VARIABLE
 from workflow_scripts.configuration.settings import Combination, Config, EvaluationSettings, Training
@@ -46,7 +46,7 @@ class Plan:
     def __init__(self, raw: dict[str, Any], where: list[Path], prefix: str | None = None) -> None:
         self.config = reading.validate(raw, where=", ".join(map(str, where)))
         self._prefix = prefix
-        self.layout = Layout(self.config.results)
+        self.layout = self.config.layout()
         self.terms = self._outside(self.config.terms)
         self.sources = [
             name for name, entry in self.config.datasets.items() if not isinstance(entry, Combination)
@@ -56,7 +56,7 @@ class Plan:
         # content: a change made while one runs does not reach it.
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         here = self.config.model_copy(update={"results": Path(prefix or "") / self.config.results})
-        os.environ[CONFIG_VARIABLE] = str(text.write_copy(here, Layout(here.results)))
+        os.environ[CONFIG_VARIABLE] = str(text.write_copy(here, here.layout()))
 
     def _outside(self, paths: Iterable[Path]) -> list[str]:
         """Files of the user's, before which no prefix is set."""

@@ -20,6 +20,7 @@ from pydantic import (
 from workflow_scripts.base import credentials
 from workflow_scripts.base.errors import UserError, unknown
 from workflow_scripts.base.locks import InUse
+from workflow_scripts.base.paths import Layout
 from workflow_scripts.configuration.pass_through import DpoTrainerKey, PeftKey, TrainerKey
 from workflow_scripts.datasets import readers
 from workflow_scripts.datasets.pairs.rules import RULES, RuleName
@@ -44,6 +45,7 @@ Positive = Annotated[float, Field(gt=0), NO_TRUTH]
 NotNegative = Annotated[float, Field(ge=0), NO_TRUTH]
 Natural = Annotated[int, Field(ge=0), NO_TRUTH]
 Count = Annotated[int, Field(ge=1), NO_TRUTH]
+FEWEST_ROWS = 4  # closed and open ones in two languages
 # What TRL's DPOTrainer takes.
 Loss = Literal[
     "sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired",
@@ -593,6 +595,11 @@ class Config(Section):
         default=[],
         description="the runs to make and what is other for them, such as {model_version: 4.5v, sft: {gpus: 8}}; empty: all",
     )
+    limit: Annotated[int, Field(ge=FEWEST_ROWS), NO_TRUTH] | None = Field(
+        default=None,
+        description="to try the whole chain: rows of each split of a set, at most, drawn by the seed; the results, which "
+        "are marked, lie in results/limited_{limit}; empty: all rows",
+    )
     terms: list[Path] = Field(
         default=[],
         description="your own medical terms (YAML), beside those of workflow_scripts/datasets/terminology/",
@@ -633,6 +640,11 @@ class Config(Section):
     def recorded(self) -> dict[str, Any]:
         """The whole configuration as plain values, also where a stage is shown a part: for records, no result depends on it."""
         return (self._whole or self).model_dump(mode="json")
+
+    def layout(self, root: Path | None = None) -> Layout:
+        """Where everything lies, below `root` instead of `results`; what a limited run makes lies in a folder of its own."""
+        whole = root or self.results
+        return Layout(whole / f"limited_{self.limit}", shared=whole) if self.limit else Layout(whole)
 
     def sources(self, dataset: str) -> dict[str, Source]:
         """The sources that `dataset` is made of, by name."""

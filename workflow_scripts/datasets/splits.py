@@ -26,8 +26,9 @@ class Survey:
     `unusable` counts rows by what they lack, `rows` the others by (split, group, images), images by their path below
     the raw folder. Images of one group belong together, as those of one patient do. `tested` has the images of all
     test rows, of languages that are not kept too, `tested_groups` their groups. `removed` gives, by split, the images
-    whose rows are dropped there, with the reason; train rows of `moved` groups go to validation. `copies` says how
-    often each train row is written, in their order; None: once.
+    whose rows are dropped there, with the reason; train rows of `moved` groups go to validation. `kept` has, by split, the
+    numbers of the only rows that are kept, as they are read; None: all. `copies` says how often each train row is written,
+    in their order; None: once.
     """
 
     read: int = 0
@@ -37,6 +38,7 @@ class Survey:
     tested_groups: set[str] = field(default_factory=set)
     removed: dict[str, dict[str, str]] = field(default_factory=lambda: {"train": {}, "validation": {}})
     moved: set[str] = field(default_factory=set)
+    kept: dict[str, set[int]] | None = None
     copies: list[int] | None = None
 
     def images(self, split: str) -> set[str]:
@@ -60,6 +62,8 @@ class Survey:
 
     def sizes(self) -> Counter[str]:
         """How many rows each split gets before mixing."""
+        if self.kept is not None:
+            return Counter({split: len(numbers) for split, numbers in self.kept.items()})
         sizes: Counter[str] = Counter()
         for row, count in self.rows.items():
             target, reason = self.place(*row)

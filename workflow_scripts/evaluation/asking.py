@@ -15,7 +15,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from workflow_scripts.base import files, gpus, locks
+from workflow_scripts.base import files, gpus, job_log, locks
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.datasets.records import Record
 from workflow_scripts.evaluation import keeping
@@ -185,7 +185,8 @@ def _ask_alone(share: Share, device: str) -> None:
         level=logging.INFO, format=f"%(asctime)s GPU {device} %(message)s", datefmt="%H:%M:%S"
     )
     try:
-        _ask_share(share)
+        with job_log.kept():
+            _ask_share(share)
     except UserError as error:
         sys.exit(f"error: {error}")
 

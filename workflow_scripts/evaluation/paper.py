@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from workflow_scripts.evaluation import protocols
 from workflow_scripts.evaluation.statistics.breakdown import OVERALL
-from workflow_scripts.evaluation.table import STAGES, Evaluation, percent, with_interval
+from workflow_scripts.evaluation.table import STAGES, Evaluation, named, percent, with_interval
 
 _NAMES = {"untrained": "untrained", "sft": "SFT", "dpo": "DPO"}
 _HEAD = ("Run", "Model", "n", "Accuracy [95% CI]", "Leak-free [95% CI]", "Floor", "Blank")
@@ -26,7 +26,7 @@ def latex(evaluations: Sequence[Evaluation]) -> str:
         return " & ".join(map(escaped, cells)) + r" \\"
 
     def block(found: Evaluation) -> str:
-        name = rf"\multicolumn{{{len(_HEAD) - 1}}}{{l}}{{{escaped(found['run'])}}} \\"
+        name = rf"\multicolumn{{{len(_HEAD) - 1}}}{{l}}{{{escaped(named(found))}}} \\"
         return "\n".join(["", name, *(row(cells[1:]) for cells in _rows(found)), ""])
 
     body = r"\addlinespace".join(map(block, evaluations))
@@ -85,7 +85,7 @@ def _rows(evaluation: Evaluation) -> list[list[str]]:
             overall, chosen = evaluation["stages"][stage]["overall"], stage == final
             found.append(
                 [
-                    evaluation["run"],
+                    named(evaluation),
                     _NAMES[stage] + (" *" if chosen else ""),
                     f"{overall['n']:,}",
                     with_interval(groups[stage]["overall"][OVERALL]["score"])

@@ -31,6 +31,7 @@ class Evaluation(TypedDict):
 
     run: str
     final_stage: str
+    limit: NotRequired[int]  # of a try on so many rows of each split of a set
     versions: NotRequired[dict[str, int | None]]  # of each stage; absent in evaluations of before
     data_fingerprint: str
     provenance: NotRequired[
@@ -46,6 +47,19 @@ class Evaluation(TypedDict):
     picture: NotRequired[PictureUse]
     resolution: NotRequired[Resolution]
     cost: dict[str, float]
+
+
+def named(evaluation: Evaluation) -> str:
+    """The run's name, which says so where the run is but a try."""
+    limit = evaluation.get("limit")
+    return f"{evaluation['run']} (a try, limit {limit})" if limit else evaluation["run"]
+
+
+def tried(evaluation: Evaluation) -> str:
+    """What to think of the scores of a try; "" for a whole run."""
+    if limit := evaluation.get("limit"):
+        return f"a try of the chain on at most {limit} rows of each split of a set: its scores say nothing about the model"
+    return ""
 
 
 def lines(evaluation: Evaluation) -> list[tuple[str, str, Breakdown]]:
@@ -84,12 +98,13 @@ def table(evaluation: Evaluation) -> str:
     """
     n = evaluation["stages"][evaluation["final_stage"]]["overall"]["n"]
     caption = (
-        f"{evaluation['run']}: accuracy in %, {protocols.DEFAULT.NAME} protocol, n = {n:,} questions, unreadable ones are "
+        f"{named(evaluation)}: accuracy in %, {protocols.DEFAULT.NAME} protocol, n = {n:,} questions, unreadable ones are "
         "wrong; with 95 % intervals; terms: medical synonyms are right too"
     )
     older = versions.others(evaluation.get("versions", versions.UNKNOWN))
     warning = [f"made by another version of the code than this one: {older}"] if older else []
-    wrapped = [_wrapped(line) for line in (*differences(evaluation), *warning)]
+    notes = [*([told] if (told := tried(evaluation)) else []), *differences(evaluation), *warning]
+    wrapped = [_wrapped(line) for line in notes]
     return "\n".join([_wrapped(caption), *_scores(evaluation), *wrapped])
 
 

@@ -14,7 +14,7 @@ from workflow_scripts.evaluation.protocols import ScoringProtocol
 from workflow_scripts.evaluation.statistics.breakdown import Group
 from workflow_scripts.evaluation.statistics.comparisons import Comparison, beyond_noise, p_text, verdict
 from workflow_scripts.evaluation.statistics.power import resolution_text
-from workflow_scripts.evaluation.table import Evaluation, lines
+from workflow_scripts.evaluation.table import Evaluation, lines, named, tried
 from workflow_scripts.pages import charts, rendering
 from workflow_scripts.pages.evidence import Packed
 from workflow_scripts.pages.thumbnails import Thumbnails
@@ -53,6 +53,8 @@ def evaluation_page(
         path,
         "evaluation.html.j2",
         evaluation=evaluation,
+        name=named(evaluation),
+        tried=tried(evaluation),
         links=links,
         headline=_headline(evaluation),
         forest=rendering.headline_forest(evaluation),

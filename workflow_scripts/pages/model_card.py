@@ -8,7 +8,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from workflow_scripts.base.paths import Run
 from workflow_scripts.evaluation import paper
-from workflow_scripts.evaluation.table import Evaluation, with_interval
+from workflow_scripts.evaluation.table import Evaluation, tried, with_interval
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -36,6 +36,10 @@ class Trained:
     @property
     def table(self) -> str:
         return paper.markdown([self.evaluation])
+
+    @property
+    def tried(self) -> str:
+        return tried(self.evaluation)
 
     @property
     def leaks(self) -> str:

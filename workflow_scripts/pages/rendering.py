@@ -15,7 +15,7 @@ from workflow_scripts.evaluation.analysis import FLOOR
 from workflow_scripts.evaluation.predictions import Breakdown, Metrics
 from workflow_scripts.evaluation.statistics.breakdown import OVERALL, Group
 from workflow_scripts.evaluation.statistics.comparisons import Comparison, p_text, verdict
-from workflow_scripts.evaluation.table import Evaluation, differences, lines, percent
+from workflow_scripts.evaluation.table import Evaluation, differences, lines, percent, tried
 from workflow_scripts.pages import charts
 
 STAGES = {
@@ -120,6 +120,7 @@ def _report_section(run: ReportedRun) -> dict[str, Any]:
         "forest": headline_forest(evaluation),
         "losses": losses,
         "differences": differences(evaluation),
+        "tried": tried(evaluation),
     }
 
 

@@ -1,7 +1,7 @@
 """Turn the raw files of a data set into training records: `results/data/{run}/{train,validation,test}.jsonl`.
 
-The raw files are read twice: once to decide, image by image, what becomes of the rows, and once to write them.
-Neither reading holds more than one raw file.
+The raw files are read twice: once to decide, image by image, what becomes of the rows, and once to write them; a limited run
+reads them in between, to draw its rows. No reading holds more than one raw file.
 """
 
 import logging
@@ -9,7 +9,6 @@ import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -20,16 +19,16 @@ from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.paths import ANNOTATIONS, DROPPED, Layout, Run
 from workflow_scripts.configuration import dependencies
 from workflow_scripts.configuration.settings import Config, Source
-from workflow_scripts.datasets import mixing, readers, records, splits, terminology
-from workflow_scripts.datasets.records import IMAGE_PLACEHOLDER, SPLITS, Example, Record
+from workflow_scripts.datasets import limiting, mixing, readers, records, splits
+from workflow_scripts.datasets.limiting import Drawable
+from workflow_scripts.datasets.records import SPLITS, Example
 from workflow_scripts.datasets.splits import Survey
-from workflow_scripts.datasets.thoughts import thought
-from workflow_scripts.models.catalogue import VERSIONS
-from workflow_scripts.models.formats import escape
+from workflow_scripts.stages.record_making import RecordMaker
 
 logger = logging.getLogger(__name__)
 
 MISSING_IMAGE, NOT_DRAWN = "missing image", "not drawn by the mixture"
+OVER_LIMIT = "over the limit of a try"
 REASONS = (
     MISSING_IMAGE,
     "empty answer",
@@ -41,6 +40,7 @@ REASONS = (
     splits.OF_A_VALIDATED_PATIENT,
     splits.LIKE_A_VALIDATION_IMAGE,
     NOT_DRAWN,
+    OVER_LIMIT,
 )
 
 
@@ -51,6 +51,8 @@ def convert(settings: Config, layout: Layout, run: Run) -> dict[str, Any]:
     limit = settings.data.max_missing_images
     surveys = {name: _survey(name, source, layout.raw(name), limit) for name, source in sources.items()}
     _divide(surveys, settings, layout)
+    if settings.limit:
+        _limit(surveys, settings, layout, run, settings.limit)
     _mix(surveys, settings, run)
     sizes = sum((survey.sizes() for survey in surveys.values()), Counter())
     read = sum(survey.read for survey in surveys.values())
@@ -76,6 +78,7 @@ def convert(settings: Config, layout: Layout, run: Run) -> dict[str, Any]:
         "dropped": {reason: counts[reason] for reason in REASONS if counts[reason]},
         "tidied": counts["tidied"],
         "rows": rows,
+        "limit": settings.limit,
         "fingerprint": files.fingerprint([files.sha256(layout.split(run, split)) for split in SPLITS]),
     }
     files.write_json(layout.data_summary(run), summary)
@@ -84,7 +87,7 @@ def convert(settings: Config, layout: Layout, run: Run) -> dict[str, Any]:
 
 def _write(surveys: dict[str, Survey], settings: Config, layout: Layout, run: Run) -> Counter[str]:
     """Write every file of rows; counts rows by split, dropped ones by reason, "copies" and "tidied" texts."""
-    folder, make = layout.data(run), _RecordMaker(settings, layout, run)
+    folder, make = layout.data(run), RecordMaker(settings, layout, run)
     counts: Counter[str] = Counter()
     with ExitStack() as stack:
 
@@ -237,67 +240,43 @@ def _mix(surveys: dict[str, Survey], settings: Config, run: Run) -> None:
         surveys[name].copies = mixing.copies(rows[name], wanted, f"{settings.seed}-{name}")
 
 
+def _limit(surveys: dict[str, Survey], settings: Config, layout: Layout, run: Run, limit: int) -> None:
+    """Decide which rows a limited run keeps: of each split of a source open and closed ones in each language."""
+    for name, source in settings.sources(run.dataset).items():
+        found: dict[str, list[Drawable]] = {split: [] for split in SPLITS}
+        for number, row, split, reason in _divided(surveys[name], source, layout.raw(name), name):
+            if not reason:
+                found[split].append(Drawable(number, row.group, (row.answer_type, row.language)))
+        surveys[name].kept = {
+            split: limiting.choose(rows, limit, f"{settings.seed}-{name}-{split}")
+            for split, rows in found.items()
+        }
+
+
+def _divided(
+    survey: Survey, source: Source, raw: Path, name: str
+) -> Iterator[tuple[int, Example, str, str | None]]:
+    """A further reading of a source: the number of each row, the row, its split and, where it is left out, why."""
+    usability = _Usability(raw)
+    for number, row in enumerate(readers.read(source.reader, raw, name, source.columns)):
+        if _kept_languages(source, row):
+            split, reason = survey.place(row.split, row.group, row.images)
+            yield number, row, split, usability.problem(row) or reason
+
+
 def _placed(
     survey: Survey, source: Source, raw: Path, name: str
 ) -> Iterator[tuple[Example, str, int, str | None]]:
-    """The second reading of a source: each row, its split, how often it is written and, if never, why."""
-    usability = _Usability(raw)
+    """The last reading of a source: each row, its split, how often it is written and, if never, why."""
     copies = iter(survey.copies or ())
-    for row in readers.read(source.reader, raw, name, source.columns):
-        if not _kept_languages(source, row):
-            continue
-        split, reason = survey.place(row.split, row.group, row.images)
-        reason = usability.problem(row) or reason
+    for number, row, split, reason in _divided(survey, source, raw, name):
+        if survey.kept is not None and number not in survey.kept[split]:
+            reason = reason or OVER_LIMIT
         times = 0 if reason else 1
         if times and split == "train" and survey.copies is not None:
             times = next(copies)
             reason = None if times else NOT_DRAWN
         yield row, split, times, reason
-
-
-class _RecordMaker:
-    """Makes the records of a run from examples."""
-
-    def __init__(self, settings: Config, layout: Layout, run: Run) -> None:
-        self._format = VERSIONS[run.model_version].answer_format(run.mode)
-        self._from_facts = self._format.thinking and settings.data.thoughts == "facts"
-        canonical = settings.data.terminology == "canonical"
-        self._terms = terminology.load(tuple(settings.terms)) if canonical else None
-        self._raw = {
-            name: os.path.relpath(layout.raw(name), layout.data(run))
-            for name in settings.sources(run.dataset)
-        }
-
-    def __call__(self, row: Example, split: str, copy: int) -> Record:
-        """The record of a row that goes to `split`, for the (`copy` + 1)-th time."""
-        stated = row.answer
-        if self._terms:
-            row = replace(row, answer=self._terms.canonical(row.answer, row.language) or row.answer)
-        images = [self._path(row, image) for image in row.images]
-        record = records.to_record(row, images, self._turns(row))
-        record["split"], record["id"] = split, mixing.copy_id(row.id, copy)
-        if self._terms:
-            record["raw_answer"] = stated
-        return record
-
-    def annotations(self, row: Example) -> dict[str, Any]:
-        """What the set says of a row beyond its record."""
-        return records.annotations(row, self._path(row, row.mask) if row.mask else "")
-
-    def _path(self, row: Example, file: str) -> str:
-        return os.path.normpath(os.path.join(self._raw[row.source], file))
-
-    def _turns(self, row: Example) -> list[tuple[str, str]]:
-        """The user's and the assistant's text of each turn, safe inside a dialogue."""
-        reason = row.rationale or (thought(row) if self._from_facts else "")
-        target = self._format.write(row.answer, reason)
-        if not row.turns:
-            return [(records.user_text(escape(row.question), len(row.images)), target)]
-        users = [
-            IMAGE_PLACEHOLDER.join(map(escape, turn.user.split(IMAGE_PLACEHOLDER))) for turn in row.turns
-        ]
-        earlier = [self._format.write(turn.answer, turn.rationale) for turn in row.turns[:-1]]
-        return list(zip(users, [*earlier, target], strict=True))
 
 
 def stage(settings: Config, layout: Layout, run: Run) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Direct preference optimisation of the SFT model, which is also the reference: `results/dpo/{run}/`."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from workflow_scripts.training.run import Task
 from workflow_scripts.training.trainers import dpo
 
 logger = logging.getLogger(__name__)
+
+TO_ZERO = ("sigmoid", "sigmoid_norm", "hinge", "ipo")  # losses whose least is 0
 
 
 def task(settings: Config, layout: Layout, run: Run, base_model: Path) -> Task[Dpo]:
@@ -40,6 +43,19 @@ def task(settings: Config, layout: Layout, run: Run, base_model: Path) -> Task[D
         data=pairs,
         validation_data=unseen if has_unseen else None,
     )
+
+
+def overfit(settings: Config, layout: Layout, run: Run, base_model: Path, steps: int) -> dict[str, Any]:
+    """Let the training of `run` learn its first batch by heart; a UserError where it does not within `steps`."""
+    others = [name for name in settings.dpo.loss if name not in TO_ZERO]
+    if others or settings.dpo.trainer.get("label_smoothing"):
+        what = f"dpo.loss {others[0]}" if others else "dpo.trainer.label_smoothing"
+        raise UserError(
+            f"{what}: such a loss does not fall to 0; --overfit knows {', '.join(TO_ZERO)} without smoothing"
+        )
+    whole = task(settings, layout, run, base_model)
+    own = replace(whole, objective=dpo.objective(references=layout.overfit("dpo", run) / "reference"))
+    return recorded_training.overfit(settings, layout, run, own, steps)
 
 
 def stage(settings: Config, layout: Layout, run: Run, base_model: Path) -> dict[str, Any]:

@@ -55,11 +55,14 @@ def evaluate(settings: Config, layout: Layout, run: Run) -> Evaluation:
         logger.info("%s: %s %% of %d", line, percent(found["overall"]["accuracy"]), len(test))
     leaked = pictures.leaked_images(files.read_object(layout.validation(run)))
     analysed = analysis.analyse(lines, choice["stage"], leaked, scoring, said, settings.seed)
+    summary = files.read_object(folder / SUMMARY, "fingerprint")
+    limit: int | None = summary.get("limit")  # of the records themselves; a set of before was whole
     evaluation: Evaluation = {
         "run": str(run),
         "final_stage": choice["stage"],
+        **({"limit": limit} if limit else {}),  # type: ignore[typeddict-item]
         "versions": _versions(settings, layout, run, summaries["sft"].get("version")),
-        "data_fingerprint": files.read_value(folder / SUMMARY, "fingerprint"),
+        "data_fingerprint": summary["fingerprint"],
         "provenance": provenance.provenance(settings, layout, run, summaries["sft"]),
         "model": _model(layout, run, summaries) | {"selection": choice},
         "stages": {line: shares[line] for line in STAGES},

@@ -3,7 +3,7 @@
 import json
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 from workflow_scripts.base import files, gpus, locks, versions
 from workflow_scripts.base.errors import UserError
@@ -27,6 +27,7 @@ class ModelEvaluation(Breakdown):
     model_version: str
     mode: str
     protocol: str
+    limit: NotRequired[int]  # of a try on so many rows of each split of a set
     versions: dict[str, int | None]
     asked: HowAsked
     generation_config: dict[str, dict[str, Any]]  # the checkpoint's own, by set
@@ -75,6 +76,7 @@ def evaluate_model(
             "model_version": version,
             "mode": mode,
             "protocol": protocols.DEFAULT.NAME,
+            **({"limit": settings.limit} if settings.limit else {}),  # type: ignore[typeddict-item]
             "versions": {
                 **({} if untrained else _version_of_training(path)),
                 "ask": versions.RESULTS["ask"],

@@ -2,7 +2,6 @@
 
 import logging
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -156,22 +155,3 @@ def stage(settings: Config, layout: Layout, run: Run, chosen: str | None, adapte
     """`export`, by one command at a time."""
     with locks.one_writer(layout.exported(run), settings.output_in_use):
         export(settings, layout, run, chosen, adapter)
-
-
-def push(folder: Path, repository: str, sure: bool) -> None:
-    """Upload the files of `folder`, which are a model and its card, to the hub's `repository`, after listing them."""
-    from huggingface_hub import HfApi
-
-    listed = sorted(path for path in folder.iterdir() if path.is_file())
-    print(f"To https://huggingface.co/{repository} (private if it is new):")
-    for path in listed:
-        print(f"  {path.stat().st_size / 1e6:12,.1f} MB  {path.name}")
-    if not sure:
-        if not sys.stdin.isatty():
-            raise UserError("--push: nothing was uploaded; add --yes where nobody can be asked")
-        if input("Upload? [y/N] ").strip().lower() not in ("y", "yes"):
-            print("Nothing was uploaded.")
-            return
-    api = HfApi()
-    api.create_repo(repository, private=True, exist_ok=True)
-    api.upload_folder(repo_id=repository, folder_path=folder, allow_patterns=[path.name for path in listed])

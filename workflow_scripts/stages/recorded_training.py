@@ -1,20 +1,27 @@
 """What sft and dpo have in common: from the command and the configuration to a training task, and its record."""
 
 import argparse
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from workflow_scripts import tracking
 from workflow_scripts.base import files, locks
 from workflow_scripts.base.paths import METRICS, Layout, Run
+from workflow_scripts.base.processes import processes
 from workflow_scripts.configuration import dependencies
 from workflow_scripts.configuration.settings import Config
 from workflow_scripts.training import launch
+from workflow_scripts.training import overfit as self_test
 from workflow_scripts.training import run as training
 from workflow_scripts.training.memory import Settings
 from workflow_scripts.training.run import Task
 from workflow_scripts.training.trainers.objective import Objective
+
+# Of metrics.json, what is no number of the whole training, or is a curve already, whose last point says the same.
+NO_METRICS = ("curve", "version", "made", "seconds", "image_reuse")
 
 
 def task(
@@ -72,6 +79,19 @@ def command(
     )
 
 
+def overfit(settings: Config, layout: Layout, run: Run, task: Task[Settings], steps: int) -> dict[str, Any]:
+    """Let `task` learn one batch by heart, as a self-test, and leave nothing of it; returns what it took."""
+    place = layout.overfit(task.objective.name, run)
+    with locks.one_writer(place, settings.output_in_use):
+        try:
+            return self_test.overfit(
+                replace(task, trained=place / "trained", unfinished=place / "unfinished"), steps
+            )
+        finally:
+            if processes().rank == 0:
+                shutil.rmtree(place, ignore_errors=True)
+
+
 def train(settings: Config, layout: Layout, run: Run, task: Task[Settings]) -> dict[str, Any]:
     """Train, recorded by the trackers; returns the metrics."""
     with (
@@ -83,8 +103,7 @@ def train(settings: Config, layout: Layout, run: Run, task: Task[Settings]) -> d
             digest = files.sha256(task.validation_data)[:16]
             record.dataset(task.validation_data, digest, "validation")
         metrics = training.train(task, record.callbacks())
-        left_out = ("curve", "version", "made")
-        record.metrics({"train": {key: value for key, value in metrics.items() if key not in left_out}})
+        record.metrics({"train": {key: value for key, value in metrics.items() if key not in NO_METRICS}})
         record.artifact(task.trained / METRICS)
         record.model(task.trained, metrics["steps"])
     return metrics

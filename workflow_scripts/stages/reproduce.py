@@ -11,6 +11,7 @@ from workflow_scripts.base import environment, files
 from workflow_scripts.base.environment import Made
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.paths import MANIFEST, Layout, Run
+from workflow_scripts.configuration.settings import Config
 from workflow_scripts.stages.provenance import Provenance
 
 _SHORT = 12  # digits of a digest that a person compares
@@ -30,7 +31,7 @@ def reproduce(path: Path, folder: Path | None) -> str:
         files.write_text(
             folder / "reproduce.sh", "#!/bin/sh\nset -e\n" + "\n".join(steps(run, told, place)) + "\n"
         )
-    found = list(differences(run, told, Layout(path.parent.parent), environment.made()))
+    found = list(differences(run, told, _layout(path, evaluation), environment.made()))
     return "\n".join(
         [
             f"{run}: {told['made']['date']}, {told['protocol']} protocol, {told['splits']} splits, seed {told['seed']}",
@@ -43,6 +44,12 @@ def reproduce(path: Path, folder: Path | None) -> str:
             *(f"  {line}" for line in found),
         ]
     )
+
+
+def _layout(path: Path, evaluation: Mapping[str, Any]) -> Layout:
+    """The results that the evaluation in `path` lies among."""
+    root = path.parent.parent
+    return Layout(root, shared=root.parent if "limit" in evaluation else None)
 
 
 def configuration(told: Provenance) -> str:
@@ -59,7 +66,7 @@ def steps(run: Run, told: Provenance, folder: Path) -> list[str]:
     )
     if made["dirty"]:
         code.insert(0, "# the code had been changed since that commit: the result may be another")
-    target = Layout(Path(told["configuration"]["results"])).evaluation(run)
+    target = Config.model_validate(told["configuration"]).layout().evaluation(run)
     name = shlex.quote(str((folder / "config.yaml").absolute()))
     return [*code, "make setup", f"snakemake --configfile {name} -- {shlex.quote(str(target))}"]
 

@@ -1,6 +1,7 @@
 """A page on which a person drops a picture and asks a model about it, in several turns.
 
-gradio is no dependency of ours: it holds Pillow back. Uploads lie in a folder that goes with the server.
+gradio is no dependency of ours: it asks for an older Pillow, and works with ours (requirements-page.lock). Uploads lie in a
+folder that goes with the server.
 """
 
 import importlib.util
@@ -54,7 +55,10 @@ FONTS = ["system-ui", "Noto Sans CJK SC", "Microsoft YaHei", "PingFang SC", "san
 def installed() -> None:
     """A UserError where there is no gradio."""
     if importlib.util.find_spec("gradio") is None:
-        raise UserError("the page needs gradio, which is not installed; `pip install gradio`, or use `ask`")
+        raise UserError(
+            "the page needs gradio, which is not installed; `make page` adds it (`pip install gradio` would put an older "
+            "Pillow in the place of ours), or use `ask`"
+        )
 
 
 def serve(place: Examined, port: int) -> None:

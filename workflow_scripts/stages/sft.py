@@ -24,6 +24,11 @@ def task(settings: Config, layout: Layout, run: Run, base_model: Path) -> Task[S
     )
 
 
+def overfit(settings: Config, layout: Layout, run: Run, base_model: Path, steps: int) -> dict[str, Any]:
+    """Let the training of `run` learn its first batch by heart; a UserError where it does not within `steps`."""
+    return recorded_training.overfit(settings, layout, run, task(settings, layout, run, base_model), steps)
+
+
 def stage(settings: Config, layout: Layout, run: Run, base_model: Path) -> dict[str, Any]:
     """Train and write the model or adapter of `run`; returns its metrics."""
     return recorded_training.train(settings, layout, run, task(settings, layout, run, base_model))

@@ -113,7 +113,9 @@ def jobs(settings: Config, layout: Layout, run: Run) -> Iterator[Job]:
 
 def rows(settings: Config, layout: Layout, run: Run, queue: SlurmQueue) -> list[StatusLine]:
     """The table of one run; jobs of which there is nothing to say share a line."""
-    found = [_row(layout, run, job, queue) for job in jobs(settings, layout, run)]
+    limited = f"--config limit={settings.limit} -- " if settings.limit else ""
+    again = f"snakemake {limited}{layout.evaluation(run)}"
+    found = [_row(layout, run, job, queue, again) for job in jobs(settings, layout, run)]
     if all(row.state == "done" for row in found):
         return [StatusLine(str(run), "all", "done", log=str(layout.evaluation(run)))]
     result: list[StatusLine] = []
@@ -126,7 +128,7 @@ def rows(settings: Config, layout: Layout, run: Run, queue: SlurmQueue) -> list[
     return result
 
 
-def _row(layout: Layout, run: Run, job: Job, queue: SlurmQueue) -> StatusLine:
+def _row(layout: Layout, run: Run, job: Job, queue: SlurmQueue, again: str) -> StatusLine:
     note = attempts.read(attempts.note_of(job.log))
     waiting = queue.waiting(job.comment)
     if waiting:
@@ -142,7 +144,7 @@ def _row(layout: Layout, run: Run, job: Job, queue: SlurmQueue) -> StatusLine:
     if state == "running":
         return StatusLine(str(run), job.stage, state, progress(job.log), str(job.log))
     return StatusLine(
-        str(run), job.stage, state, _short(reason), str(job.log), _go_on(layout, run, job, state)
+        str(run), job.stage, state, _short(reason), str(job.log), _go_on(again, layout, run, job, state)
     )
 
 
@@ -158,8 +160,7 @@ def _ended(note: attempts.Note, queue: SlurmQueue) -> str:
     return ""
 
 
-def _go_on(layout: Layout, run: Run, job: Job, state: str) -> str:
-    again = f"snakemake {layout.evaluation(run)}"
+def _go_on(again: str, layout: Layout, run: Run, job: Job, state: str) -> str:
     if state == "failed":
         return f"mend that, then {again}"
     steps = [path.name.partition("-")[2] for path in layout.checkpoints(job.stage, run).glob("checkpoint-*")]

@@ -138,6 +138,7 @@ def close_dead(layout: Layout, run: Run | None = None) -> list[Path]:
 
 
 def stored(layout: Layout, path: Path) -> str:
-    """`path` as a line names it: relative to the results, which may be moved, where it lies in them."""
-    whole, root = Path(os.path.abspath(path)), Path(os.path.abspath(layout.root))
-    return str(whole.relative_to(root) if whole.is_relative_to(root) else whole)
+    """`path` as a line names it: relative to the results, which may be moved, where it lies in them or was fetched there."""
+    whole = Path(os.path.abspath(path))
+    moves_along = whole.is_relative_to(os.path.abspath(layout.fetched))
+    return os.path.relpath(whole, layout.root) if moves_along else str(whole)

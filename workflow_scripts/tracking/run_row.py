@@ -48,6 +48,8 @@ def of_run(layout: Layout, run: Run, configuration: str) -> RunRow:
         evaluation = found
         numbers |= _scores(found)
         tags = {"final_stage": found["final_stage"], **_warnings(found)}
+        if limit := found.get("limit"):
+            tags["limit"] = str(limit)
         seconds += found["cost"].get("eval_seconds", 0)
     numbers["hours"] = seconds / 3600 if seconds else None
     numbers |= _peaks(layout, run, configuration)
@@ -110,6 +112,8 @@ def description(found: RunRow, links: Sequence[str]) -> str:
             else percent(evaluation["stages"][final]["overall"]["accuracy"])
         )
         parts.append(f"The final model is that of **{final}**: accuracy **{score} %** of {n:,} questions.")
+        if told := table.tried(evaluation):
+            parts.append(f"**This is {told}.**")
         parts.append(_results(evaluation))
         parts.append("\n".join(f"- {line}" for line in table.differences(evaluation)))
         if (older := found.tags.get("other_versions", "none")) != "none":

@@ -3,14 +3,14 @@
 import getpass
 import os
 import platform
-import resource
 import socket
 import sys
 from typing import Any
 
 import psutil
 
-from workflow_scripts.base import environment
+from workflow_scripts.base import environment, footprint
+from workflow_scripts.base.footprint import GIB
 from workflow_scripts.tracking.experiment import git_commit
 
 PACKAGES = (
@@ -24,7 +24,6 @@ PACKAGES = (
     "mlflow",
     "snakemake",
 )
-GIB = 2**30
 
 
 def about() -> dict[str, Any]:
@@ -58,12 +57,11 @@ def _module() -> str:
 
 def usage() -> dict[str, float]:
     """What this process takes at present: memory in GiB, of a GPU too where it uses one, and CPU in per cent."""
-    process = _this_process()
     found = {
-        "system/memory_gb": process.memory_info().rss / GIB,
-        "system/cpu_percent": process.cpu_percent(),
+        "system/memory_gb": footprint.memory(),
+        "system/cpu_percent": _this_process().cpu_percent(),
     }
-    if cuda := _cuda():
+    if cuda := footprint.cuda():
         found["system/gpu_memory_gb"] = cuda.memory_allocated() / GIB
         found["system/gpu_memory_peak_gb"] = cuda.max_memory_allocated() / GIB
     return found
@@ -71,16 +69,10 @@ def usage() -> dict[str, float]:
 
 def peaks() -> dict[str, float]:
     """The most memory that this process has taken, in GiB."""
-    found = {"system/peak_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB}
-    if cuda := _cuda():
-        found["system/peak_gpu_memory_gb"] = cuda.max_memory_allocated() / GIB
+    found = {"system/peak_memory_gb": footprint.peak_memory()}
+    if (gpu := footprint.peak_gpu_memory()) is not None:
+        found["system/peak_gpu_memory_gb"] = gpu
     return found
-
-
-def gpus() -> list[str]:
-    """The names of the GPUs that this process uses."""
-    cuda = _cuda()
-    return [cuda.get_device_name(number) for number in range(cuda.device_count())] if cuda else []
 
 
 _processes: dict[int, psutil.Process] = {}
@@ -89,9 +81,3 @@ _processes: dict[int, psutil.Process] = {}
 def _this_process() -> psutil.Process:
     """Kept, for `cpu_percent` counts from the last call on."""
     return _processes.setdefault(os.getpid(), psutil.Process())
-
-
-def _cuda() -> Any:
-    """torch.cuda, where this process has loaded torch and a GPU is there."""
-    torch = sys.modules.get("torch")
-    return torch.cuda if torch and torch.cuda.is_available() and torch.cuda.is_initialized() else None

@@ -50,7 +50,7 @@ class TensorboardTracker(Tracker):
             self._add(step, self.scalar(key, value), time)
 
     def metrics(self, values: dict[str, float], time: int) -> None:
-        self.curve(0, {f"final/{key}": value for key, value in values.items()}, time)
+        self.curve(0, values, time)
 
     def close(self, status: str, time: int) -> None:
         self.writer.close()

@@ -10,7 +10,7 @@ from typing import Any
 from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from workflow_scripts.base import files
+from workflow_scripts.base import files, job_log
 from workflow_scripts.training.data.batching import Load
 
 logger = logging.getLogger(__name__)
@@ -57,11 +57,21 @@ class Progress(TrainerCallback):
                 bar_format=BAR,
             )
 
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        job_log.at_step(state.global_step + 1)
+
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if self.bar is not None:
             self.bar.update()
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        job_log.at_step(None)  # an error that ends it is of its step
 
     def close(self) -> None:
         """Leave the bar as it is."""

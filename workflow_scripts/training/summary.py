@@ -16,6 +16,8 @@ from workflow_scripts.training.activations import Kept
 from workflow_scripts.training.data.schedule import Schedule
 from workflow_scripts.training.model import Start
 
+NAMES = {torch.bfloat16: "bf16", torch.float32: "fp32", torch.uint8: "4 bits"}
+
 
 def lines(
     model: torch.nn.Module,
@@ -29,8 +31,9 @@ def lines(
     found = [
         (
             "device",
-            f"{start.device}, {_precision(model, start.dtype)}, {settings.strategy}, {processes} process(es)",
+            f"{start.device}, {NAMES[start.dtype]}, {settings.strategy}, {processes} process(es)",
         ),
+        ("types", _types(model, start)),
         *[("parameters" if not number else "", text) for number, text in enumerate(_parameters(model))],
         *_adapters(model),
         ("rates", _rates(settings, start.rates)),
@@ -40,9 +43,25 @@ def lines(
     return [f"{name:<12}{text}" for name, text in found]
 
 
-def _precision(model: torch.nn.Module, dtype: torch.dtype) -> str:
-    name = {torch.bfloat16: "bf16", torch.float32: "fp32"}[dtype]
-    return f"{name}, frozen text layers in 4 bits" if getattr(model, "is_loaded_in_4bit", False) else name
+def _types(model: torch.nn.Module, start: Start) -> str:
+    """In which types weights are kept and computed with.
+
+    DeepSpeed makes those of the model 16 bits wide when training starts, and then steps on its own copies in 32.
+    """
+    if start.dtype == torch.float32:
+        return "all weights fp32, computed in fp32"
+    if start.strategy.library == "deepspeed":
+        return "all weights bf16, steps on DeepSpeed's copies in fp32 of those that train, computed in bf16"
+    kept: dict[bool, set[str]] = {True: set(), False: set()}
+    for parameter in model.parameters():
+        kept[parameter.requires_grad].add(NAMES[parameter.dtype])
+    weights = [
+        f"{kind} weights {' and '.join(sorted(kept[trains]))}"
+        for kind, trains in (("trained", True), ("frozen", False))
+        if kept[trains]
+    ]
+    how = "cast to bf16 by FSDP" if start.strategy.library == "fsdp" else "computed under bf16 autocast"
+    return ", ".join([*weights, how])
 
 
 def parameters(model: torch.nn.Module) -> dict[str, tuple[int, int]]:

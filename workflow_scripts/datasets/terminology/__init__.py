@@ -192,7 +192,7 @@ def load(paths: tuple[Path, ...] = ()) -> Terminology:
 
 def _read(path: Path) -> tuple[dict[Category, dict[str, Names]], dict[str, str]]:
     """(concepts by category, abbreviations) of one file."""
-    raw = read_yaml(path)
+    raw = read_yaml(path, shipped=path in BUILT_IN)
     try:
         abbreviations = _ABBREVIATIONS.validate_python(raw.pop("abbreviations", {}))
         return _CONCEPTS.validate_python(raw), abbreviations

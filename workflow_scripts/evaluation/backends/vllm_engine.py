@@ -30,7 +30,8 @@ def package() -> Any:
         import vllm
     except ImportError as error:
         raise UserError(
-            f"evaluation.backend vllm: {brief(error)}; pip install vllm (Linux, NVIDIA GPU), or take transformers"
+            f"evaluation.backend vllm: {brief(error)}; pip install vllm (Linux, NVIDIA GPU) where it takes this "
+            "transformers, else serve the model from an environment of its own and take openai"
         ) from error
     return vllm
 

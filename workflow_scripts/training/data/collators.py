@@ -42,10 +42,11 @@ class Collator:
         batch["tree"] |= values
         return batch
 
-    def _images(self, paths: list[str]) -> tuple[dict[str, torch.Tensor], list[ShownImage]]:
+    def _images(self, paths: list[str]) -> tuple[dict[str, Any], list[ShownImage]]:
         """The model's inputs for the distinct images: kept features, or pixels where one of them has none.
 
-        image_features [tokens, hidden size] or pixel_values [patches, values of one], and image_grid_thw [images, 3].
+        image_features [tokens, hidden size] or pixel_values [patches, values of one], and image_grids, a list of (frames,
+        height, width) in patches.
         """
         kept = self.features.read(paths) if self.features else None
         entries = [self.pixels(path) for path in paths] if kept is None else kept
@@ -54,7 +55,7 @@ class Collator:
             return {} if kept is None else {"image_features": torch.empty(0)}, shown
         values = {
             "pixel_values" if kept is None else "image_features": torch.cat([value for value, _ in entries]),
-            "image_grid_thw": torch.stack([grid for _, grid in entries]),
+            "image_grids": [image.grid for image in shown],
         }
         return values, shown
 

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from workflow_scripts.base import files
 from workflow_scripts.models.pixels import Pixels
 from workflow_scripts.training.engine.forward import Backbone
+from workflow_scripts.training.engine.vision import image_features
 
 logger = logging.getLogger(__name__)
 
@@ -121,15 +122,14 @@ class FeatureStore:
         with tqdm(total=len(images), unit="image", desc="vision", disable=None, leave=False) as bar:
             try:
                 for batch in _batches(pixels, images):
-                    patches, grids = (torch.cat(values).to(backbone.visual.device) for values in batch)
-                    for features, grid in zip(
-                        backbone.get_image_features(patches, grids).pooler_output, grids, strict=True
-                    ):
+                    patches, grids = (torch.cat(values) for values in batch)
+                    found = image_features(backbone, patches.to(backbone.visual.device), grids.tolist())
+                    for features, grid in zip(found, grids, strict=True):
                         if written + size + features.nbytes > room:
                             self._warn_full(len(images) - done, limit)
                             return
                         digest = self._digest(images[done])
-                        here, its_grid = features.cpu().contiguous(), grid.cpu().clone()
+                        here, its_grid = features.cpu().contiguous(), grid.clone()
                         shard |= {digest: here, f"{digest}.grid": its_grid}
                         shard[f"{digest}.sum"] = _checksum(here, its_grid)
                         size, done = size + features.nbytes, done + 1

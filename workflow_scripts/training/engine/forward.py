@@ -4,15 +4,16 @@ The backbone's forward is wrapped: the tree takes the place of the rows, and the
 the rows' tails. TRL's trainers, losses and metrics see what they always saw.
 """
 
+from collections.abc import Sequence
 from types import MethodType
 from typing import Any, TypeAlias
 
 import torch
 from transformers import Glm4vModel, Glm4vMoeModel
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from workflow_scripts.training.engine.attention import attention_mask
 from workflow_scripts.training.engine.sharding import divided
+from workflow_scripts.training.engine.vision import image_features
 
 Backbone: TypeAlias = Glm4vModel | Glm4vMoeModel
 
@@ -21,8 +22,8 @@ def share_prefixes(backbone: Backbone) -> None:
     """Let `backbone` (Glm4vModel, Glm4vMoeModel) take batches that carry a "tree", from `collation.collate`.
 
     The tree's entries: input_ids, ends [sequences, length] and position_ids [3, sequences, length]; gather [rows,
-    tail length], places in the flattened sequences; pixel_values with image_grid_thw, or image_features
-    [image tokens, hidden size], of the distinct images (without a grid there are none, and the tower rests);
+    tail length], places in the flattened sequences; pixel_values with image_grids, (frames, height, width) in patches, or
+    image_features [image tokens, hidden size], of the distinct images (without grids there are none, and the tower rests);
     image_sizes, how many tokens each of them takes, and occurrences, which image each run of image tokens shows: lists,
     for to read a tensor would wait for the GPU. Other entries, as a trainer's own notes, are left alone.
     Batches without a tree, as in generation, pass unchanged. A second call changes nothing.
@@ -36,11 +37,15 @@ def _forward(backbone: Backbone, *args: Any, tree: dict[str, Any] | None = None,
     forward = type(backbone).forward
     if tree is None:
         return forward(backbone, *args, **kwargs)
-    images, idle = _images(backbone, tree)
+    features, idle = _images(backbone, tree)
     mask = attention_mask(tree["ends"], backbone.language_model.config._attn_implementation)
     of_rows = {name: kwargs[name] for name in kwargs if name not in ("input_ids", "attention_mask")}
-    of_tree = {"input_ids": tree["input_ids"], "position_ids": tree["position_ids"], "attention_mask": mask}
-    output = forward(backbone, *args, **of_rows | of_tree | images)
+    of_tree = {
+        "inputs_embeds": _embedded(backbone, tree, features),
+        "position_ids": tree["position_ids"],
+        "attention_mask": mask,
+    }
+    output = forward(backbone, *args, **of_rows | of_tree)
     hidden = output.last_hidden_state.flatten(0, 1)  # [sequences * length, hidden size]
     hidden = hidden if idle is None else hidden + idle
     output.last_hidden_state = gathered(hidden, tree["gather"])
@@ -56,23 +61,40 @@ def gathered(hidden: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.embedding(places, hidden)
 
 
-def _images(backbone: Backbone, tree: dict[str, Any]) -> tuple[dict[str, Any], torch.Tensor | None]:
-    """The tree's images as the backbone takes them; a zero to be added to its hidden states, or None."""
+def _embedded(
+    backbone: Backbone, tree: dict[str, Any], features: Sequence[torch.Tensor] | None
+) -> torch.Tensor:
+    """The tree's tokens [sequences, length, hidden size], those of images by the `features` of each.
+
+    As transformers' forward does, which counts the images' tokens on the GPU first, and waits for the count; here the
+    host knows it.
+    """
+    ids = tree["input_ids"]
+    embedded: torch.Tensor = backbone.get_input_embeddings()(ids)
+    if features is None:
+        return embedded
+    shown = torch.cat(
+        [features[number] for number in tree["occurrences"]]
+    )  # [image tokens of the tree, hidden size]
+    places = (ids == backbone.config.image_token_id)[..., None]
+    return embedded.masked_scatter(places, shown.to(embedded.device, embedded.dtype))
+
+
+def _images(
+    backbone: Backbone, tree: dict[str, Any]
+) -> tuple[Sequence[torch.Tensor] | None, torch.Tensor | None]:
+    """The features of each of the tree's images; a zero to be added to the hidden states. Either may be None."""
     vision = backbone.visual
     trains = any(parameter.requires_grad for parameter in vision.parameters())
-    if "image_features" in tree and "image_grid_thw" not in tree:
-        return {}, None
     if "image_features" in tree:
-        features = torch.split(tree["image_features"], tree["image_sizes"])
-    elif "pixel_values" in tree:
+        shown = "image_grids" in tree
+        return (torch.split(tree["image_features"], tree["image_sizes"]) if shown else None), None
+    if "pixel_values" in tree:
         with torch.set_grad_enabled(torch.is_grad_enabled() and trains):
-            features = backbone.get_image_features(tree["pixel_values"], tree["image_grid_thw"]).pooler_output
-    elif trains or divided(vision):
-        return {}, _idle_tower(backbone, tree["input_ids"].device)
-    else:
-        return {}, None
-    shown: Any = [features[number] for number in tree["occurrences"]]  # each [tokens, hidden size]
-    return {"mm_encoder_outputs": {"image": BaseModelOutputWithPooling(pooler_output=shown)}}, None
+            return image_features(backbone, tree["pixel_values"], tree["image_grids"]), None
+    if trains or divided(vision):
+        return None, _idle_tower(backbone, tree["input_ids"].device)
+    return None, None
 
 
 def _idle_tower(backbone: Backbone, device: torch.device) -> torch.Tensor:
@@ -83,7 +105,6 @@ def _idle_tower(backbone: Backbone, device: torch.device) -> torch.Tensor:
     """
     config = backbone.visual.config
     side = config.spatial_merge_size
-    grid = torch.tensor([[1, side, side]], device=device)
     values = config.in_channels * config.temporal_patch_size * config.patch_size**2
     patches = torch.zeros(side**2, values, device=device)
-    return 0 * torch.cat(list(backbone.get_image_features(patches, grid).pooler_output)).sum()
+    return 0 * torch.cat(image_features(backbone, patches, [[1, side, side]])).sum()

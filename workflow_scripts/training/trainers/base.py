@@ -1,5 +1,6 @@
 """TRL's trainers on the shared-prefix engine: their losses, metrics and options are stock."""
 
+import logging
 import math
 import signal
 from collections import defaultdict
@@ -20,7 +21,10 @@ from transformers.trainer_utils import rotate_checkpoints
 from workflow_scripts.base.errors import STOPPING, UserError
 from workflow_scripts.models import loading
 from workflow_scripts.training import checkpoints, memory, parts, saving, strategies
+from workflow_scripts.training.data.first_batch import BatchView
 from workflow_scripts.training.engine import fused
+
+logger = logging.getLogger(__name__)
 
 
 class NumberedRows(torch.utils.data.Dataset[tuple[int, dict[str, Any]]]):
@@ -81,7 +85,9 @@ class PlannedBatches(Trainer):
         self, *args: Any, planned: list[list[int]], validation: Sequence[list[int]] = (), **kwargs: Any
     ) -> None:
         self.planned, self.validation = planned, validation
-        self._rows_of_step: list[int] = []
+        self._rows_of_step: list[list[int]] = []  # of each of its batches
+        self._losses_of_step: list[torch.Tensor] = []  # of those that have run
+        self._is_shown = False
         super().__init__(*args, **kwargs)
         if isinstance(self.model, PeftModel) and not self.is_deepspeed_enabled:
             keep_in_fp32(self.model)
@@ -128,8 +134,14 @@ class PlannedBatches(Trainer):
     ) -> tuple[list[dict[str, Any]], torch.Tensor | int | None]:
         """The batches of an optimiser step, whose rows are noted for error messages."""
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
-        self._rows_of_step = [row for batch in batches for row in rows_of(batch)]
+        self._rows_of_step, self._losses_of_step = [rows_of(batch) for batch in batches], []
         return batches, items
+
+    def _prepare_input(self, data: Any) -> Any:
+        """Copy pinned tensors while the host goes on; transformers 5.23 waits for each."""
+        if isinstance(data, torch.Tensor):
+            data = data.to(self.args.device, non_blocking=True)
+        return super()._prepare_input(data)
 
     def training_step(
         self,
@@ -137,13 +149,20 @@ class PlannedBatches(Trainer):
         inputs: dict[str, Any],
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
-        """One forward and backward pass; a loss that is not finite is a UserError before it reaches the weights."""
-        rows, step = rows_of(inputs), self.state.global_step + 1
-        with memory.of_batch(rows, step):
+        """One forward and backward pass, whose loss is looked at before it reaches the weights."""
+        self._show(inputs)
+        with memory.of_batch(rows_of(inputs), self.state.global_step + 1):
             loss = super().training_step(model, inputs, num_items_in_batch)
-        if not torch.isfinite(loss):
-            raise self._not_finite(f"the loss is {float(loss)}", step, rows)
+        self._losses_of_step.append(loss)
         return loss
+
+    def _show(self, inputs: Mapping[str, Any]) -> None:
+        """Under --debug, log what the first batch of the first process is to the model."""
+        if not self._is_shown and logger.isEnabledFor(logging.DEBUG) and self.is_world_process_zero():
+            rows = [self.train_dataset[row] for row in rows_of(inputs)]
+            for line in BatchView(inputs, rows, self.processing_class).lines():
+                logger.debug("%s", line)
+        self._is_shown = True
 
     def prediction_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any
@@ -153,18 +172,25 @@ class PlannedBatches(Trainer):
             return super().prediction_step(model, inputs, *args, **kwargs)
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: float | None = None) -> float | None:
-        """A finite loss may have a gradient that is not; the optimiser's step comes after, or a checkpoint at least."""
+        """Refuse a loss that is not finite, or a gradient; the optimiser's step comes after, or a checkpoint at least.
+
+        To look waits for the GPU, so it is done once for all passes of a step. A finite loss may have such a gradient.
+        """
         norm: float | None = super()._get_grad_norm(model, grad_norm)  # type: ignore[no-untyped-call]
+        step = self.state.global_step + 1
+        losses = torch.stack(self._losses_of_step).tolist()
+        for loss, rows in zip(losses, self._rows_of_step, strict=True):
+            if not math.isfinite(loss):
+                raise self._not_finite(f"the loss is {loss}", step, rows)
         if norm is not None and not math.isfinite(norm):
-            step = self.state.global_step + 1
-            raise self._not_finite(f"the gradient's norm is {float(norm)}", step, self._rows_of_step)
+            raise self._not_finite(f"the gradient's norm is {float(norm)}", step)
         return norm
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         """Save and seal a checkpoint, and only then remove those that it takes the place of."""
         trained = (parameter for parameter in self.model.parameters() if parameter.requires_grad)
         if not all(parameter.isfinite().all() for parameter in trained):
-            raise self._not_finite("weights are not finite", self.state.global_step, self._rows_of_step)
+            raise self._not_finite("weights are not finite", self.state.global_step)
         with saving.measured(self._folder, keeps=self.args.should_save):
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()  # every process has written its random state
@@ -174,8 +200,10 @@ class PlannedBatches(Trainer):
             rotate_checkpoints(str(self._folder), checkpoints.KEPT, self.state.best_model_checkpoint)
         self.accelerator.wait_for_everyone()
 
-    def _not_finite(self, what: str, step: int, rows: list[int]) -> UserError:
+    def _not_finite(self, what: str, step: int, rows: list[int] | None = None) -> UserError:
+        """The error that names these rows, or all of the step."""
         kept = checkpoints.newest(self._folder)
+        rows = rows or [row for batch in self._rows_of_step for row in batch]
         return UserError(
             f"{what} at step {step}, in the rows {', '.join(self.train_dataset[rows]['id'])}; the last good checkpoint "
             f"is {kept or 'none yet'}; look at these rows, lower the learning rate, or train in fp32 (precision)"

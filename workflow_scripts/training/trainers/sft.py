@@ -57,7 +57,7 @@ class SharedPrefixSFTTrainer(PlannedBatches, PartRates, SFTTrainer):
         weights = torch.where(thought, self.thought_weight, 1.0)  # [rows, longest completion]
         if num_items_in_batch is None:  # a validation, where TRL divides by the number of tokens
             kept = inputs["labels"][:, 1:] != IGNORED
-            weights = weights * kept.sum() / weights[kept].sum()
+            weights = weights * kept.sum() / (weights * kept).sum()
 
         def weighted(**named: Any) -> Any:
             outputs = model(**named)
