@@ -1,4 +1,5 @@
 # What every rule shares. The logic is in workflow_scripts/configuration/plan.py.
+import os
 import shutil
 import signal
 
@@ -23,12 +24,12 @@ if workflow.is_main_process:
         slurm_executor.install()
 
 
-# A scheduler signals all processes of a job: the command ends by itself, saves and says so, while those around it wait.
-shell.prefix(
-    "set -euo pipefail; trap : TERM USR1; tee() {{ trap '' TERM USR1; command tee \"$@\"; }}; "
-)
-if not workflow.is_main_process:
+# SLURM signals all processes of a job: the command ends by itself, saves and says so, while those around it wait.
+if "SLURM_JOB_ID" in os.environ and not workflow.is_main_process:
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    shell.prefix(
+        "set -euo pipefail; trap : TERM USR1; tee() {{ trap '' TERM USR1; command tee \"$@\"; }}; "
+    )
 
 
 wildcard_constraints:

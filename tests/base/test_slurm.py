@@ -123,6 +123,27 @@ def test_no_job_is_lost_and_none_that_was_forgotten_is_waited_for(
     assert reported == told
 
 
+def test_the_thread_that_looks_after_jobs_may_begin_at_once(monkeypatch):
+    """The plugin starts it before its own set-up is done; what fails in it there is told to nobody."""
+    from workflow_scripts.base import slurm_executor
+
+    seen = []
+
+    def starts(self, workflow, logger):
+        async def check() -> list:
+            return [job async for job in self.check_active_jobs([])]
+
+        self.workflow = workflow
+        seen.append(asyncio.run(check()))
+
+    monkeypatch.setattr(slurm_executor.Executor, "__init__", starts)
+    settings = SimpleNamespace(init_seconds_before_status_checks=10)
+    quiet = SimpleNamespace(debug=lambda text: None)
+    monkeypatch.setattr(slurm_executor.Executor, "logger", quiet, raising=False)
+    slurm_executor.SteadyExecutor(SimpleNamespace(executor_settings=settings), quiet)
+    assert seen == [[]]
+
+
 def test_what_is_submitted_waits_until_slurm_answers(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(slurm, "POLL_SECONDS", 0.01)

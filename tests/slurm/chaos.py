@@ -38,7 +38,6 @@ CONFIGURATION = {
         "max_new_tokens": 24,
         "blank_image": False,
         "max_validation_rows": 8,
-        "bootstrap": 100,
     },
 }
 SLOW = {"PYTHONPATH": str(ROOT / "tests/slurm/slow"), "SLOW_STEP": "0.5"}

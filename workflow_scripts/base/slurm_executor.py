@@ -29,8 +29,11 @@ def install() -> None:
 class SteadyExecutor(Executor):  # type: ignore[misc]  # the plugin states no types
     """Executor whose jobs are all told of, whatever SLURM answers; says of those that failed why."""
 
+    def __init__(self, *args: Any) -> None:
+        self._told: set[int] = set()  # before the thread that looks after the jobs begins, in the next line
+        super().__init__(*args)
+
     def __post_init__(self, test_mode: bool = False) -> None:
-        self._told: set[int] = set()
         super().__post_init__(test_mode)
         if slurm.wait_for_earlier_jobs():
             logger.warning("they have ended; planning anew what is left to do")

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from workflow_scripts.base import slurm
+from workflow_scripts.base.processes import processes
 from workflow_scripts.training import saving
 
 logger = logging.getLogger(__name__)
@@ -33,11 +34,10 @@ class Deadline:
         self._since = time.monotonic()
         if left := self._asked():
             self._guessed = min(guessed, GUESSED_SHARE * left)
-            logger.info(
-                "the job ends in %.0f min; saving before that is expected to take %.0f s",
-                left / 60,
-                self.lead,
-            )
+            if processes().rank == 0:
+                logger.info(
+                    "the job ends in %.0f min; a last save begins %.0f s before that", left / 60, self.lead
+                )
 
     @property
     def lead(self) -> float:
