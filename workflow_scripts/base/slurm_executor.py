@@ -72,9 +72,9 @@ class SteadyExecutor(Executor):  # type: ignore[misc]  # the plugin states no ty
 
     def _forgotten(self, jobs: list[SubmittedJobInfo]) -> set[str]:
         """The numbers of those jobs that SLURM no longer knows: they have ended."""
-        asked = ("squeue", "--noheader", "--states=all", "--format=%i", f"--name={self.run_uuid}")
         if not jobs or slurm.has_accounting(slurm.configuration()):
             return set()
+        asked = ("squeue", "--noheader", "--states=all", "--format=%i", f"--name={self.run_uuid}")
         if (answer := slurm.ask(*asked)).failed:
             logger.warning("%s; the workflow goes on when SLURM answers again", answer.failed)
             return set()
