@@ -11,17 +11,13 @@ from cluster import jobs
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def start(folder: Path, *flags, output: Path | None = None, **variables: str) -> subprocess.Popen:
-    """Start Snakemake in `folder`, which asks for the jobs' states after 10, 30, 60… seconds instead of 40, 90, 150…
-
-    What it says goes to the end of the file `output`, else it is for the caller to read.
-    """
+def start(folder: Path, *flags, **variables: str) -> subprocess.Popen:
+    """Start Snakemake in `folder`, which asks for the jobs' states after 10, 30, 60… seconds instead of 40, 90, 150…"""
     command = [sys.executable, "-m", "snakemake", "--slurm-init-seconds-before-status-checks", "10", *flags]
     # The simulated GPUs must not turn into real ones, where this machine has some.
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", **variables}
-    said = output.open("a", encoding="utf-8") if output else subprocess.PIPE
     return subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=said, stderr=subprocess.STDOUT, text=True
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
 
 
