@@ -8,11 +8,13 @@ from snakemake.exceptions import WorkflowError
 from workflow_scripts.base import attempts
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.configuration.plan import Plan
+from workflow_scripts.training.estimation.requests import Requests
 
 try:
     plan = Plan(config, workflow.configfiles, prefix=workflow.modifier.path_modifier.prefix)
 except UserError as error:
     raise WorkflowError(str(error))
+requests = Requests(plan.config, plan.layout)  # memory and time, where the profile states none
 
 
 # Not in the Snakemake within a SLURM job, which belongs to the one that submitted it.

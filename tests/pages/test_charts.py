@@ -49,3 +49,18 @@ def test_nothing_to_draw():
     assert charts.line_chart("loss", [(1, float("nan"))]) == ""
     assert charts.histogram("lengths", [], None) == ""
     assert charts.forest_plot("scores", [None], "x") == ""
+
+
+def test_a_confusion_has_each_count_once_under_any_labels():
+    found = {
+        "n": 1234,
+        "truths": [HOSTILE, "other"],
+        "answers": [HOSTILE, "other", "other", "unreadable"],
+        "counts": [[1200, 3, 7, 0], [5, 19, 0, 0]],
+    }
+    chart = drawn(charts.confusion("closed", found))
+    assert [int(text.replace(",", "")) for text in re.findall(r">([\d,]+)</text>", chart)] == [
+        *(1200, 3, 7, 0),
+        *(5, 19, 0, 0),
+    ]
+    assert "<script" not in chart and chart.count(">other<") == 3 and ">unreadable<" in chart

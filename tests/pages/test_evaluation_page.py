@@ -74,7 +74,16 @@ def test_numbers_stand_beside_their_doubt(page, lines):
     for protocol in ("strict", "llava_med", "medevalkit", "lmms_slake", "vqa_bleu_f1", "closed_only"):
         assert f"{protocol}: what it counts, and its faults" in found
     assert re.search(r"free of leaks \d+ \d+ \d+\.\d \[\d+\.\d, \d+\.\d\]", found)
-    assert text.count("<svg") == 2
+    assert text.count("<svg") == 4
+
+
+def test_what_was_answered_to_closed_questions_counts_each_once(page, lines):
+    text = page.read_text("utf-8").partition('class="confusions"')[2].partition("</div>")[0]
+    counts = [int(number) for number in re.findall(r">(\d+)</text>", text)]
+    closed = [row for row in lines["dpo"] if row["answer_type"] == "closed"]
+    assert len(counts) == 2 * 2 * 4 and sum(counts) == len(closed) > 50
+    unreadable = sum(row["answer"] is None for row in closed)
+    assert sum(counts[3::4]) == unreadable
 
 
 @needs_browser

@@ -78,10 +78,10 @@ def test_a_stage_that_cannot_go_on_closes_the_one_before(path):
 def test_only_a_dead_one_is_closed_from_outside(path):
     layout = Layout(path.parents[3])
     _, lines = start(path)
-    assert journal.close_dead(layout) == []
+    assert journal.settle(layout) == []
     lines.release()
-    assert journal.close_dead(layout) == [path]
-    assert kinds(path) == ["open", "close"] and journal.close_dead(layout) == []
+    assert journal.settle(layout) == [path]
+    assert kinds(path) == ["open", "close"] and journal.settle(layout) == []
 
 
 def test_a_second_process_does_not_write_into_it(path):

@@ -6,7 +6,7 @@ import pytest
 
 from workflow_scripts.base import files
 from workflow_scripts.base.paths import Layout, Run
-from workflow_scripts.tracking import names, run_row
+from workflow_scripts.tracking import journal, names, run_row
 
 RUN = Run("slake", "4.1v", "thinking")
 
@@ -14,7 +14,8 @@ RUN = Run("slake", "4.1v", "thinking")
 @pytest.fixture
 def layout(tmp_path, made_evaluation):
     found = Layout(tmp_path)
-    files.write_json(found.evaluation(RUN), made_evaluation)
+    provenance = {"run_fingerprint": "c"}
+    files.write_json(found.evaluation(RUN), {**made_evaluation, "provenance": provenance})
     return found
 
 
@@ -42,8 +43,8 @@ def test_the_description_is_a_table_with_the_final_line_in_bold(layout, made_eva
     assert "[sft](#/x)" in found and f"**{made_evaluation['final_stage']}**" in found
 
 
-def test_a_try_is_marked_by_a_tag_and_in_the_description(layout, made_evaluation):
-    files.write_json(layout.evaluation(RUN), {**made_evaluation, "limit": 32})
+def test_a_try_is_marked_by_a_tag_and_in_the_description(layout):
+    files.write_json(layout.evaluation(RUN), {**files.read_object(layout.evaluation(RUN)), "limit": 32})
     found = run_row.of_run(layout, RUN, "c")
     assert found.tags["limit"] == "32" and "**This is a try" in run_row.description(found, [])
 
@@ -51,6 +52,20 @@ def test_a_try_is_marked_by_a_tag_and_in_the_description(layout, made_evaluation
 def test_a_run_without_an_evaluation_says_so(tmp_path):
     found = run_row.of_run(Layout(tmp_path), RUN, "c")
     assert found.numbers == {} and "Not evaluated yet" in run_row.description(found, [])
+
+
+def test_what_another_configuration_has_left_is_not_in_the_row(layout):
+    trained = layout.trained("sft", RUN)
+    files.write_json(trained / "metrics.json", {"seconds": 7200, "method": "full", "fingerprint": "f"})
+    assert run_row.of_run(layout, RUN, "other") == run_row.RunRow()
+    lines = journal.Journal(journal.path_of(layout, RUN, "other", "sft"))
+    assert lines.hold()
+    lines.append("model", path=f"sft/{RUN}", step=1, digest=journal.digest(trained))
+    lines.release()
+    found = run_row.of_run(layout, RUN, "other")
+    assert (found.numbers, found.method, found.evaluation) == ({"hours": 2.0}, "full", None)
+    files.write_json(trained / "metrics.json", {"seconds": 3600, "method": "lora", "fingerprint": "g"})
+    assert run_row.of_run(layout, RUN, "other") == run_row.RunRow()
 
 
 def test_the_most_memory_of_this_configuration_counts(tmp_path):

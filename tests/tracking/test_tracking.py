@@ -233,6 +233,19 @@ def test_a_store_that_is_gone_is_filled_again(layout, seen, new_store):
     assert (child.data.metrics, child.data.params) == (before.metrics, before.params)
 
 
+def test_a_file_that_has_changed_since_is_not_sent_as_the_one_of_then(layout, seen):
+    page = layout.root / "page.html"
+    page.write_text("by this configuration")
+    with tracking.stage(Config(tracking_uri="http://127.0.0.1:9"), layout, RUN, "evaluate", {}) as mirror:
+        mirror.artifact(page)
+        mirror.artifact(layout.raw("slake") / "manifest.json")
+    page.write_text("by another one")
+    tracking.sync(Config(), layout)
+    client, _, (run,) = seen()
+    artifacts = {entry.path for entry in client.list_artifacts(run.info.run_id)}
+    assert "manifest.json" in artifacts and "page.html" not in artifacts
+
+
 def test_an_outage_in_the_middle_loses_nothing_and_repeats_nothing(layout, told, caplog):
     told.lines = []
     with tracking.stage(Config(), layout, RUN, "sft", {}) as mirror:

@@ -13,6 +13,7 @@ from workflow_scripts.base.errors import Terminated, UserError
 from workflow_scripts.stages.dpo import stage as dpo
 from workflow_scripts.stages.dpo import task as dpo_task
 from workflow_scripts.stages.sft import stage as sft
+from workflow_scripts.tracking import journal
 from workflow_scripts.training import checkpoints
 from workflow_scripts.training.data import held_out
 from workflow_scripts.training.progress import Progress
@@ -107,6 +108,23 @@ def test_a_signal_during_a_validation_stops_the_training_after_it(workplace, mon
     with pytest.raises(Terminated, match="stopped by SIGTERM after step 2 of"):
         trained(workplace, "sft")
     assert checkpoints.newest(workplace.layout.checkpoints("sft", workplace.run)).name == "checkpoint-2"
+
+
+def test_trackers_are_told_which_checkpoints_there_are_with_the_validation_of_each(workplace):
+    settings, layout, run = workplace.settings, workplace.layout, workplace.run
+    settings.sft.validation_steps, settings.tracking = 2, ["tensorboard"]
+    metrics, _ = trained(workplace, "sft")
+    (path,) = journal.all_of(layout, run)
+    events = [event for event, _ in journal.Journal(path).read()]
+    curve = {event["step"]: event["values"] for event in events if event["kind"] == "curve"}
+    assert len(curve) == sum(event["kind"] == "curve" for event in events) == metrics["steps"] >= 6
+    *told, last = (event["kept"] for event in events if event["kind"] == "checkpoints")
+    assert [kept[-1]["step"] for kept in told] == list(range(2, metrics["steps"] + 1, 2)) and last == []
+    for entry in (entry for kept in told for entry in kept):
+        said = curve[entry["step"]].items()
+        assert entry["values"] == {name: value for name, value in said if name.startswith("validation/")}
+        assert entry["values"]["validation/loss"] > 0
+    assert {len(kept) for kept in told} == {1, 2}
 
 
 def test_sft_is_validated_on_other_rows_and_trains_on_all_of_its_own(corpus):

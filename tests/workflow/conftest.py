@@ -34,7 +34,13 @@ class Workflow:
 
     def command(self, stage: str, *arguments: str) -> subprocess.CompletedProcess:
         config = ["--config", "config.yaml", "settings.yaml"]
-        command = [str(self.python), "-m", f"workflow_scripts.{stage}", *arguments, *config]
+        return self._run([str(self.python), "-m", f"workflow_scripts.{stage}", *arguments, *config])
+
+    def shell(self, line: str) -> subprocess.CompletedProcess:
+        """A line of a terminal in the folder."""
+        return self._run(["bash", "-e", "-o", "pipefail", "-c", line])
+
+    def _run(self, command: list[str]) -> subprocess.CompletedProcess:
         return subprocess.run(
             command, cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False
         )

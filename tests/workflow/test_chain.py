@@ -127,6 +127,8 @@ def test_mlflow_has_every_stage_and_the_predictions(lora):
     ]
     artifacts = {entry.path for entry in client.list_artifacts(stages["evaluate"].info.run_id)}
     assert {"predictions.json", "predictions.parquet", "charts", "pages", "table_images", "logs"} <= artifacts
+    charts = {entry.path for entry in client.list_artifacts(stages["evaluate"].info.run_id, "charts")}
+    assert {"charts/accuracy.png", "charts/confusion_yes_no_slake.png"} <= charts
 
 
 def test_the_evaluation_makes_itself_again_and_is_packed_with_the_report_of_snakemake(lora, tmp_path):

@@ -29,7 +29,7 @@ State = Literal["running", "failed", "stopped"]
 # What SLURM calls an end that is not the command's fault, and what a person can do where it comes twice.
 REMEDIES = {
     "TIMEOUT": "give it more time (runtime in the profile), or let it save more often (save_steps)",
-    "OUT_OF_MEMORY": "give it more memory (mem_mb, or mem_mb_per_cpu with GPUs, in the profile)",
+    "OUT_OF_MEMORY": "give it more memory (mem_mb in the profile)",
     "NODE_FAIL": "leave out the node (slurm-exclude-failed-nodes in the profile), or ask the administrators",
 }
 
@@ -79,6 +79,14 @@ def reason_of(logs: Iterable[Path], slurm_job: str) -> str:
     state = slurm.state_of(slurm_job) if slurm_job and not failed else ""
     remedy = f"{state}: {REMEDIES[state]}" if state in REMEDIES else ""
     return failed or remedy or next((note.reason for note in notes), "")
+
+
+def ends(path: Path) -> tuple[str, ...]:
+    """How the attempts of this invocation that the note at `path` tells of have ended, by SLURM's names."""
+    note = read(path)
+    if not note or note.state == "failed" or note.invocation != os.environ.get(INVOCATION_VARIABLE, ""):
+        return ()
+    return _ends(note, os.environ.get("SLURM_JOB_ID", ""))
 
 
 def recorded(main: Callable[[list[str]], int], arguments: list[str]) -> int:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
 
-from workflow_scripts.base import attempts, environment, job_log
+from workflow_scripts.base import attempts, environment, job_log, usage
 from workflow_scripts.base.errors import STOPPING, Terminated, UserError, brief
 from workflow_scripts.base.processes import forget_other_launchers, processes
 
@@ -73,7 +73,7 @@ def run(main: Callable[[list[str]], int], arguments: list[str] | None = None) ->
 
     status = 1
     try:
-        with _signals_raised():
+        with _signals_raised(), usage.recorded():
             return job_log.recorded(command, arguments)
     except UserError as error:
         message = str(error)

@@ -9,10 +9,11 @@ from workflow_scripts.datasets.terminology import Terminology
 from workflow_scripts.evaluation import protocols
 from workflow_scripts.evaluation.predictions import Breakdown, Prediction
 from workflow_scripts.evaluation.protocols import ScoringProtocol, strict
-from workflow_scripts.evaluation.statistics import breakdown, comparisons, pictures, power
+from workflow_scripts.evaluation.statistics import breakdown, comparisons, confusion, pictures, power
 from workflow_scripts.evaluation.statistics.breakdown import Group
 from workflow_scripts.evaluation.statistics.clusters import Floats, Labels, clusters
 from workflow_scripts.evaluation.statistics.comparisons import Comparison
+from workflow_scripts.evaluation.statistics.confusion import ClosedAnswers
 from workflow_scripts.evaluation.statistics.intervals import Estimate, estimate
 from workflow_scripts.evaluation.statistics.pictures import Consistency, LeakScores
 from workflow_scripts.evaluation.statistics.power import Resolution
@@ -47,12 +48,16 @@ class PictureUse(TypedDict):
 
 
 class Analysis(TypedDict):
-    """By line, then by grouping and group or by protocol; comparisons are named "{second} over {first}"."""
+    """By line, then by grouping and group or by protocol; comparisons are named "{second} over {first}".
+
+    `confusion` is that of the final model, by test set.
+    """
 
     groups: dict[str, dict[str, dict[str, Group]]]
     protocols: dict[str, dict[str, ProtocolScores]]
     comparisons: dict[str, Comparison]
     picture: PictureUse
+    confusion: dict[str, ClosedAnswers]
     resolution: Resolution
 
 
@@ -108,6 +113,7 @@ def analyse(
             "consistency": pictures.consistency(rows, labels, strict.same_answer, seed),
             "leaks": None if leaked is None else pictures.scores_by_leak(rows, final, labels, leaked, seed),
         },
+        "confusion": confusion.by_set(rows),
         "resolution": power.resolution(final, labels, scores[_other_stage(lines, final_stage)]),
     }
 

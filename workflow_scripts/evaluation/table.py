@@ -11,6 +11,7 @@ from workflow_scripts.evaluation.analysis import PictureUse, ProtocolScores
 from workflow_scripts.evaluation.predictions import Breakdown
 from workflow_scripts.evaluation.statistics.breakdown import OVERALL, Group
 from workflow_scripts.evaluation.statistics.comparisons import Comparison, verdict
+from workflow_scripts.evaluation.statistics.confusion import ClosedAnswers
 from workflow_scripts.evaluation.statistics.intervals import Estimate
 from workflow_scripts.evaluation.statistics.power import Resolution, resolution_text
 
@@ -45,6 +46,7 @@ class Evaluation(TypedDict):
     protocols: NotRequired[dict[str, dict[str, ProtocolScores]]]
     comparisons: NotRequired[dict[str, Comparison]]
     picture: NotRequired[PictureUse]
+    confusion: NotRequired[dict[str, ClosedAnswers]]
     resolution: NotRequired[Resolution]
     cost: dict[str, float]
 

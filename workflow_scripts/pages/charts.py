@@ -1,11 +1,13 @@
 """Charts as inline SVG, drawn by Vega-Lite when a page is written; their colours are the page's own, light and dark."""
 
+import json
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from markupsafe import Markup, escape
 
+from workflow_scripts.evaluation.statistics.confusion import Confusion
 from workflow_scripts.evaluation.statistics.intervals import Estimate
 
 WIDTH = 300  # of the plot, without its labels; pages scale the whole
@@ -112,6 +114,40 @@ def forest_plot(
             },
         )
     return _svg(title, {"width": WIDTH, "height": {"step": 26}, "data": _values(rows), "layer": layer})
+
+
+def confusion(title: str, found: Confusion) -> Markup:
+    """How often each truth, downwards, got each answer, across; darker for a larger share of its row."""
+    rows = [
+        {"truth": truth, "answer": answer, "count": count, "share": count / max(1, sum(counts))}
+        for truth, counts in enumerate(found["counts"])
+        for answer, count in enumerate(counts)
+    ]
+
+    def axis(field: str, labels: Sequence[str], named: str, **more: Any) -> dict[str, Any]:
+        """By number, and labelled: an answer may be any text, that of another too."""
+        shown = {"labelExpr": f"{json.dumps(labels)}[datum.value]", "grid": False, "labelLimit": 110, **more}
+        return {"field": field, "type": "ordinal", "title": named, "axis": shown}
+
+    place = {
+        "x": axis("answer", found["answers"], "answered", orient="top", labelAngle=-30, labelAlign="left"),
+        "y": axis("truth", found["truths"], "true"),
+    }
+    shade = {
+        "field": "share",
+        "type": "quantitative",
+        "scale": {"domain": [0, 1], "range": [0.06, 0.7]},
+        "legend": None,
+    }
+    layer = [
+        {"mark": {"type": "rect", "color": "var(--accent)"}, "encoding": {**place, "opacity": shade}},
+        {
+            "mark": {"type": "text", "color": "var(--ink)", "fontSize": 12},
+            "encoding": {**place, "text": {"field": "count", "type": "quantitative", "format": ","}},
+        },
+    ]
+    size = {"width": {"step": 58}, "height": {"step": 32}}
+    return _svg(title, {**size, "data": _values(rows), "layer": layer})
 
 
 def line_chart(title: str, points: Sequence[tuple[float, float]]) -> Markup:

@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from markupsafe import Markup
 
@@ -13,6 +13,7 @@ from workflow_scripts.evaluation.analysis import ProtocolScores
 from workflow_scripts.evaluation.protocols import ScoringProtocol
 from workflow_scripts.evaluation.statistics.breakdown import Group
 from workflow_scripts.evaluation.statistics.comparisons import Comparison, beyond_noise, p_text, verdict
+from workflow_scripts.evaluation.statistics.confusion import Confusion
 from workflow_scripts.evaluation.statistics.power import resolution_text
 from workflow_scripts.evaluation.table import Evaluation, lines, named, tried
 from workflow_scripts.pages import charts, rendering
@@ -28,6 +29,7 @@ GROUPINGS = {
     "organ": "Organ",
     "modality": "Modality",
 }
+CONFUSIONS = {"yes_no": "yes or no", "choices": "one of few other answers"}
 NOTES = ("excluded", "raised", "unscored")
 _SCRIPT = Path(__file__).parent / "templates" / "questions.js"
 
@@ -62,6 +64,7 @@ def evaluation_page(
         gains=_gains(evaluation),
         differences=_differences_plot(evaluation),
         protocols=[_protocol(evaluation, protocol) for protocol in scoring],
+        closed=_closed(evaluation),
         groupings=_groupings(evaluation),
         resolution=resolution_text(evaluation["resolution"]),
         evidence=evidence,
@@ -149,6 +152,41 @@ def _protocol(evaluation: Evaluation, protocol: ScoringProtocol) -> dict[str, An
         "notes": {note: overall[note] for note in NOTES if overall.get(note)},
         "numbers": {name: overall[name] for name in protocol.NUMBERS if name in overall},
     }
+
+
+def confusions(evaluation: Evaluation) -> dict[tuple[str, str], Markup]:
+    """The charts of what was answered to closed questions, by test set and by which of CONFUSIONS is true."""
+    return {
+        (name, kind): charts.confusion(f"{name}: closed questions whose answer is {said}", table)
+        for name, found in evaluation.get("confusion", {}).items()
+        for kind, said in CONFUSIONS.items()
+        if (table := cast("Confusion | None", found.get(kind)))
+    }
+
+
+def _closed(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """The charts with the number of their questions, and how many closed questions of a set are in none."""
+    drawn, found = confusions(evaluation), []
+    for name, counted in evaluation.get("confusion", {}).items():
+        tables: dict[str, Any] = {kind: counted.get(kind) for kind in CONFUSIONS}
+        figures = [
+            {
+                "said": said,
+                "yes_no": "yes/no" if kind == "yes_no" else "other",
+                "n": tables[kind]["n"],
+                "chart": drawn[name, kind],
+            }
+            for kind, said in CONFUSIONS.items()
+            if tables[kind]
+        ]
+        found.append(
+            {
+                "set": name,
+                "figures": figures,
+                "left_out": counted["closed"] - sum(figure["n"] for figure in figures),
+            }
+        )
+    return found
 
 
 def _groupings(evaluation: Evaluation) -> list[dict[str, Any]]:

@@ -72,6 +72,7 @@ def evaluate(settings: Config, layout: Layout, run: Run) -> Evaluation:
         "protocols": analysed["protocols"],
         "comparisons": analysed["comparisons"],
         "picture": analysed["picture"],
+        "confusion": analysed["confusion"],
         "resolution": analysed["resolution"],
         "cost": _cost(layout, run, summaries),
     }

@@ -7,7 +7,7 @@ from typing import Any, TypedDict
 from workflow_scripts.base import environment, files
 from workflow_scripts.base.environment import Made
 from workflow_scripts.base.paths import MANIFEST, Layout, Run
-from workflow_scripts.configuration import text
+from workflow_scripts.configuration import dependencies, text
 from workflow_scripts.configuration.settings import Config
 from workflow_scripts.datasets.records import SPLITS
 from workflow_scripts.evaluation import protocols
@@ -40,7 +40,10 @@ class Leak(TypedDict):
 
 
 class Provenance(TypedDict):
-    """`configuration` is the whole of it, and `configuration_fingerprint` the name of its copy in results/config/."""
+    """`configuration` is the whole of it, and `configuration_fingerprint` the name of its copy in results/config/.
+
+    `run_fingerprint` tells the configurations of this run apart whose results differ: trackers name them by it.
+    """
 
     made: Made
     protocol: str
@@ -51,6 +54,7 @@ class Provenance(TypedDict):
     checkpoint: Origin
     leaks: list[Leak]
     stages: dict[str, Made | None]  # None: made before this was recorded
+    run_fingerprint: str
     configuration_fingerprint: str
     configuration: dict[str, Any]
 
@@ -70,6 +74,7 @@ def provenance(settings: Config, layout: Layout, run: Run, asked: Mapping[str, A
         "checkpoint": _origin(layout.model(run.model_version, run.mode)),
         "leaks": [leak for matrix in checked["leaks"] for leak in leaks(matrix)],
         "stages": {stage: found.get("made") for stage, found in {**trained, "ask": asked}.items()},
+        "run_fingerprint": dependencies.run_fingerprint(settings, run),
         "configuration_fingerprint": fingerprint(configuration),
         "configuration": configuration,
     }

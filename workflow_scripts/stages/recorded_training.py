@@ -99,10 +99,11 @@ def train(settings: Config, layout: Layout, run: Run, task: Task[Settings]) -> d
         tracking.stage(settings, layout, run, task.objective.name, task.recipe) as record,
     ):
         record.dataset(task.data, files.sha256(task.data)[:16], "training")
-        if task.settings.validation_steps and task.validation_data:
-            digest = files.sha256(task.validation_data)[:16]
-            record.dataset(task.validation_data, digest, "validation")
+        if task.settings.validation_steps:
+            path, part = (task.validation_data, "") if task.validation_data else (task.data, "set_aside")
+            record.dataset(path, files.sha256(path)[:16], "validation", part)
         metrics = training.train(task, record.callbacks())
+        record.checkpoints(task.unfinished)
         record.metrics({"train": {key: value for key, value in metrics.items() if key not in NO_METRICS}})
         record.artifact(task.trained / METRICS)
         record.model(task.trained, metrics["steps"])

@@ -5,7 +5,7 @@ tracker that fails, or comes back after a kill, misses nothing and gets nothing 
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -43,10 +43,17 @@ class Recorder:
     """One stage of one run, as every switched-on tracker will see it; without a journal, nothing is kept."""
 
     def __init__(
-        self, layout: Layout, lines: Journal | None = None, start: Mapping[str, Any] | None = None
+        self,
+        layout: Layout,
+        lines: Journal | None = None,
+        start: Mapping[str, Any] | None = None,
+        settle: Callable[[], None] = lambda: None,
     ) -> None:
         self._layout, self._journal, self._start = layout, lines, start or {}
+        self._settle = settle
         self._senders: list[Sender] = []
+        self._trains = False
+        self._before: list[tuple[str, dict[str, Any]]] = []  # what was said before a training began
         self._pictures = bool(self._start.get("pictures"))
 
     def send_to(self, outboxes: list[Outbox]) -> None:
@@ -64,9 +71,13 @@ class Recorder:
         self._notify()
 
     def train_from(self, step: int) -> None:
-        """A training begins after `step`: at 0 it starts over, and what was recorded before was of another attempt."""
+        """A training begins after `step`: at 0 it starts over, and the curve that there is was of another attempt."""
+        self._trains = True
         if self._journal and step == 0 and self._journal.last_step > 0:
             self.begin(resumed=False)
+            for kind, values in self._before:
+                self._add(kind, **values)
+        self._settle()  # it has removed the checkpoints of another configuration
 
     def curve(self, step: int, values: Mapping[str, float]) -> None:
         """A point of the curves; a step that is known already, from before a kill, is left out."""
@@ -80,21 +91,28 @@ class Recorder:
     def artifact(self, path: Path, folder: str = "", pictures: bool = False) -> None:
         """A file; one that has `pictures` of the data only where trackers may have these."""
         if self._pictures or not pictures:
-            self._add("artifact", path=journal.stored(self._layout, path), folder=folder)
+            self._add_file("artifact", path, folder=folder)
 
     def table(self, path: Path, name: str) -> None:
         """The predictions of a JSONL file, a sample of which is shown as a table where the tracker can."""
-        self._add("table", path=journal.stored(self._layout, path), name=name)
+        self._add_file("table", path, name=name)
 
-    def dataset(self, path: Path, digest: str, context: str) -> None:
-        """A file of records that the stage reads, for `context`: training, validation, evaluation."""
-        name = f"{path.parent.name}/{path.stem}"
+    def dataset(self, path: Path, digest: str, context: str, part: str = "") -> None:
+        """A file of records that the stage reads, or a `part` of it, for `context`: training, validation, evaluation."""
+        name = "/".join(filter(None, (path.parent.name, path.stem, part)))
         found = Dataset(name, digest, journal.stored(self._layout, path), context)
         self._add("dataset", dataset=asdict(found))
 
+    def checkpoints(self, folder: Path) -> None:
+        """The checkpoints of a training are those in `folder` now."""
+        if self._journal:
+            kept = journal.entries(self._layout, folder)
+            if kept != self._journal.kept:
+                self._add("checkpoints", kept=kept)
+
     def model(self, folder: Path, step: int) -> None:
         """A model that was trained, after `step`."""
-        self._add("model", path=journal.stored(self._layout, folder), step=step)
+        self._add_file("model", folder, step=step)
 
     def close(self, status: str) -> None:
         """The stage has ended: FINISHED, FAILED or KILLED."""
@@ -113,7 +131,14 @@ class Recorder:
 
         return [Mirror(self)]
 
+    def _add_file(self, kind: str, path: Path, **values: Any) -> None:
+        """A line about what lies at `path` now; the same place may have another before the line is sent."""
+        if self._journal:
+            self._add(kind, path=journal.stored(self._layout, path), digest=journal.digest(path), **values)
+
     def _add(self, kind: str, **values: Any) -> None:
+        if not self._trains:
+            self._before.append((kind, values))
         if self._journal:
             try:
                 self._journal.append(kind, **values)
@@ -171,16 +196,15 @@ def _recorder(
             "whole_settings": settings.of_run[1],
         },
     }
-    record = Recorder(layout, lines, {"open": opened, "pictures": settings.tracking_images})
+    started = {"open": opened, "pictures": settings.tracking_images}
+    record = Recorder(layout, lines, started, partial(_settle, settings, layout, run))
     record.begin(resumed=name in RESUMED)
     for path in filter(Path.is_file, manifests):
         record.artifact(path, f"manifests/{path.parent.name}")
     if LOCK_FILE.is_file():
         record.artifact(LOCK_FILE, "environment")
-    dead = journal.close_dead(layout, run)
     record.send_to(_outboxes(settings, layout, lines))
-    for path in dead:
-        _send(settings, layout, path)
+    _settle(settings, layout, run)
     return record
 
 
@@ -219,13 +243,18 @@ def prepare(settings: Config, layout: Layout) -> None:
         except Exception as error:  # as in Sender
             warn("mlflow", error)
             return
-    for path in journal.close_dead(layout):
+    _settle(settings, layout)
+
+
+def _settle(settings: Config, layout: Layout, run: Run | None = None) -> None:
+    """Say, of a run or of all, what was killed and which checkpoints are gone."""
+    for path in journal.settle(layout, run):
         _send(settings, layout, path)
 
 
 def sync(settings: Config, layout: Layout) -> dict[str, dict[str, int | Exception]]:
     """Send what trackers have missed: by journal and tracker how many lines, or what went wrong."""
-    journal.close_dead(layout)
+    journal.settle(layout)
     return {
         str(path.relative_to(layout.journals())): _send(settings, layout, path)
         for path in journal.all_of(layout)

@@ -9,13 +9,16 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from io import BufferedRandom
 from pathlib import Path
 from typing import Any
 
-from workflow_scripts.base.paths import Layout, Run
+from workflow_scripts.base import files
+from workflow_scripts.base.paths import METRICS, Layout, Run
+from workflow_scripts.tracking import names
+from workflow_scripts.training import checkpoints
 
 Event = dict[str, Any]  # "kind", "time" in ms since 1970, and what `tracker.Tracker` takes of that kind
 RESUMED = ("sft", "dpo")  # stages that go on where they were killed
@@ -47,7 +50,11 @@ class Journal:
         self.attempt: str | None = next(
             (event["attempt"] for event in reversed(known) if event["kind"] == "open"), None
         )
-        self.is_open = bool(known) and known[-1]["kind"] != "close"
+        ends = [event for event in known if event["kind"] in ("open", "close")]
+        self.is_open = bool(ends) and ends[-1]["kind"] == "open"
+        self.closed: Event | None = ends[-1] if ends and not self.is_open else None
+        listed = [event["kept"] for event in self._attempt(known) if event["kind"] == "checkpoints"]
+        self.kept: list[dict[str, Any]] = listed[-1] if listed else []
 
     def read(self, start: int = 0, end: int | None = None) -> Iterator[tuple[Event, int]]:
         """(event, where its line ends) of the lines between two places; a last one that a kill cut off is none."""
@@ -86,12 +93,19 @@ class Journal:
         event = {"kind": kind, "time": int(time.time() * 1000), **values}
         self._file.write(json.dumps(event, ensure_ascii=False, default=str).encode() + b"\n")
         self._file.flush()
-        if kind == "curve":
-            self.last_step = values["step"]
-        self.is_open = kind != "close"
+        match kind:
+            case "curve":
+                self.last_step = values["step"]
+            case "checkpoints":
+                self.kept = values["kept"]
+            case "open" | "close":
+                self.is_open = kind == "open"
+                self.closed = None if self.is_open else event
 
     def begin(self, resumed: bool, **start: Any) -> None:
         """The stage begins: as the attempt of before, or as a new one, which closes that."""
+        if not resumed and self.kept:  # to start over is to have removed them
+            self.append("checkpoints", kept=[])
         if self.is_open and not resumed:
             self.append("close", status="KILLED")
         if not (resumed and self.attempt):
@@ -125,16 +139,53 @@ def all_of(layout: Layout, run: Run | None = None) -> Iterator[Path]:
     return iter(sorted(found, key=lambda path: path.stat().st_mtime))
 
 
-def close_dead(layout: Layout, run: Run | None = None) -> list[Path]:
-    """Say of each stage whose process ended without a word that it was killed; returns their journals."""
-    closed = []
+def settle(layout: Layout, run: Run | None = None) -> list[Path]:
+    """Say of each stage whose process ended without a word that it was killed, and of checkpoints that they are gone.
+
+    Those that another training removed, or a person. Returns the journals that have a new line.
+    """
+    settled = []
     for path in all_of(layout, run):
         journal = Journal(path)
-        if journal.is_open and journal.hold():
-            journal.append("close", status="KILLED")
+        left = [entry for entry in journal.kept if is_there(layout, entry)]
+        if (journal.is_open or left != journal.kept) and journal.hold():
+            _settle(journal, left)
             journal.release()
-            closed.append(path)
-    return closed
+            settled.append(path)
+    return settled
+
+
+def _settle(journal: Journal, left: list[dict[str, Any]]) -> None:
+    ended = {"status": "KILLED"}
+    if journal.closed:  # whoever reads on from before opens it again
+        ended = {key: journal.closed[key] for key in ("status", "time")}
+    if left != journal.kept:
+        journal.append("checkpoints", kept=left)
+    journal.append("close", **ended)
+
+
+def digest(path: Path) -> str | None:
+    """Of a file, or of the model in a folder; None where it is not there."""
+    file = path / METRICS if path.is_dir() else path
+    return files.sha256(file) if file.is_file() else None
+
+
+def entries(layout: Layout, folder: Path) -> list[dict[str, Any]]:
+    """The checkpoints in `folder` as a line names them, each with the numbers of the validation at its step."""
+    return [
+        {
+            "path": stored(layout, found.folder),
+            "step": found.step,
+            "fingerprint": found.fingerprint,
+            "values": names.of_validation(found.history(), found.step),
+        }
+        for found in checkpoints.kept(folder)
+    ]
+
+
+def is_there(layout: Layout, entry: Mapping[str, Any]) -> bool:
+    """Whether the checkpoint that a line names is on the disk, and no other in its place."""
+    return bool(checkpoints.fingerprint(layout.root / entry["path"]) == entry["fingerprint"])
 
 
 def stored(layout: Layout, path: Path) -> str:

@@ -1,5 +1,6 @@
 """Trained models in MLflow: where each lies, its scores by test set, and which one the gate has chosen."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -22,15 +23,12 @@ def log(
     folder: Path,
     layout: Layout,
     step: int,
+    time: int,
 ) -> None:
     """Log the model in `folder`, which stays there, and register it as a version of the run's model and candidate.
 
-    `runs` are the stage's and its parent.
+    `runs` are the stage's and its parent. A model that was validated has its loss, linked to what it was validated on.
     """
-    from mlflow.entities import LoggedModelOutput, LoggedModelStatus
-    from mlflow.models.model import MLMODEL_FILE_NAME
-    from mlflow.models.utils import get_external_mlflow_model_spec
-
     metrics = files.read_object(folder / METRICS)
     fingerprint = metrics["fingerprint"]
     if _version_of(client, str(start.run), fingerprint):
@@ -43,24 +41,89 @@ def log(
         "mlflow.model.isExternal": "true",
     }
     shown = ("method", "steps", "train_rows", "precision")
-    params: dict[str, str] = {key: str(metrics[key]) for key in shown if key in metrics}
-    name = f"{start.run}_{start.stage}".replace(".", "-")  # MLflow takes no dot in it
+    params = {"path": place, **{key: str(metrics[key]) for key in shown if key in metrics}}
     found = client.search_logged_models([experiment], f"tags.fingerprint = '{fingerprint}'", max_results=1)
     model = (
         found[0]
         if found
-        else client.create_logged_model(experiment, name, runs[0], tags, params, start.stage)
+        else client.create_logged_model(experiment, name_of(start), runs[0], tags, params, start.stage)
     )
+    if "best_step" in metrics:
+        loss = {"validation/loss": metrics["validation_loss"]}
+        link_validation(client, runs[0], model.model_id, metrics["best_step"], loss, time)
+    finish(client, runs, model, step)
+    version = _register(client, start, model, place, fingerprint)
+    client.set_registered_model_alias(str(start.run), CANDIDATE, version)
+
+
+def name_of(start: StageStart) -> str:
+    """What the models of a stage are named; MLflow takes no dot in it."""
+    return f"{start.run}_{start.stage}".replace(".", "-")
+
+
+def is_ready(model: Any) -> bool:
+    """Whether all was said of a logged model."""
+    from mlflow.entities import LoggedModelStatus
+
+    return bool(model.status == LoggedModelStatus.READY)
+
+
+def finish(client: "MlflowClient", runs: Sequence[str], model: Any, step: int) -> None:
+    """Name `model` among the outputs of `runs`, and declare it ready; whatever was done of it before a kill is there once."""
+    from mlflow.entities import LoggedModelOutput, LoggedModelStatus
+    from mlflow.models.model import MLMODEL_FILE_NAME
+    from mlflow.models.utils import get_external_mlflow_model_spec
+
     with TemporaryDirectory() as temporary:
         get_external_mlflow_model_spec(model).save(str(Path(temporary) / MLMODEL_FILE_NAME))
         client.log_model_artifacts(model.model_id, temporary)
-    client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
     for run_id in runs:
         outputs = client.get_run(run_id).outputs
         if model.model_id not in [output.model_id for output in (outputs.model_outputs if outputs else [])]:
             client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step)])
-    version = _register(client, start, model, place, fingerprint)
-    client.set_registered_model_alias(str(start.run), CANDIDATE, version)
+    client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+
+
+def link_validation(
+    client: "MlflowClient", run_id: str, model_id: str, step: int, values: dict[str, float], time: int
+) -> None:
+    """Give a model the `values` of the validation at `step`, linked to the data set that the run was validated on.
+
+    MLflow adds them to the curves of the run too, where they are already: by the time of the point there it knows that
+    it is the same one.
+    """
+    from mlflow.entities import Metric
+
+    if not values:
+        return
+    points = client.get_metric_history(run_id, next(iter(values)))
+    time = next((point.timestamp for point in points if point.step == step), time)
+    name, digest = _validated_on(client, run_id)
+    client.log_batch(
+        run_id,
+        [
+            Metric(
+                key,
+                value,
+                time,
+                step,
+                model_id=model_id,
+                dataset_name=name,
+                dataset_digest=digest,
+                run_id=run_id,
+            )
+            for key, value in values.items()
+        ],
+    )
+
+
+def _validated_on(client: "MlflowClient", run_id: str) -> tuple[str, str] | tuple[None, None]:
+    """Name and digest of the data set of the run's validations, as it was told."""
+    inputs = client.get_run(run_id).inputs
+    for found in reversed(inputs.dataset_inputs if inputs else []):
+        if "validation" in [tag.value for tag in found.tags]:
+            return found.dataset.name, found.dataset.digest
+    return None, None
 
 
 def _register(client: "MlflowClient", start: StageStart, model: Any, place: str, fingerprint: str) -> str:
@@ -124,7 +187,7 @@ def evaluated(client: "MlflowClient", experiment: str, start: StageStart, layout
             for source, found in evaluation["stages"][stage]["test_sets"].items()
             if found["accuracy"] is not None
         ]
-        if not model.metrics:
+        if not any(metric.key.startswith("eval/") for metric in model.metrics or []):
             client.log_batch(str(model.source_run_id), scores)
         versions[stage] = str(version.version)
     for stage, number in versions.items():

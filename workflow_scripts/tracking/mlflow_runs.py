@@ -6,10 +6,10 @@ from pathlib import Path
 
 from workflow_scripts.base.paths import Layout
 from workflow_scripts.configuration.settings import Config
-from workflow_scripts.tracking import mlflow_models, mlflow_parent, mlflow_tables
+from workflow_scripts.tracking import mlflow_checkpoints, mlflow_models, mlflow_parent, mlflow_tables
 from workflow_scripts.tracking.journal import StageStart
 from workflow_scripts.tracking.mlflow_store import prepare_store, store, tracking_uri
-from workflow_scripts.tracking.tracker import Dataset, Tracker
+from workflow_scripts.tracking.tracker import Dataset, KeptCheckpoint, Tracker
 
 logger = logging.getLogger(__name__)
 
@@ -125,9 +125,14 @@ class MlflowTracker(Tracker):
         for run_id in (self.run_id, self.parent):
             self.client.log_inputs(run_id, [found])
 
-    def model(self, folder: Path, step: int) -> None:
+    def checkpoints(self, kept: list[KeptCheckpoint], time: int) -> None:
+        mlflow_checkpoints.match(
+            self.client, self.experiment, self.run_id, self.start, kept, self.layout, time
+        )
+
+    def model(self, folder: Path, step: int, time: int) -> None:
         runs = self.run_id, self.parent
-        mlflow_models.log(self.client, self.experiment, runs, self.start, folder, self.layout, step)
+        mlflow_models.log(self.client, self.experiment, runs, self.start, folder, self.layout, step, time)
 
     def close(self, status: str, time: int) -> None:
         log = self.layout.root / "logs" / self.start.stage / f"{self.start.run}.log"

@@ -1,6 +1,6 @@
 """The names of numbers, alike in every stage and tracker: grouped by slashes, as `train/loss`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 VALIDATION = "eval_"  # before what the trainer logs of a validation
@@ -23,6 +23,15 @@ def of_curve(logs: Mapping[str, Any]) -> dict[str, float]:
             )
             found[f"{group}/{name}"] = float(value)
     return found
+
+
+def of_validation(history: Sequence[Mapping[str, Any]], step: int) -> dict[str, float]:
+    """The numbers of the validation at `step` in a trainer's log `history`; {} where there was none."""
+    found: dict[str, Any] = {}
+    for entry in history:
+        if entry["step"] == step:
+            found |= {key: value for key, value in entry.items() if key.startswith(VALIDATION)}
+    return of_curve(found)
 
 
 def flatten(value: Mapping[str, object], separator: str = ".", prefix: str = "") -> dict[str, Any]:

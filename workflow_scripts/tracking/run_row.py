@@ -33,29 +33,45 @@ class RunRow:
 
 
 def of_run(layout: Layout, run: Run, configuration: str) -> RunRow:
-    """What there is of a run so far, and what its stages took."""
+    """What there is of a run so far by this configuration, and what its stages took: another one's may lie there still."""
+    evaluation = _evaluation(layout, run, configuration)
     trainings = {
-        stage: files.read_object(path)
-        for stage in ("sft", "dpo")
-        if (path := layout.metrics(stage, run)).is_file()
+        stage: files.read_object(layout.metrics(stage, run))
+        for stage in journal.RESUMED
+        if layout.metrics(stage, run).is_file()
+        and (evaluation or _has_trained(layout, run, configuration, stage))
     }
     seconds = sum(found["seconds"] for found in trainings.values())
     numbers: dict[str, float | None] = {}
     tags: dict[str, str] = {}
-    evaluation: Evaluation | None = None
-    if layout.evaluation(run).is_file():
-        found: Any = files.read_object(layout.evaluation(run))
-        evaluation = found
-        numbers |= _scores(found)
-        tags = {"final_stage": found["final_stage"], **_warnings(found)}
-        if limit := found.get("limit"):
+    if evaluation:
+        numbers |= _scores(evaluation)
+        tags = {"final_stage": evaluation["final_stage"], **_warnings(evaluation)}
+        if limit := evaluation.get("limit"):
             tags["limit"] = str(limit)
-        seconds += found["cost"].get("eval_seconds", 0)
+        seconds += evaluation["cost"].get("eval_seconds", 0)
     numbers["hours"] = seconds / 3600 if seconds else None
     numbers |= _peaks(layout, run, configuration)
     method = trainings["sft"]["method"] if "sft" in trainings else ""
     shown = {key: round(value, DIGITS) for key, value in numbers.items() if value is not None}
     return RunRow(shown, tags, method, evaluation)
+
+
+def _evaluation(layout: Layout, run: Run, configuration: str) -> Evaluation | None:
+    """The evaluation of the run, if it is of this configuration by its own word."""
+    if not layout.evaluation(run).is_file():
+        return None
+    found: Any = files.read_object(layout.evaluation(run))
+    evaluation: Evaluation = found
+    made_by = evaluation.get("provenance", {}).get("run_fingerprint")
+    return evaluation if made_by == configuration else None
+
+
+def _has_trained(layout: Layout, run: Run, configuration: str, stage: str) -> bool:
+    """Whether the model that `stage` has left is of this configuration, which has said so."""
+    events = Journal(journal.path_of(layout, run, configuration, stage)).read()
+    told = {event.get("digest") for event, _ in events if event["kind"] == "model"}
+    return journal.digest(layout.trained(stage, run)) in told
 
 
 def _scores(evaluation: Evaluation) -> dict[str, float | None]:

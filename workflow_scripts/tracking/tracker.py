@@ -12,7 +12,7 @@ from workflow_scripts.base import credentials, files
 from workflow_scripts.base.errors import brief
 from workflow_scripts.base.paths import Layout
 from workflow_scripts.configuration.settings import Config
-from workflow_scripts.tracking.journal import Event, Journal, StageStart, start_of
+from workflow_scripts.tracking.journal import Event, Journal, StageStart, digest, is_there, start_of
 
 logger = logging.getLogger(__name__)
 
@@ -30,10 +30,20 @@ class Dataset:
     context: str
 
 
+@dataclass(frozen=True)
+class KeptCheckpoint:
+    """A checkpoint of a training, with the numbers of the validation at its `step`."""
+
+    folder: Path
+    step: int
+    fingerprint: str
+    values: dict[str, float]
+
+
 class Tracker:
     """A mirror of stages. What it has no place for it leaves out: it overrides what it keeps.
 
-    Paths exist when they are handed over. `time` is in milliseconds since 1970.
+    What is handed over lies where it lay when the stage told of it, and is the same. `time` is in milliseconds since 1970.
     """
 
     def __init__(self, settings: Config, layout: Layout) -> None:
@@ -74,7 +84,10 @@ class Tracker:
     def dataset(self, dataset: Dataset) -> None:
         """What the stage reads."""
 
-    def model(self, folder: Path, step: int) -> None:
+    def checkpoints(self, kept: list[KeptCheckpoint], time: int) -> None:
+        """The checkpoints of the attempt that there are; those of before are gone."""
+
+    def model(self, folder: Path, step: int, time: int) -> None:
         """A model that the stage has trained."""
 
     def close(self, status: str, time: int) -> None:
@@ -143,6 +156,7 @@ class Outbox:
         tracker, when = self._tracker, event["time"]
         assert tracker
         path = self._layout.root / event.get("path", "")  # an absolute one stays
+        is_same = "path" in event and path.exists() and digest(path) == event.get("digest")
         match event["kind"]:
             case "open":
                 tracker.open(start_of(event), fresh=not event["resumed"])
@@ -150,16 +164,28 @@ class Outbox:
                 tracker.curve(event["step"], event["values"], when)
             case "metrics":
                 tracker.metrics(event["values"], when)
-            case "artifact" if path.is_file():
+            case "artifact" if is_same:
                 tracker.artifact(path, event["folder"])
-            case "table" if path.is_file():
+            case "table" if is_same:
                 tracker.table(path, event["name"])
             case "dataset":
                 tracker.dataset(Dataset(**event["dataset"]))
-            case "model" if path.is_dir():
-                tracker.model(path, event["step"])
+            case "checkpoints":
+                tracker.checkpoints(self._left(event["kept"]), when)
+            case "model" if is_same:
+                tracker.model(path, event["step"], when)
             case "close":
                 tracker.close(event["status"], when)
+
+    def _left(self, entries: list[dict[str, Any]]) -> list[KeptCheckpoint]:
+        """Those of a line that are there still: it may be sent late."""
+        return [
+            KeptCheckpoint(
+                self._layout.root / entry["path"], entry["step"], entry["fingerprint"], entry["values"]
+            )
+            for entry in entries
+            if is_there(self._layout, entry)
+        ]
 
 
 class Sender:

@@ -1,5 +1,6 @@
 """What a trainer says, as points of the recorded curves."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -31,6 +32,7 @@ class Mirror(TrainerCallback):
             by_step.setdefault(int(entry["step"]), {}).update(numbers)
         for step, numbers in sorted(by_step.items()):
             self._record.curve(step, numbers)
+        self._record.checkpoints(Path(str(args.output_dir)))
 
     def on_log(
         self,
@@ -51,6 +53,13 @@ class Mirror(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self._flush()
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """After those that it takes the place of are removed."""
+        self._flush()
+        self._record.checkpoints(Path(str(args.output_dir)))
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

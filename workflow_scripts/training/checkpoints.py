@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,35 @@ logger = logging.getLogger(__name__)
 
 FINGERPRINT = "fingerprint.json"
 MANIFEST = "contents.json"  # the last file of a checkpoint
+STATE = "trainer_state.json"  # the trainer's own
 KEPT = 2  # the newest ones; with validation, the best and the newest
 HASHED_AT_ONCE = 8  # files: one of 100 GB would take two minutes, and shards of 5 GB together some seconds
+
+
+@dataclass(frozen=True)
+class WholeCheckpoint:
+    """A whole checkpoint; its `fingerprint` is of what it holds, which another in its place has not."""
+
+    folder: Path
+    step: int
+    fingerprint: str
+
+    def history(self) -> list[dict[str, Any]]:
+        """What the trainer has logged up to `step`."""
+        logged: list[dict[str, Any]] = files.read_value(self.folder / STATE, "log_history")
+        return logged
+
+
+def kept(folder: Path) -> list[WholeCheckpoint]:
+    """The whole checkpoints in `folder`, the oldest first."""
+    whole = filter(is_whole, reversed(_newest_first(folder)))
+    return [WholeCheckpoint(path, _step(path), fingerprint(path) or "") for path in whole]
+
+
+def fingerprint(checkpoint: Path) -> str | None:
+    """Of what the folder `checkpoint` holds; None where there is none that was sealed."""
+    manifest = checkpoint / MANIFEST
+    return files.sha256(manifest) if manifest.is_file() else None
 
 
 def prepare(folder: Path, depends_on: dict[str, Any]) -> Path | None:

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from tqdm import tqdm
 
-from workflow_scripts.base import files
+from workflow_scripts.base import files, scratch
 from workflow_scripts.models.pixels import Pixels
 from workflow_scripts.training.engine.forward import Backbone
 from workflow_scripts.training.engine.vision import image_features
@@ -72,7 +72,7 @@ class FeatureStore:
         name = self._shards[digest]
         try:
             if name not in self._opened:
-                self._opened[name] = safe_open(self.folder / name, "pt")
+                self._opened[name] = safe_open(scratch.near(self.folder / name), "pt")
             shard = self._opened[name]
             features, grid, known = (shard.get_tensor(f"{digest}{end}") for end in ("", ".grid", ".sum"))
         except FileNotFoundError:
