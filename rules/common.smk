@@ -29,9 +29,7 @@ if workflow.is_main_process:
 # SLURM signals all processes of a job: the command ends by itself, saves and says so, while those around it wait.
 if "SLURM_JOB_ID" in os.environ and not workflow.is_main_process:
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    shell.prefix(
-        "set -euo pipefail; trap : TERM USR1; tee() {{ trap '' TERM USR1; command tee \"$@\"; }}; "
-    )
+    shell.prefix("set -euo pipefail; trap : TERM USR1; tee() {{ trap '' TERM USR1; command tee \"$@\"; }}; ")
 
 
 wildcard_constraints:
