@@ -61,8 +61,10 @@ check: lint types test  ## Everything that a commit must pass: style, types, tes
 test: $(READY)  ## Run the tests, or with FILE=tests/x.py (a path, a test's id, '-k words') only these
 	$(if $(FILE),pytest $(FILE),$(PYTEST_ALL))
 
+# Tests on a cluster mostly wait, so the others run beside them.
 test-slow: $(READY)  ## Run the tests that train to an accuracy, damage thousands of files or start a SLURM cluster
-	pytest -m "slow or slurm"
+	@said=$$(mktemp) && { pytest -m slurm >$$said 2>&1 & } && status=0 && \
+		{ pytest -m "slow and not slurm" || status=1; }; wait $$! || status=1; cat $$said; rm $$said; exit $$status
 
 coverage: $(READY)  ## Run the tests and say how much of the package they cover: at least 90 %
 	@status=0; $(PYTEST_ALL) --cov --cov-report= || status=$$?; \

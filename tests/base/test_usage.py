@@ -50,7 +50,7 @@ def test_every_attempt_is_noted_and_a_killed_one_is_unknown(log):
     attempt_at(60, 0, kill=True)
     done, failed, killed = usage.attempts(usage.ledger_of(log))
     assert 0.2 <= done.seconds < 30 and failed.seconds < 30
-    assert 150e6 < done.memory < 2e9
+    assert done.memory > 150e6
     assert (done.gpus, done.energy) == (0, None)
     assert killed == Attempt()
 

@@ -104,8 +104,8 @@ OFF = "AccountingStorageType = accounting_storage/none"
         (ON, 300, "echo no database >&2; exit 1", "sacct", "fail", "set slurm-status-command: squeue"),
         (OFF, 300, "exit 1", "sacct", "fail", "set slurm-status-command: squeue"),
         (OFF, 300, "exit 1", "squeue", "ok", "squeue remembers ended jobs for 300 s"),
-        (OFF, 5, "exit 1", "squeue", "fail", "MinJobAge=300"),
-        (OFF, 120, "exit 1", "squeue", "fail", "MinJobAge=300"),
+        (OFF, 5, "exit 1", "squeue", "warn", "MinJobAge=300"),
+        (OFF, 120, "exit 1", "squeue", "warn", "MinJobAge=300"),
     ],
 )
 def test_the_command_that_tells_how_jobs_ended(

@@ -88,15 +88,15 @@ def status_command(profile: dict[str, Any], configuration: dict[str, str]) -> Ch
         remembered = _remembered(configuration)
         if remembered:
             return Check(name, "warn", f"{remembered}, and accounting is on", f"set {key}: sacct")
-        return Check(name, "fail", _forgotten(configuration), f"set {key}: sacct, for accounting is on")
+        return Check(name, "fail", _forgotten(configuration), f"set {key}: sacct, which remembers them")
     refused = refused if slurm.has_accounting(configuration) else "accounting is off"
     if chosen != "squeue":
-        return Check(name, "fail", f"sacct would wait for ever: {refused}", f"set {key}: squeue")
+        return Check(name, "fail", f"sacct tells nothing: {refused}", f"set {key}: squeue")
     if remembered := _remembered(configuration):
         return Check(name, "ok", f"squeue: {refused}; {remembered}")
     return Check(
-        name, "fail", f"{refused}, and {_forgotten(configuration)}",
-        "ask the administrators for MinJobAge=300 or for accounting; else run Snakemake without this profile in one job",
+        name, "warn", f"{refused}, and {_forgotten(configuration)}",
+        "it serves, but how a job ended is known by its own note alone; ask the administrators for MinJobAge=300",
     )  # fmt: skip
 
 
@@ -106,10 +106,8 @@ def _remembered(configuration: dict[str, str]) -> str:
 
 
 def _forgotten(configuration: dict[str, str]) -> str:
-    return (
-        f"squeue forgets ended jobs after MinJobAge = {configuration.get('MinJobAge', 'unknown')}: Snakemake, which looks "
-        "every 3 minutes, would wait for ever"
-    )
+    age = configuration.get("MinJobAge", "unknown")
+    return f"squeue forgets ended jobs after MinJobAge = {age}, and Snakemake looks every 3 minutes"
 
 
 def requests(settings: Config, layout: Layout, profile: dict[str, Any], attempt: int) -> list[SlurmRequest]:
@@ -198,11 +196,8 @@ def _partition(name: str) -> tuple[Check, str | None]:
 
 def limit_minutes(limit: str) -> int | None:
     """A time limit of sinfo's, such as 1-12:00:00; None where there is none."""
-    found = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", limit)
-    if not found:
-        return None
-    days, hours, minutes = (int(part or 0) for part in found.groups()[:3])
-    return days * 1440 + hours * 60 + minutes
+    seconds = slurm.seconds_of(limit)
+    return None if seconds is None else seconds // 60
 
 
 def _request(first: SlurmRequest, last: SlurmRequest, limit: str) -> Check:
