@@ -24,7 +24,10 @@ _SERVED = re.compile(
     r"language_model\.model\.layers\.\d+\.(?:self_attn\.[qkvo]_proj"
     r"|mlp\.(?:shared_experts\.)?(?:gate_up_proj|gate_proj|up_proj|down_proj))"
 )
-_LORA = re.compile(r"^base_model\.model\.(?P<module>.+?)\.(?:lora_\w+|modules_to_save|weight|bias)\b")
+_LORA = re.compile(
+    r"^base_model\.model\.(?P<module>.+?)\."
+    r"(?:(?P<served>lora_[AB]\.weight)|lora_\w+|modules_to_save|token_adapter|base_layer|weight|bias)\b"
+)
 
 
 def vllm_name(name: str) -> str:
@@ -36,6 +39,15 @@ def vllm_name(name: str) -> str:
 
 
 def ignored_by_vllm(path: Path) -> list[str]:
-    """The modules that the adapter at `path` changes and vLLM, as it is started by default, would not serve."""
-    modules = {match["module"] for key in adapters.keys(path) if (match := _LORA.match(key))}
-    return sorted(module for module in modules if not _SERVED.fullmatch(vllm_name(module)))
+    """The modules that the adapter at `path` changes and vLLM, as it is started by default, would not serve.
+
+    It refuses an adapter with more than matrices A and B: magnitudes of DoRA, biases, tokens, whole modules.
+    """
+    matched = [match for key in adapters.keys(path) if (match := _LORA.match(key))]
+    return sorted(
+        {
+            match["module"]
+            for match in matched
+            if not (match["served"] and _SERVED.fullmatch(vllm_name(match["module"])))
+        }
+    )

@@ -94,7 +94,7 @@ def _alone(path: Path) -> bool:
         raise UserError(f"{path}: no adapter but a whole model; export it without --adapter")
     if ignored := serving.ignored_by_vllm(path):
         logger.warning(
-            "vLLM %s would ignore %d modules of the adapter (%s, …); it is merged into its base instead",
+            "vLLM %s would not serve %d modules of the adapter (%s, …); it is merged into its base instead",
             serving.VLLM,
             len(ignored),
             ignored[0],
