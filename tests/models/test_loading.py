@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import get_peft_model
+from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 
 from workflow_scripts.base.errors import UserError
@@ -104,6 +105,35 @@ def test_older_layouts_of_an_adapter_are_the_same_adapter(adapter, tmp_path, old
         config[field] = config[field] and [name.replace(TEXT, old) for name in config[field]]
     (older / "adapter_config.json").write_text(json.dumps(config))
     assert_same(loaded(older), loaded(adapter))
+
+
+@pytest.mark.parametrize("old", [TEXT, *OLD_TEXTS])
+def test_a_layers_own_scale_is_found_in_older_layouts(adapter, tmp_path, old):
+    older = variant(adapter, tmp_path / "older", renamed(re.escape(TEXT), old))
+    config = json.loads((older / "adapter_config.json").read_text())
+    for field in ("target_modules", "target_parameters"):
+        config[field] = config[field] and [name.replace(TEXT, old) for name in config[field]]
+    config["alpha_pattern"] = {f"{old}layers.0.self_attn.q_proj": 6}
+    (older / "adapter_config.json").write_text(json.dumps(config))
+    found = loading.model(older, torch.float32, torch.device("cpu"))
+    scales = {
+        name: module.scaling["default"]
+        for name, module in found.named_modules()
+        if isinstance(module, LoraLayer)
+    }
+    assert [name for name, scale in scales.items() if scale == 6 / 2] == [
+        f"base_model.model.{TEXT}layers.0.self_attn.q_proj"
+    ]
+
+
+@pytest.mark.parametrize("begun", ["pissa", "pissa_niter_4", "olora"])
+def test_an_adapter_upon_other_weights_than_its_bases_is_refused(adapter, tmp_path, begun):
+    """peft takes the beginning out of the base's weights as it loads: anew, by chance, and twice for a reference."""
+    shutil.copytree(adapter, tmp_path / "begun")
+    file = tmp_path / "begun" / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"init_lora_weights": begun}))
+    with pytest.raises(UserError, match=f"init_lora_weights {begun} has changed the base; save it again"):
+        loaded(tmp_path / "begun")
 
 
 def test_the_name_of_the_adapter_may_be_left_in_its_keys(adapter, tmp_path):
