@@ -261,6 +261,23 @@ def test_a_model_of_another_version_is_refused(version, whole, adapter):
     loading.check_version(adapter, VERSIONS[version])
 
 
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [(("image_token_id",), "image_token_id"), (("vision_config", "spatial_merge_size"), "merge_size")],
+)
+def test_images_that_the_model_would_not_see_are_refused(whole, version, tmp_path, key, said):
+    shutil.copytree(whole, tmp_path / "other")
+    file = tmp_path / "other" / "config.json"
+    config = json.loads(file.read_text())
+    place = config[key[0]] if len(key) == 2 else config
+    place[key[-1]] += 1
+    file.write_text(json.dumps(config))
+    with pytest.raises(
+        UserError, match=f"other: {said} is .* for its processor and {place[key[-1]]} for its model"
+    ):
+        processors.load(tmp_path / "other", VERSIONS[version], 112)
+
+
 def test_a_chat_template_that_shows_no_image_is_replaced_by_ours(version, whole, tmp_path, caplog):
     kept = processors.load(whole, VERSIONS[version], 112)
     assert not caplog.records
