@@ -8,9 +8,12 @@ glm4_moe.py), and the layers that take LoRA (lora/utils.py, lora/model_manager.p
 import re
 from pathlib import Path
 
-from workflow_scripts.models import adapters
+from workflow_scripts.base import files
+from workflow_scripts.base.errors import UserError
+from workflow_scripts.models import adapters, bases
 
 VLLM = "0.33.0"
+_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # its `MaxLoRARanks`
 # Today's prefix and vLLM's.
 PREFIXES = {
     "lm_head.": "language_model.lm_head.",
@@ -36,6 +39,18 @@ def vllm_name(name: str) -> str:
         if name.startswith(today):
             return theirs + name.removeprefix(today)
     return name
+
+
+def max_lora_rank(path: Path) -> int:
+    """The least `max_lora_rank` of vLLM that has room for the adapter at `path`; a UserError where none has."""
+    config = files.read_object(path / bases.ADAPTER_CONFIG)
+    largest = max([int(config["r"]), *map(int, (config.get("rank_pattern") or {}).values())])
+    fitting = [rank for rank in _RANKS if rank >= largest]
+    if not fitting:
+        raise UserError(
+            f"{path}: an adapter of rank {largest}; vLLM serves at most rank {_RANKS[-1]}; merge it into its base"
+        )
+    return fitting[0]
 
 
 def ignored_by_vllm(path: Path) -> list[str]:

@@ -128,6 +128,7 @@ def _card(
         answer=version.answer_format(run.mode).write("CT", "…"),
         pixels=processor.image_processor.size["longest_edge"] // 2,
         rank=files.read_value(path / bases.ADAPTER_CONFIG, "r") if adapted else 0,
+        max_lora_rank=0 if merged else serving.max_lora_rank(path),
         vision=adapted and adapters.adapts_vision(path),
         vllm=serving.VLLM,
     )
