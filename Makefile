@@ -22,16 +22,11 @@ help:  ## List these commands
 
 setup: $(READY)  ## Make .venv with the exact dependencies of requirements.lock
 
-# uv installs in two minutes what takes pip four; pip is the way out where uv finds no registry.
 $(READY): requirements.lock
 	@for python in python3.13 python3.12 python3.11 python3 ""; do \
 		test -n "$$python" || { echo "error: needs Python 3.11 or newer with its venv module" >&2; exit 1; }; \
 		$$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && break; \
-	done; echo "Making $(VENV) with $$($$python --version)"; $$python -m venv $(VENV)
-	@sed -n '/^uv==/,/# via/p' requirements.lock > $(VENV)/uv.txt
-	$(VENV)/bin/pip install --quiet --require-hashes -r $(VENV)/uv.txt
-	$(VENV)/bin/uv pip sync --quiet --compile-bytecode --require-hashes requirements.lock \
-		|| $(VENV)/bin/pip install --quiet --require-hashes -r requirements.lock
+	done; echo "Making $(VENV) with $$($$python --version)"; sh envs/install.sh $(VENV) $$python
 	$(VENV)/bin/uv pip install --quiet --offline --no-deps --no-build-isolation --editable .
 	@touch $@
 
@@ -66,8 +61,10 @@ check: lint types test  ## Everything that a commit must pass: style, types, tes
 test: $(READY)  ## Run the tests, or with FILE=tests/x.py (a path, a test's id, '-k words') only these
 	$(if $(FILE),pytest $(FILE),$(PYTEST_ALL))
 
+# Tests on a cluster mostly wait, so the others run beside them.
 test-slow: $(READY)  ## Run the tests that train to an accuracy, damage thousands of files or start a SLURM cluster
-	pytest -m "slow or slurm"
+	@said=$$(mktemp) && { pytest -m slurm >$$said 2>&1 & } && status=0 && \
+		{ pytest -m "slow and not slurm" || status=1; }; wait $$! || status=1; cat $$said; rm $$said; exit $$status
 
 coverage: $(READY)  ## Run the tests and say how much of the package they cover: at least 90 %
 	@status=0; $(PYTEST_ALL) --cov --cov-report= || status=$$?; \

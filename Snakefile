@@ -14,6 +14,9 @@ report: "docs/report.rst"
 include: "rules/common.smk"
 
 
+container: plan.config.cluster.container
+
+
 pathvars:
     results=str(plan.layout.root),
     fetched=str(plan.layout.fetched),

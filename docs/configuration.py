@@ -38,7 +38,7 @@ SECTIONS = {
     "data": "Data", "sft": "Sft", "sft.lora": "Lora", "sft.loss_weights": "LossWeights", "preferences": "Preferences",
     "dpo": "Dpo", "evaluation": "EvaluationSettings", "evaluation.server": "ServerSettings",
     "evaluation.judge": "JudgeSettings", "datasets.{name}": "Source", "datasets.{name} (members)": "Combination",
-    "models.{version}.{mode}": "Checkpoint", "runs": "RunChoice",
+    "models.{version}.{mode}": "Checkpoint", "runs": "RunChoice", "cluster": "Cluster",
 }  # fmt: skip
 
 

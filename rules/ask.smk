@@ -15,6 +15,7 @@ rule ask:
     threads: plan.threads("ask")
     resources:
         **plan.resources("ask"),
+        **requests.of("ask"),
     params:
         settings=plan.settings("ask"),
     shell:

@@ -1,19 +1,35 @@
 # What every rule shares. The logic is in workflow_scripts/configuration/plan.py.
+import os
+import shutil
+import signal
+
 from snakemake.exceptions import WorkflowError
 
 from workflow_scripts.base import attempts
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.configuration.plan import Plan
+from workflow_scripts.training.estimation.requests import Requests
 
 try:
     plan = Plan(config, workflow.configfiles, prefix=workflow.modifier.path_modifier.prefix)
 except UserError as error:
     raise WorkflowError(str(error))
+requests = Requests(plan.config, plan.layout)  # memory and time, where the profile states none
 
 
 # Not in the Snakemake within a SLURM job, which belongs to the one that submitted it.
 if workflow.is_main_process:
     attempts.new_invocation()
+    if shutil.which("squeue"):
+        from workflow_scripts.base import slurm_executor
+
+        slurm_executor.install()
+
+
+# SLURM signals all processes of a job: the command ends by itself, saves and says so, while those around it wait.
+if "SLURM_JOB_ID" in os.environ and not workflow.is_main_process:
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    shell.prefix("set -euo pipefail; trap : TERM USR1; tee() {{ trap '' TERM USR1; command tee \"$@\"; }}; ")
 
 
 wildcard_constraints:

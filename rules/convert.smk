@@ -16,6 +16,7 @@ rule convert:
     threads: plan.threads("convert")
     resources:
         **plan.resources("convert"),
+        **requests.of("convert"),
     params:
         settings=plan.conversion,
     shell:

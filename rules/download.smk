@@ -7,11 +7,13 @@ rule download:
         "<results>/logs/download/{source}.log",
     benchmark:
         "<results>/benchmarks/download/{source}.tsv"
+    localrule: plan.config.cluster.download_here
     conda:
         "../envs/workflow.yaml"
     threads: plan.threads("download")
     resources:
         **plan.resources("download"),
+        **requests.of("download"),
     params:
         origin=plan.source,
     shell:
@@ -26,11 +28,13 @@ rule download_model:
         "<results>/logs/download/{model_version}_{mode}.log",
     benchmark:
         "<results>/benchmarks/download/{model_version}_{mode}.tsv"
+    localrule: plan.config.cluster.download_here
     conda:
         "../envs/workflow.yaml"
     threads: plan.threads("download_model")
     resources:
         **plan.resources("download_model"),
+        **requests.of("download_model"),
     params:
         origin=plan.checkpoint,
     shell:

@@ -14,6 +14,7 @@ rule dpo:
     threads: plan.threads("dpo")
     resources:
         **plan.resources("dpo"),
+        **requests.of("dpo"),
     params:
         settings=plan.settings("dpo"),
     shell:

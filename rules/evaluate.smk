@@ -27,6 +27,7 @@ rule evaluate:
     threads: plan.threads("evaluate")
     resources:
         **plan.resources("evaluate"),
+        **requests.of("evaluate"),
     params:
         settings=plan.settings("evaluate"),
     shell:

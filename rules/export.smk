@@ -14,6 +14,7 @@ rule export:
     threads: plan.threads("export")
     resources:
         **plan.resources("export"),
+        **requests.of("export"),
     shell:
         "MEDVQA_LOG={log} python -m workflow_scripts.export"
         " --dataset {wildcards.dataset} --model_version {wildcards.model_version} --mode {wildcards.mode}"

@@ -20,6 +20,7 @@ rule preferences:
     threads: plan.threads("preferences")
     resources:
         **plan.resources("preferences"),
+        **requests.of("preferences"),
     params:
         settings=plan.settings("preferences"),
     shell:

@@ -16,5 +16,6 @@ rule report:
     threads: plan.threads("report")
     resources:
         **plan.resources("report"),
+        **requests.of("report"),
     shell:
         "MEDVQA_LOG={log} python -m workflow_scripts.report 2>&1 | tee {log}"

@@ -15,6 +15,7 @@ rule sft:
     threads: plan.threads("sft")
     resources:
         **plan.resources("sft"),
+        **requests.of("sft"),
     params:
         settings=plan.settings("sft"),
     shell:

@@ -23,6 +23,7 @@ rule validate:
     threads: plan.threads("validate")
     resources:
         **plan.resources("validate"),
+        **requests.of("validate"),
     params:
         settings=plan.settings("validate"),
     shell:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from workflow_scripts.base import attempts, cli, slurm
-from workflow_scripts.base.errors import UserError
+from workflow_scripts.base.errors import OutOfTime, UserError
 from workflow_scripts.evaluation.asking import said_of_end
 
 
@@ -167,3 +167,23 @@ def test_a_damaged_note_is_none(log, damaged):
     attempts.note_of(log).parent.mkdir(parents=True)
     attempts.note_of(log).write_text(damaged, encoding="utf-8")
     assert cli.run(lambda arguments: 0, []) == 0
+
+
+def test_a_time_limit_that_was_met_by_itself_counts_as_one(log, monkeypatch, capsys):
+    calls: list[int] = []
+    for job in ("1", "2", "3"):
+        monkeypatch.setenv("SLURM_JOB_ID", job)
+        status = cli.run(failing(OutOfTime(OutOfTime.NUMBER, " after step 3 of 9"), calls), [])
+        assert status == (1 if job == "3" else 128 + OutOfTime.NUMBER)
+    assert len(calls) == 2
+    assert "ended by TIMEOUT twice; give it more time" in capsys.readouterr().err
+
+
+def test_a_site_that_repeats_what_failed_is_stopped(log, monkeypatch):
+    asked = []
+    monkeypatch.setattr(slurm, "restarts", lambda job: 1)
+    monkeypatch.setattr(slurm, "ask", lambda *command: asked.append(command) or slurm.Told())
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    main = failing(UserError("bad rows"), [])
+    assert cli.run(main, []) == 1 and not asked
+    assert cli.run(main, []) == 1 and asked == [("scancel", "1")]

@@ -1,5 +1,6 @@
 """Errors that a person can mend are one line; everything else stays a traceback."""
 
+import errno
 import logging
 import multiprocessing
 import os
@@ -35,6 +36,11 @@ def failing(error: BaseException):
         (UserError("a.json: no such file"), "error: a.json: no such file"),
         (KeyboardInterrupt(), "error: stopped"),
         (RuntimeError("I/O error: No space left on device (os error 28)"), "error: the disk is full"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded", "a.json"), "error: your quota of the disk"),
+        (
+            RuntimeError("[enforce fail at inline_container.cc:671] . unexpected pos 576 vs 534"),
+            "error: a checkpoint",
+        ),
     ],
 )
 def test_one_line_and_status_one(error, expected, capsys):
@@ -58,11 +64,13 @@ def test_a_bug_is_not_hidden():
         cli.run(failing(ZeroDivisionError()), [])
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A disk of 600 kB."""
+@pytest.fixture(params=["size=600k", "nr_inodes=20"])
+def small_disk(request, tmp_path):
+    """A disk of 600 kB, or of 20 files."""
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(tmp_path)], capture_output=True, check=False
+        ["mount", "-t", "tmpfs", "-o", request.param, "tmpfs", str(tmp_path)],
+        capture_output=True,
+        check=False,
     )
     if mounted.returncode:
         pytest.skip("mounting a small disk needs root")
@@ -70,7 +78,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(tmp_path)], check=True)
 
 
-def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(small_disk, capsys, monkeypatch):
+def test_a_full_disk_is_one_line_leaves_nothing_half_written_and_goes_on(small_disk, capsys, monkeypatch):
     config = small_disk / "config.yaml"
     config.write_text("datasets: {slake: {reader: slake, embedded: 30}}\ntracking: []\n")
     monkeypatch.chdir(small_disk)
@@ -80,6 +88,11 @@ def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(small_disk, cap
     assert [path.name for path in (small_disk / "results" / "raw").iterdir()] == []
     assert cli.run(convert.main, [*flags, "--model_version", "4.1v", "--mode", "base"]) == 1
     assert not list((small_disk / "results" / "data").rglob("*"))
+
+    subprocess.run(["mount", "-o", "remount,size=60m,nr_inodes=10k", str(small_disk)], check=True)
+    assert cli.run(download.main, flags) == 0
+    assert cli.run(convert.main, [*flags, "--model_version", "4.1v", "--mode", "base"]) == 0
+    assert (small_disk / "results/data/slake_4.1v_base/summary.json").is_file()
 
 
 @pytest.fixture

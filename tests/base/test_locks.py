@@ -285,3 +285,19 @@ def test_the_first_of_several_processes_holds_it_and_the_others_wait_for_it(outp
     end(stranger)
     hold(RANK="0", **torchrun)
     assert entered.wait(5)
+
+
+@pytest.mark.parametrize(
+    ("job", "state", "waits"),
+    [("7", "RUNNING", True), ("5", "TIMEOUT", True), ("5", "NODE_FAIL", True), ("5", "RUNNING", False)],
+    ids=["this one, elsewhere", "ended", "lost", "another one"],
+)
+def test_what_a_job_left_on_another_node_is_waited_for(output, hold, monkeypatch, job, state, waits):
+    """It falls silent, and the next attempt must not take it for somebody else's command."""
+    holder = hold("_machine=elsewhere", "BEAT=0.1", SLURM_JOB_ID=job)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setattr(locks.slurm, "state_of", lambda number: state)
+    monkeypatch.setattr(locks, "SILENCE", 0.5)
+    monkeypatch.setattr(locks, "POLL", 0.05)
+    holder.kill()
+    assert taken(output) is waits

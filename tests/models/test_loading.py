@@ -11,6 +11,7 @@ from peft import get_peft_model
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 
+from workflow_scripts.base import scratch
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.configuration.settings import Lora
 from workflow_scripts.models import bases, loading, processors, standins
@@ -291,3 +292,20 @@ def test_a_chat_template_that_shows_no_image_is_replaced_by_ours(version, whole,
         assert [record.getMessage() for record in caplog.records] == [
             f"{foreign}: its chat template cannot show an image; ours is taken"
         ]
+
+
+def test_weights_are_read_from_the_copy_on_the_nodes_disk_and_named_by_their_own_place(
+    whole, tmp_path, monkeypatch
+):
+    monkeypatch.setenv(scratch.VARIABLE, str(tmp_path))
+    read = []
+    load = loading.AutoModelForImageTextToText.from_pretrained
+    monkeypatch.setattr(
+        loading.AutoModelForImageTextToText,
+        "from_pretrained",
+        lambda place, **options: read.append(place) or load(place, **options),
+    )
+    model = loading.model(whole, torch.float32, torch.device("cpu"))
+    assert read[0].is_relative_to(tmp_path) and model.name_or_path == str(whole)
+    scratch._leave(read[0].parents[1])
+    assert not read[0].exists()

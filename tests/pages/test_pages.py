@@ -182,6 +182,7 @@ def run(name, **changes):
         "sft": training("sft"),
         "dpo": training("dpo"),
         "validation": validation(),
+        "costs": [dict.fromkeys(("stage", "attempts", "hours"), "at least 4.25")],
         "links": {"evaluation": "../eval/evaluation.html", "validation": "../data/validation.html"},
         **changes,
     }
@@ -217,13 +218,15 @@ def test_report_page(tmp_path):
     assert text.count("loss by step") == 4 and "NaN" not in text
     assert 'href="../eval/evaluation.html"' in text and 'href="#rad_4.1v_base"' in text
     assert 'href="../eval/evaluation.html#line=dpo&amp;verdict=right"' in text
+    assert "<th>GPU hours</th>" in text and "<td>at least 4.25</td>" in text
 
 
 def test_every_number_in_a_table_of_the_report_is_a_link_or_says_why_not(tmp_path):
     two = [run("rad_4.1v_base"), run("rad_4.5v_base")]
     rendering.report_page(tmp_path / "page.html", two)
     text = check(tmp_path / "page.html")
-    cells = re.findall(r"<td[^>]*>(.*?)</td>", text, re.S)
+    of_questions = re.sub(r'<table class="costs">.*?</table>', "", text, flags=re.S)  # the rest is of jobs
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", of_questions, re.S)
     bare = [re.sub(r'<a href="[^"]+#[^"]+">.*?</a>', "", cell, flags=re.S) for cell in cells]
     bare = [re.sub(r'<span class="range">.*?</span>', "", cell) for cell in bare]
     assert len(cells) > 50 and [cell for cell in bare if re.search(r"\d", cell)] == []
@@ -241,13 +244,13 @@ def test_the_report_marks_a_try(tmp_path):
 
 
 def test_report_page_of_a_run_with_one_stage_and_nothing_else(tmp_path):
-    bare = run("rad_4.1v_base", sft=None, dpo=None, validation=None, links={})
+    bare = run("rad_4.1v_base", sft=None, dpo=None, validation=None, costs=[], links={})
     evaluation = bare["evaluation"]
     evaluation |= {"final_stage": "sft", "ablation": {}, "cost": {}}
     evaluation["stages"] = {"sft": evaluation["stages"]["sft"]}
     rendering.report_page(tmp_path / "page.html", [bare])
     text = check(tmp_path / "page.html")
-    assert "loss by step" not in text and "#line=" not in text
+    assert "loss by step" not in text and "#line=" not in text and "GPU hours" not in text
 
 
 def test_report_page_without_runs(tmp_path):

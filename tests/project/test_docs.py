@@ -70,6 +70,7 @@ def test_a_command_is_one_that_there_is_with_flags_that_it_takes(line, monkeypat
 # What begins the commands of other programs, and of the shell.
 OF_OTHERS = (
     ". .venv/bin/activate",
+    "apptainer build ",
     "grep ",
     "mlflow ui ",
     "tensorboard ",

@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import subprocess
 from importlib import metadata
 from pathlib import Path
 
@@ -95,3 +96,53 @@ def test_every_environment_of_a_rule_exists():
 def test_torchvision_is_built_for_this_torch():
     boxes = torch.tensor([[0.0, 0.0, 2.0, 2.0], [0.0, 0.0, 2.0, 1.9], [5.0, 5.0, 6.0, 6.0]])
     assert ops.nms(boxes, torch.tensor([0.9, 0.8, 0.7]), 0.5).tolist() == [0, 2]
+
+
+def test_the_image_and_the_workplace_are_made_by_the_same_steps_from_the_lock():
+    """`make setup` runs them on every new machine."""
+    steps = (ROOT / "envs/container.sh").read_text()
+    assert "envs/install.sh $(VENV) $$python" in (ROOT / "Makefile").read_text()
+    assert 'sh "$here/install.sh" /opt/medvqa python3\n' in steps
+    bases = set()
+    for name, base in (("container.def", r"^From: (\S+)"), ("Dockerfile", r"^FROM (\S+)")):
+        text = (ROOT / "envs" / name).read_text()
+        assert {"requirements.lock", "envs/container.sh", "envs/install.sh"} <= set(text.split())
+        assert "sh /opt/build/envs/container.sh" in text and "/opt/medvqa/bin" in text
+        bases.add(re.search(base, text, re.M)[1])
+    # Debian 12 has the Python of the conda environments.
+    assert bases == {"debian:bookworm-slim"}
+    assert {yaml.safe_load(path.read_text())["dependencies"][0] for path in ENVIRONMENTS} == {"python =3.11"}
+
+
+def test_the_lock_has_cudas_libraries_of_one_version(lock):
+    """The image has no others: what torch was built with."""
+    toolkit = lock["cuda-toolkit"].rsplit(".", 1)[0]
+    assert all(lock[f"nvidia-{name}"].startswith(f"{toolkit}.") for name in ("cuda-runtime", "cuda-nvrtc"))
+    assert any(name.startswith("nvidia-nccl") for name in lock)
+
+
+def test_the_steps_install_by_hash_and_stop_where_that_is_refused(tmp_path):
+    """A small lock beside a copy of the steps, with programs that note how they were called."""
+    (tmp_path / "envs").mkdir()
+    for name in ("uv", "pip"):
+        program = tmp_path / "place/bin" / name
+        program.parent.mkdir(parents=True, exist_ok=True)
+        program.write_text(f'#!/bin/sh\necho {name} "$@" >> {tmp_path}/calls\ntest -z "$REFUSED"\n')
+        program.chmod(0o755)
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\n")  # `-m venv` of a place that is there
+    python.chmod(0o755)
+    script = tmp_path / "envs/install.sh"
+    script.write_text((ROOT / "envs/install.sh").read_text())
+    (tmp_path / "requirements.lock").write_text(
+        "torch==1 --hash=sha256:1\nuv==2 --hash=sha256:2\n    # via\nzip==3\n"
+    )
+    command = ["sh", str(script), str(tmp_path / "place"), str(python)]
+    done = subprocess.run(command, check=False, env={"PATH": "/usr/bin:/bin"})
+    first, second = (tmp_path / "calls").read_text().splitlines()
+    assert done.returncode == 0
+    assert (tmp_path / "place/uv.txt").read_text() == "uv==2 --hash=sha256:2\n    # via\n"
+    assert first.startswith("pip install") and second.startswith("uv pip sync")
+    assert all("--require-hashes" in call for call in (first, second))
+    refused = subprocess.run(command, check=False, env={"PATH": "/usr/bin:/bin", "REFUSED": "1"})
+    assert refused.returncode != 0

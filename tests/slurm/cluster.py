@@ -14,9 +14,11 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge")
+URGENT = "urgent"  # a partition
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "srun", "squeue", "scontrol")
 MARK = "# Written by tests/slurm/cluster.py for the time of a test."
 
@@ -30,7 +32,8 @@ SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={controller_port}
 SlurmUser=root
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge.socket
+# A job that goes back into the queue waits there for so many seconds.
+AuthInfo=socket={folder}/munge.socket,cred_expire=10
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool/%n
 SlurmctldPidFile={folder}/slurmctld.pid
@@ -49,6 +52,10 @@ JobAcctGatherFrequency=task=2
 JobAcctGatherParams=OverMemoryKill
 KillWait=5
 ReturnToService=2
+# A node that is silent for so many seconds is down.
+SlurmdTimeout=10
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
 GresTypes=gpu
 # The nodes claim more than this machine has, so that the profile's real requests fit.
 SlurmdParameters=config_overrides
@@ -60,9 +67,73 @@ class Unavailable(Exception):
     """No such cluster can be started here; the message says why."""
 
 
+@dataclass
+class Cluster:
+    """The cluster that runs, and what can befall it."""
+
+    folder: Path
+    stack: ExitStack
+    daemons: dict[str, subprocess.Popen] = field(default_factory=dict)
+
+    def start(self, name: str, command: str, end: str = "TERM") -> None:
+        """Start a daemon in the foreground; it ends with the block, and also when this process is killed."""
+        log = self.stack.enter_context((self.folder / f"{name}.log").open("ab"))
+        # In a session of its own: Ctrl-C at the terminal must not stop the node before its jobs.
+        daemon = subprocess.Popen(
+            ["setpriv", f"--pdeathsig={end}", *command.split()],
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        self.stack.callback(daemon.wait, timeout=60)
+        self.stack.callback(daemon.send_signal, signal.Signals[f"SIG{end}"])
+        self.daemons[name] = daemon
+
+    def start_controller(self) -> None:
+        self.start("slurmctld", "slurmctld -D")
+
+    def stop_controller(self) -> None:
+        self.daemons["slurmctld"].terminate()
+        self.daemons["slurmctld"].wait(timeout=60)
+
+    def start_node(self, node: str) -> None:
+        """A node sees its own processes alone, as a machine does; they end with it."""
+        apart = "unshare --pid --fork --mount-proc --kill-child=KILL"
+        self.start(node, f"{apart} slurmd -D -N {node}", end="KILL")  # unshare is deaf to other signals
+
+    def lose(self, node: str) -> None:
+        """As if its power went: every process ends at once, and nobody says goodbye."""
+        self.daemons[node].kill()
+        self.daemons[node].wait(timeout=60)
+
+    def wait_for_nodes(self) -> None:
+        """Until all are up and idle."""
+        _wait(
+            self.folder,
+            "the nodes",
+            lambda: _answer("sinfo", "--noheader", "--format=%T").split() == ["idle"],
+        )
+
+    @contextmanager
+    def configured(self, **settings: str) -> Iterator[None]:
+        """Change settings of the running cluster for the time of the block."""
+        file = CONFIGURATION / "slurm.conf"
+        before = file.read_text(encoding="utf-8")
+        kept = [line for line in before.splitlines() if line.partition("=")[0] not in settings]
+        changed = [f"{key}={value}" for key, value in settings.items()]
+        try:
+            # Nodes and partitions come last, and keys of a node's line are its own.
+            file.write_text("\n".join([kept[0], *changed, *kept[1:]]) + "\n", encoding="utf-8")
+            _answer("scontrol", "reconfigure")
+            yield
+        finally:
+            file.write_text(before, encoding="utf-8")
+            _answer("scontrol", "reconfigure")
+
+
 @contextmanager
-def cluster(partitions: list[str], gpus: int = 4) -> Iterator[None]:
-    """Run the cluster for the time of the block."""
+def cluster(partitions: list[str], gpus: int = 4) -> Iterator[Cluster]:
+    """Run the cluster for the time of the block; jobs of the partition URGENT put those of others back into the queue."""
     _check_machine()
     _install()
     with ExitStack() as stack:
@@ -72,15 +143,16 @@ def cluster(partitions: list[str], gpus: int = 4) -> Iterator[None]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="slurm-")))
         folder.chmod(0o755)
         _configure(stack, folder, partitions, gpus)
+        running = Cluster(folder, stack)
         munge = f"munged --foreground --key-file={folder}/munge.key --socket={folder}/munge.socket"
-        _start(stack, folder, f"{munge} --pid-file={folder}/munge.pid --seed-file={folder}/munge.seed")
+        running.start("munged", f"{munge} --pid-file={folder}/munge.pid --seed-file={folder}/munge.seed")
         _wait(folder, "munged", lambda: (folder / "munge.socket").exists())
-        _start(stack, folder, "slurmctld -D")
+        running.start_controller()
         for node in nodes():
-            _start(stack, folder, f"slurmd -D -N {node}")
-        _wait(folder, "the nodes", lambda: _answer("sinfo", "--noheader", "--format=%T").split() == ["idle"])
+            running.start_node(node)
+        running.wait_for_nodes()
         stack.callback(_end_jobs)
-        yield
+        yield running
 
 
 def jobs() -> list[dict[str, str]]:
@@ -157,7 +229,8 @@ def _configure(stack: ExitStack, folder: Path, partitions: list[str], gpus: int)
         text += f"NodeName={node} NodeHostname={node} NodeAddr=127.0.0.1 Port={port}\n"
     members = ",".join(names)
     text += "".join(
-        f"PartitionName={name} Nodes={members} MaxTime=INFINITE State=UP\n" for name in partitions
+        f"PartitionName={name} Nodes={members} MaxTime=INFINITE State=UP PriorityTier={1 + (name == URGENT)}\n"
+        for name in [*partitions, URGENT]
     )
     CONFIGURATION.mkdir(exist_ok=True)
     for name, content in (
@@ -178,17 +251,6 @@ def _free_ports(count: int) -> list[int]:
         for each in sockets:
             each.bind(("127.0.0.1", 0))
         return [each.getsockname()[1] for each in sockets]
-
-
-def _start(stack: ExitStack, folder: Path, command: str) -> None:
-    """Start a daemon in the foreground; it ends with the block, and also when this process is killed."""
-    log = stack.enter_context((folder / f"{command.split()[0]}.log").open("ab"))
-    # In a session of its own: Ctrl-C at the terminal must not stop the node before its jobs.
-    daemon = subprocess.Popen(
-        ["setpriv", "--pdeathsig=TERM", *command.split()], stdout=log, stderr=log, start_new_session=True
-    )
-    stack.callback(daemon.wait, timeout=60)
-    stack.callback(daemon.terminate)
 
 
 def _wait(folder: Path, name: str, ready) -> None:

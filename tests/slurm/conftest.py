@@ -1,7 +1,9 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
+from cluster import Cluster, Unavailable, cluster
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -23,6 +25,21 @@ SETTINGS = {
 @pytest.fixture(scope="session")
 def profile() -> dict:
     return yaml.safe_load((ROOT / "profiles/slurm/profile.yaml").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="session")
+def running_cluster(profile) -> Iterator[Cluster]:
+    """One for all tests."""
+    partitions = {
+        entry["slurm_partition"]
+        for entry in (profile["default-resources"], *profile["set-resources"].values())
+        if "slurm_partition" in entry
+    }
+    try:
+        with cluster(sorted(partitions)) as running:
+            yield running
+    except Unavailable as reason:
+        pytest.skip(str(reason))
 
 
 @pytest.fixture(scope="module")

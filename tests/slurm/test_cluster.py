@@ -7,16 +7,18 @@ import socket
 import subprocess
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 import yaml
-from cluster import Unavailable, cluster, jobs, nodes
+from cluster import jobs, nodes
+from submitted import by_rule, of_rule, snakemake
 
 from workflow_scripts.training import checkpoints
 
 ROOT = Path(__file__).resolve().parents[2]
-pytestmark = pytest.mark.slurm
+pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("running_cluster")]
 
 RUN = "slake_4.1v_base"
 GPUS = {
@@ -28,54 +30,9 @@ THREADS = 8  # of a process, of which there is one per GPU
 CPU_THREADS = {"convert": 4, "validate": 4, "evaluate": 4}  # at most the cores of the machine that submits
 
 
-@pytest.fixture(scope="module", autouse=True)
-def running_cluster(profile):
-    partitions = {
-        entry["slurm_partition"]
-        for entry in (profile["default-resources"], *profile["set-resources"].values())
-        if "slurm_partition" in entry
-    }
-    try:
-        with cluster(sorted(partitions)):
-            yield
-    except Unavailable as reason:
-        pytest.skip(str(reason))
-
-
-def start(folder, *flags) -> subprocess.Popen:
-    """Start Snakemake in `folder`, which asks for the jobs' states after 10, 30, 60… seconds instead of 40, 90, 150…"""
-    command = [sys.executable, "-m", "snakemake", "--slurm-init-seconds-before-status-checks", "10", *flags]
-    # The simulated GPUs must not turn into real ones, where this machine has some.
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
-    return subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-
-
-def snakemake(folder, *flags) -> tuple[int, str]:
-    """Run Snakemake to its end: its status, and what it said."""
-    started = start(folder, *flags)
-    said, _ = started.communicate()
-    return started.returncode, said
-
-
-def by_rule(folder) -> dict[str, dict[str, str]]:
-    """The jobs that `folder` submitted, by the rule that the plugin names in the comment."""
-    return {
-        re.match(r"rule_(.+?)(_wildcards_|$)", job["Comment"])[1]: job
-        for job in jobs()
-        if job["WorkDir"] == str(folder)
-    }
-
-
 def memory_mb(job) -> int:
     number, unit = re.search(r"mem=([\d.]+)([MG])", job["TRES"]).groups()
     return round(float(number) * {"M": 1, "G": 1024}[unit])
-
-
-def first_attempt(value: str) -> int:
-    """What an expression of the profile means for it."""
-    return eval(value, {"attempt": 1})
 
 
 def test_one_run_from_download_to_report(workdir, flags, profile, tmp_path):
@@ -94,17 +51,7 @@ def test_one_run_from_download_to_report(workdir, flags, profile, tmp_path):
         assert job.get("TresPerJob") == (f"gres:gpu:{gpus}" if gpus else None)
         cpus = gpus * THREADS if gpus else min(CPU_THREADS.get(stage, 1), os.cpu_count())
         assert job["NumCPUs"] == str(cpus)
-        memory = asked["mem_mb_per_cpu"] if gpus else asked["mem_mb"]
-        assert memory_mb(job) == (cpus if gpus else 1) * first_attempt(memory)
-
-
-def of_rule(folder, rule: str) -> list[dict[str, str]]:
-    """All jobs of a rule that `folder` submitted, with those that were tried again."""
-    return [
-        job
-        for job in jobs()
-        if job["WorkDir"] == str(folder) and re.match(rf"rule_{rule}(_wildcards_|$)", job["Comment"])
-    ]
+        assert memory_mb(job) == pytest.approx(24_000 * gpus or 4000, rel=1e-3)
 
 
 def test_an_own_error_is_met_once_and_other_runs_go_on(workdir, flags, tmp_path):
@@ -169,9 +116,8 @@ def test_preflight_passes_the_profile_and_names_what_does_not_fit(workdir, profi
     stages = {name: {**asked, "gpu_model": "h100"} for name, asked in profile["set-resources"].items()}
     status, lines = preflight(tmp_path, workdir, profile, **{"set-resources": stages})
     assert status == 1
-    assert {line.split()[2] for line in lines if line.startswith("fail")} == {
-        "sft:", "preferences:", "dpo:", "ask:",
-    }  # fmt: skip
+    refused = [line.split(":")[0].split(maxsplit=2)[2] for line in lines if line.startswith("fail")]
+    assert {stage for names in refused for stage in names.split(", ")} == {"sft", "preferences", "dpo", "ask"}
 
 
 TIMED = """
@@ -277,8 +223,9 @@ def test_snakemake_as_a_job_starts_again_and_takes_over_what_runs(tmp_path, prof
     assert (tmp_path / "done").exists()
 
 
-def test_a_training_on_two_nodes_is_saved_at_its_time_limit(workdir, flags, tmp_path):
-    """Its processes meet over both nodes; at the limit, SLURM sends SIGTERM."""
+@pytest.fixture
+def on_two_nodes(workdir, flags, tmp_path) -> list:
+    """What Snakemake is given for a training without end, whose two processes meet over both nodes."""
     try:
         socket.gethostbyname(nodes()[0])
     except OSError as error:
@@ -288,19 +235,37 @@ def test_a_training_on_two_nodes_is_saved_at_its_time_limit(workdir, flags, tmp_
     settings["sft"]["save_steps"] = 100_000
     (tmp_path / "settings.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     flags = [tmp_path / "settings.yaml" if flag == workdir / "settings.yaml" else flag for flag in flags]
-    target = f"results/sft/{RUN}/metrics.json"
-    started = start(tmp_path, *flags, "--set-resources", "sft:runtime=1", "--retries", "0", "--", target)
-    deadline = time.monotonic() + 400
-    while by_rule(workdir).get("sft", {}).get("JobState") != "TIMEOUT":
-        assert started.poll() is None and time.monotonic() < deadline, started.communicate()[0]
-        time.sleep(1)
-    started.kill()  # by itself it would look at the job's state again in a minute
-    started.communicate()
+    return [*flags, "--retries", "0"]
+
+
+SLOW = {"PYTHONPATH": str(ROOT / "tests/slurm/slow"), "SLOW_SAVE": "8", "SLOW_STEP": "0.5"}
+TRAINED = f"results/sft/{RUN}/metrics.json"
+
+
+def test_a_training_on_two_nodes_saves_before_its_time_limit(workdir, on_two_nodes, tmp_path):
+    """By itself, in time for a slow save: SLURM has not ended it."""
+    status, said = snakemake(
+        tmp_path, *on_two_nodes, "--set-resources", "sft:runtime=2", "--", TRAINED, **SLOW
+    )
+    assert status == 1 and "stopped before the time limit of the job after step" in said, said
     job = by_rule(workdir)["sft"]
     assert (job["NumNodes"], job["TresPerNode"]) == ("2", "gres:gpu:1")
+    assert job["JobState"] == "FAILED" and job["RunTime"] < "00:02:00"
     (kept,) = (workdir / f"results/checkpoints/sft/{RUN}").glob("checkpoint-*")
     assert checkpoints.is_whole(kept)
     assert len(list(kept.glob("rng_state_*"))) == 2  # one of each process
+
+
+def test_a_process_that_dies_ends_those_of_the_other_node_and_says_why(workdir, on_two_nodes, tmp_path):
+    status, said = snakemake(tmp_path, *on_two_nodes, "--", TRAINED, **SLOW, FAILING_RANK="1")
+    assert status == 1, said
+    log = (workdir / f"results/logs/sft/{RUN}.log").read_text(encoding="utf-8")
+    assert "ZeroDivisionError: of process 1" in log
+    note = json.loads((workdir / f"results/logs/sft/{RUN}.json").read_text(encoding="utf-8"))
+    assert note["state"] == "failed" and note["reason"] == "ZeroDivisionError: of process 1"
+    failed = float((workdir / "failed").read_text())
+    ended = datetime.fromisoformat(by_rule(workdir)["sft"]["EndTime"]).timestamp()
+    assert ended - failed < 60
 
 
 def test_a_job_killed_for_memory_leaves_no_output(tmp_path, profile):

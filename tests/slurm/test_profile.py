@@ -1,10 +1,15 @@
 """What profiles/slurm asks for, without a cluster."""
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
 
 CPU_STAGES = {"download", "download_model", "convert", "validate", "evaluate", "report"}
 THREADS = 8  # of a process; config.yaml
@@ -41,16 +46,15 @@ def requests(flags, tmp_path_factory) -> dict[str, dict]:
 def test_every_rule_is_covered(requests, profile):
     assert requests.keys() - {"all"} == CPU_STAGES | GPU_STAGES.keys()
     assert profile["set-resources"].keys() <= CPU_STAGES | GPU_STAGES.keys()
-    assert all(
-        job["slurm_partition"] and job["runtime"] >= 60 and job["nodes"] == 1 for job in requests.values()
-    )
+    jobs = [job for rule, job in requests.items() if rule != "all"]
+    assert all(job["slurm_partition"] and 20 <= job["runtime"] <= 60 and job["nodes"] == 1 for job in jobs)
 
 
 @pytest.mark.parametrize("stage", sorted(CPU_STAGES))
 def test_cpu_stages_ask_for_no_gpu(requests, profile, stage):
     assert "gpu" not in requests[stage]
     assert requests[stage]["slurm_partition"] == profile["default-resources"]["slurm_partition"]
-    assert 4_000 <= requests[stage]["mem_mb"] <= 64_000
+    assert requests[stage]["mem_mb"] == 4000
 
 
 @pytest.mark.parametrize(("stage", "gpus"), GPU_STAGES.items())
@@ -58,6 +62,38 @@ def test_gpu_stages_ask_for_the_gpus_of_the_configuration(requests, profile, sta
     request = requests[stage]
     assert request["gpu"] == gpus
     assert request["slurm_partition"] == profile["set-resources"][stage]["slurm_partition"]
-    # Room for the 9B model in host memory beside each GPU, and a CPU for each thread of a process.
-    assert request["cpus_per_gpu"] * request["mem_mb_per_cpu"] >= 64_000
+    assert request["mem_mb"] == 24_000 * gpus  # of the stand-in's weights nothing
     assert request["cpus_per_gpu"] == THREADS
+
+
+# A dry run does not say which rules are local.
+LOCAL = """
+from snakemake.cli import main
+from snakemake.workflow import Workflow
+
+Workflow.list_rules = lambda self, *_, **__: print("local:", *sorted(self._localrules))
+main()
+"""
+
+
+@pytest.mark.parametrize("here, local", [("false", []), ("true", ["download", "download_model"])])
+def test_downloads_run_beside_snakemake_where_that_is_asked_for(flags, tmp_path, here, local):
+    overlay = tmp_path / "here.yaml"
+    overlay.write_text(f"cluster: {{download_here: {here}}}")
+    at = flags.index("--profile")
+    command = [sys.executable, "-c", LOCAL, *flags[:at], overlay, "--list-rules"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout.split("local:")[1].split() == ["all", *local], done.stderr
+
+
+@pytest.mark.slow
+def test_small_stages_of_a_run_may_share_a_job(flags, profile, tmp_path):
+    """As the profile says it, in a remark."""
+    text = (ROOT / "profiles/slurm/profile.yaml").read_text(encoding="utf-8")
+    groups = yaml.safe_load(re.search(r"^# (groups: .*\])", text, re.M)[1])["groups"]
+    command = [sys.executable, "-m", "snakemake", *flags, "--groups", *groups, "--dry-run"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
+    group = re.split(r"^\[", said.split("Group job prepare")[1], flags=re.M)[0]
+    assert re.findall(r"^    rule (\w+):", group, re.M) == ["convert", "validate"]

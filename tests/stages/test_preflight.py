@@ -104,8 +104,8 @@ OFF = "AccountingStorageType = accounting_storage/none"
         (ON, 300, "echo no database >&2; exit 1", "sacct", "fail", "set slurm-status-command: squeue"),
         (OFF, 300, "exit 1", "sacct", "fail", "set slurm-status-command: squeue"),
         (OFF, 300, "exit 1", "squeue", "ok", "squeue remembers ended jobs for 300 s"),
-        (OFF, 5, "exit 1", "squeue", "fail", "MinJobAge=300"),
-        (OFF, 120, "exit 1", "squeue", "fail", "MinJobAge=300"),
+        (OFF, 5, "exit 1", "squeue", "warn", "MinJobAge=300"),
+        (OFF, 120, "exit 1", "squeue", "warn", "MinJobAge=300"),
     ],
 )
 def test_the_command_that_tells_how_jobs_ended(
@@ -116,24 +116,27 @@ def test_the_command_that_tells_how_jobs_ended(
     assert check.state == state and words in str(check)
 
 
+def by_stage(checks):
+    """The request of each stage."""
+    requests = of(checks, "request")
+    return {stage: check for check in requests for stage in check.found.partition(":")[0].split(", ")}
+
+
 def test_what_sbatch_refuses_fails_with_its_words(tmp_path, profile, cluster):
     cluster(sbatch='[[ "$*" == *gpus* ]] && { echo "Invalid account or qos" >&2; exit 1; }; exit 0')
-    states = {check.found.partition(":")[0]: check for check in of(found(tmp_path, profile), "request")}
-    assert {name for name, check in states.items() if check.state == "fail"} == {
-        "sft", "preferences", "dpo", "ask",
-    }  # fmt: skip
+    states = by_stage(found(tmp_path, profile))
+    refused = {stage for stage, check in states.items() if check.state == "fail"}
+    assert refused == {"sft", "preferences", "dpo", "ask"}
     assert "sacctmgr show assoc" in str(states["sft"]) and "Invalid account or qos" in str(states["sft"])
 
 
 def test_times_above_those_of_the_partition(tmp_path, profile, cluster):
-    cluster(sinfo="echo 'gpu|up|10:00:00|2|gpu:4'")
-    states = {check.found.partition(":")[0]: check for check in of(found(tmp_path, profile), "request")}
-    assert (
-        states["sft"].state == "warn" and "min(" in states["sft"].remedy
-    )  # 8 h, and 24 h in the last attempt
     cluster(sinfo="echo 'gpu|up|30:00|2|gpu:4'")
-    states = {check.found.partition(":")[0]: check for check in of(found(tmp_path, profile), "request")}
-    assert states["sft"].state == "fail" and "at most 30:00" in states["sft"].found
+    sft = by_stage(found(tmp_path, profile))["sft"]
+    assert sft.state == "warn" and "min(" in sft.remedy  # 20 minutes, and 40 after an end by time
+    cluster(sinfo="echo 'gpu|up|15:00|2|gpu:4'")
+    sft = by_stage(found(tmp_path, profile))["sft"]
+    assert sft.state == "fail" and "at most 15:00" in sft.found
 
 
 def test_a_partition_that_is_not_there(tmp_path, profile, cluster):
@@ -146,14 +149,24 @@ def test_a_partition_that_is_not_there(tmp_path, profile, cluster):
 def test_the_requests_are_those_of_the_configuration_and_the_profile(profile):
     profile["default-resources"] |= {"slurm_account": "lab", "qos": "long"}
     profile["set-resources"]["sft"] = {**profile["set-resources"]["sft"], "gpu_model": "a100"}
-    settings = reading.validate({**CONFIGURATION, "sft": {"gpus": 4}}, where="a test")
-    first, last = (preflight_slurm.requests(settings, profile, attempt) for attempt in (1, 3))
-    (sft,) = [request for request in first if request.stages == "sft"]
+    profile["set-resources"]["dpo"] = {"mem_mb_per_cpu": "5000 * attempt", "runtime": "3h"}
+    several = {
+        "datasets": {name: {"reader": name, "embedded": 12} for name in ("slake", "rad")},
+        "runs": [{}, {"dataset": "slake", "sft": {"epochs": 100}}],
+        "sft": {"gpus": 4},
+    }
+    settings = reading.validate({**CONFIGURATION, **several}, where="a test")
+    first, last = (
+        preflight_slurm.requests(settings, Layout(Path("none")), profile, attempt) for attempt in (1, 2)
+    )
+    (sft,) = [request for request in first if request.stages == "sft"]  # of all runs the largest
     assert sft.flags == (
-        "--account=lab", "--qos=long", "--nodes=1", "--gpus=a100:4", "--cpus-per-gpu=8", "--mem-per-cpu=12000",
+        "--account=lab", "--qos=long", "--nodes=1", "--gpus=a100:4", "--cpus-per-gpu=8", "--mem=96000",
     )  # fmt: skip
-    (sft,) = [request for request in last if request.stages == "sft"]
-    assert (sft.minutes, sft.flags[-1]) == (3 * 480, "--mem-per-cpu=20000")
+    (more,) = [request for request in last if request.stages == "sft"]
+    assert (more.minutes, more.flags[-1]) == (2 * sft.minutes, "--mem=192000")
+    (dpo,) = [request for request in last if request.stages == "dpo"]
+    assert (dpo.minutes, dpo.flags[-1]) == (180, "--mem-per-cpu=10000")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from workflow_scripts.base import attempts
+from workflow_scripts.base import attempts, slurm
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.stages import submit
 
@@ -18,7 +18,7 @@ def command(tmp_path, monkeypatch):
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{folder}:/bin")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(submit, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(slurm, "POLL_SECONDS", 0.01)
 
     def install(name: str, script: str) -> None:
         (folder / name).write_text(f"#!/bin/bash\n{script}\n", encoding="utf-8")

@@ -9,9 +9,8 @@ from peft import get_peft_model
 from peft.helpers import disable_input_dtype_casting
 from transformers import AutoConfig, AutoModelForImageTextToText
 
-from workflow_scripts.base import files
 from workflow_scripts.configuration.settings import Lora
-from workflow_scripts.models import adapters, loading, shapes
+from workflow_scripts.models import adapters, loading, sizes
 from workflow_scripts.training import activations
 from workflow_scripts.training.activations import Kept
 from workflow_scripts.training.engine import fused
@@ -22,7 +21,7 @@ LAYERS, TOKENS, RANK = 2, 240, 16  # no weight has 240 of anything
 
 def model(version: str, dtype: torch.dtype, **text: Any) -> Any:
     """Two text layers and two vision blocks of the published width, a small vocabulary, all weights zero."""
-    published = files.read_yaml(shapes.PUBLISHED)[version]["config"]
+    published = sizes.stated(version)["config"]
     small = {"num_hidden_layers": LAYERS, "vocab_size": 1000, "pad_token_id": 0}
     rope = {
         "rope_type": "default",

@@ -21,11 +21,21 @@ from benchmarks.common import StockOrder, kept_features
 from workflow_scripts.configuration.settings import Lora
 from workflow_scripts.models import adapters, loading, standins
 from workflow_scripts.models.catalogue import VERSIONS
-from workflow_scripts.training.data.collators import IGNORED, PreferenceCollator, SftCollator
+from workflow_scripts.training.data.collators import (
+    IGNORED,
+    REFERENCE_COLUMNS,
+    PreferenceCollator,
+    SftCollator,
+)
 from workflow_scripts.training.engine import forward
 from workflow_scripts.training.engine.collation import TokenRow, Vocabulary, collate
 from workflow_scripts.training.trainers import base
-from workflow_scripts.training.trainers.dpo import SharedPrefixDPOTrainer, precomputes
+from workflow_scripts.training.trainers.dpo import (
+    SharedPrefixDPOTrainer,
+    kept_reference,
+    precomputes,
+    save_reference,
+)
 from workflow_scripts.training.trainers.sft import SharedPrefixSFTTrainer
 
 STEPS, MICRO, ACCUMULATION = 5, 4, 2
@@ -202,6 +212,15 @@ def test_no_weights_are_hashed_for_a_reference_below_an_adapter(corpus, tmp_path
     assert trainer.reference.is_file() and "ref_chosen_logps" in trainer.train_dataset.column_names
     with pytest.raises(AssertionError, match="hashed"):
         dpo(corpus, tmp_path, "full")
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[:-3], lambda content: content[:-1] + b"\1"])
+def test_a_damaged_reference_is_none(tmp_path, caplog, damage):
+    file, values = tmp_path / "reference.safetensors", {name: torch.rand(5) for name in REFERENCE_COLUMNS}
+    save_reference(file, values)
+    assert kept_reference(file).keys() == values.keys()
+    file.write_bytes(damage(file.read_bytes()))
+    assert kept_reference(file) is None and f"{file} is damaged" in caplog.text
 
 
 def test_under_autocast_no_bit_depends_on_pefts_casts(corpus, tmp_path, monkeypatch):

@@ -114,3 +114,22 @@ def test_a_batch_has_features_or_pixels(corpus, tmp_path):
     store.fill(backbone, given["pixels"], [path for row in rows for path in row["image_paths"]], 2**30)
     batch = SftCollator(**given, features=store)(rows)["tree"]
     assert "pixel_values" not in batch and batch["image_features"].shape[1] == 128
+
+
+@pytest.mark.parametrize("damage", ["shortened", "a bit", "empty"])
+def test_a_damaged_file_is_named_removed_and_made_again(tmp_path, backbone, pixels, images, caplog, damage):
+    store = FeatureStore(tmp_path / "f", "key")
+    store.fill(backbone, pixels, images, 2**30)
+    whole = [(found.clone(), grid.clone()) for found, grid in store.read(images)]  # they lie in the file
+    (file,) = (tmp_path / "f/key").glob("*.safetensors")
+    content = bytearray(file.read_bytes())
+    content[-5000] ^= 1  # a feature's
+    file.write_bytes({"shortened": content[:-9], "a bit": content, "empty": b""}[damage])
+
+    ill = FeatureStore(tmp_path / "f", "key")
+    assert ill.read(images) is None  # then a batch has pixels
+    assert f"{file} is damaged" in caplog.text and not file.exists()
+    ill.fill(backbone, pixels, images, 2**30)
+    again = FeatureStore(tmp_path / "f", "key").read(images)
+    for (found, grid), (expected, expected_grid) in zip(again, whole, strict=True):
+        assert torch.equal(found, expected) and torch.equal(grid, expected_grid)

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -115,6 +116,44 @@ def test_nodes_without_slurm_meet_at_the_master(tmp_path):
     assert greetings(tmp_path) == {"rank.0": "2--flag", "rank.1": "2--flag"}
 
 
+# Of two processes that have met, the second fails, while the first waits for it in a barrier.
+DYING = """
+import os, torch.distributed
+torch.distributed.init_process_group("gloo")
+torch.distributed.barrier()
+if os.environ["RANK"] == "1":
+    raise ValueError("this is the cause")
+torch.distributed.barrier()
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_ends_those_of_all_nodes_and_its_traceback_is_shown(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    settings = {"gpus": 0, "nodes": 2}
+    parents = [start(tmp_path, DYING, settings, MASTER_ADDR="127.0.0.1", MASTER_PORT=port) for _ in range(2)]
+    said: dict[int, str] = {}
+    ended: list[float] = []
+
+    def wait(number: int) -> None:
+        said[number] = parents[number].communicate(timeout=180)[1]
+        ended.append(time.monotonic())
+
+    threads = [threading.Thread(target=wait, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(parent.returncode for parent in parents)
+    assert max(ended) - min(ended) < 60
+    shown = [
+        text for text in said.values() if "Traceback" in text and "ValueError: this is the cause" in text
+    ]
+    assert len(shown) == 1, said
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [({}, "0"), ({"CUDA_VISIBLE_DEVICES": "3,5"}, "3"), ({"CUDA_VISIBLE_DEVICES": ""}, "")],
@@ -163,11 +202,23 @@ def test_in_an_allocation_srun_starts_torchrun_once_per_node(allocation, monkeyp
     assert command[torchrun:] == [
         sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=4",
         "--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1", "--shutdown-timeout=180",
-        "--nnodes=2", "--rdzv-backend=c10d", "--rdzv-id=workflow_scripts.sft", "--rdzv-endpoint=gpu07:23456",
+        "--nnodes=2", "--rdzv-backend=c10d", "--rdzv-id=workflow_scripts.sft", "--rdzv-conf=join_timeout=600",
+        "--rdzv-endpoint=gpu07:23456",
         "--module", "workflow_scripts.sft", "--mode", "base",
     ]  # fmt: skip
     # What describes the step that this process is part of would limit the new one.
     assert [name for name in environment if name.startswith("SLURM_")] == ["SLURM_JOB_ID"]
+
+
+def test_the_wires_of_several_nodes_are_as_the_user_says(allocation, monkeypatch):
+    monkeypatch.setenv("PATH", allocation["PATH"])
+    own = {"NCCL_SOCKET_IFNAME": "ib0", "NCCL_DEBUG": "INFO"}
+    _, environment = launch.launcher("sft", [], 4, 2, {**allocation, **own})
+    assert {name: environment[name] for name in own} == own
+    _, environment = launch.launcher("sft", [], 4, 2, allocation)
+    assert environment["NCCL_DEBUG"] == "WARN"
+    _, environment = launch.launcher("sft", [], 4, 1, allocation)
+    assert not environment.keys() & launch.WIRES.keys()  # a single node has none
 
 
 def test_a_command_that_srun_has_started_on_each_node_runs_torchrun_itself(allocation, monkeypatch):
@@ -175,7 +226,7 @@ def test_a_command_that_srun_has_started_on_each_node_runs_torchrun_itself(alloc
     allocation["SLURM_STEP_NUM_NODES"] = "2"
     command, environment = launch.launcher("sft", [], 4, 2, allocation)
     assert command[0] == sys.executable and "--rdzv-endpoint=gpu07:23456" in command
-    assert environment == allocation
+    assert environment == {**launch.WIRES, **allocation}
 
 
 def test_several_nodes_without_an_allocation_of_as_many_say_what_to_do(allocation):

@@ -23,7 +23,7 @@ def test_a_rule_says_all_that_is_worth_knowing(name):
     for keyword in ("output", "log", "benchmark", "conda", "shell"):
         assert f"    {keyword}:\n" in text
     assert f'    threads: plan.threads("{name}")\n' in text
-    assert f'    resources:\n        **plan.resources("{name}"),\n' in text
+    assert f'    resources:\n        **plan.resources("{name}"),\n        **requests.of("{name}"),\n' in text
 
 
 def test_no_message_hides_inputs_outputs_and_resources():
@@ -67,3 +67,33 @@ def test_trainings_run_one_by_one_and_other_stages_beside_them(times):
 @pytest.mark.slow
 def test_as_many_trainings_run_at_once_as_there_are_gpus(times):
     assert overlap(*times("0,1")["sft"])
+
+
+# Notes how it was called, and runs the command here.
+APPTAINER = """#!/bin/bash
+[[ $1 == --version ]] && { echo "apptainer version 1.3.6"; exit; }
+printf '%s\\n' "$*" >> "$CALLS"
+while [[ $1 != *.sif ]]; do shift; done
+shift
+exec "$@"
+"""
+
+
+@pytest.mark.slow
+def test_jobs_run_in_the_image_where_that_is_asked_for(tmp_path, stood_in):
+    shutil.copy(ROOT / "config.yaml", tmp_path)
+    (tmp_path / "settings.yaml").write_text("{cluster: {container: medvqa.sif}, tracking: []}")
+    program = tmp_path / "bin/apptainer"
+    program.write_text(APPTAINER)
+    program.chmod(0o755)
+    target = "results/raw/slake/manifest.json"
+    calls = tmp_path / "calls"
+    where = ["--snakefile", str(ROOT / "Snakefile"), "--configfile", "settings.yaml", "--cores", "1"]
+    flags = ["--sdm", "apptainer", "--apptainer-args=--nv", "--", target]
+    environment = {**stood_in, "CALLS": str(calls)}
+    done = forked.run("snakemake", *where, *flags, folder=tmp_path, environment=environment)
+    assert done.returncode == 0, done.stderr
+    called = calls.read_text()
+    assert "exec" in called and "--nv" in called and "medvqa.sif bash" in called
+    assert "workflow_scripts.download --dataset slake" in called
+    assert (tmp_path / target).is_file()

@@ -10,14 +10,14 @@ import json
 import os
 import socket
 import uuid
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
 from workflow_scripts.base import files, slurm
-from workflow_scripts.base.errors import Terminated, UserError
+from workflow_scripts.base.errors import OutOfTime, Terminated, UserError
 from workflow_scripts.base.processes import processes, started_by_torchrun
 
 # Rules name the job's log by this one, and the Snakemake that was started by hand names itself by that.
@@ -29,14 +29,17 @@ State = Literal["running", "failed", "stopped"]
 # What SLURM calls an end that is not the command's fault, and what a person can do where it comes twice.
 REMEDIES = {
     "TIMEOUT": "give it more time (runtime in the profile), or let it save more often (save_steps)",
-    "OUT_OF_MEMORY": "give it more memory (mem_mb, or mem_mb_per_cpu with GPUs, in the profile)",
+    "OUT_OF_MEMORY": "give it more memory (mem_mb in the profile)",
     "NODE_FAIL": "leave out the node (slurm-exclude-failed-nodes in the profile), or ask the administrators",
 }
 
 
 @dataclass(frozen=True)
 class Note:
-    """One attempt at a job. `command` is its flags, `before` how earlier attempts of the invocation ended."""
+    """One attempt at a job. `command` is its flags, `before` how earlier attempts of the invocation ended.
+
+    `end` is how this one ended, in SLURM's words, where it has ended itself before SLURM would.
+    """
 
     invocation: str
     command: str
@@ -47,6 +50,7 @@ class Note:
     slurm_job: str = ""
     since: str = ""
     before: tuple[str, ...] = ()
+    end: str = ""
 
 
 def new_invocation() -> None:
@@ -66,6 +70,23 @@ def read(path: Path) -> Note | None:
         return Note(**{**values, "before": tuple(values["before"])})
     except (OSError, ValueError, TypeError, KeyError):
         return None
+
+
+def reason_of(logs: Iterable[Path], slurm_job: str) -> str:
+    """Why the job with these logs failed, and what to do, by its note or by SLURM's own word; "" where neither tells."""
+    notes = [note for note in map(read, map(note_of, logs)) if note]
+    failed = next((note.reason for note in notes if note.state == "failed"), "")
+    state = slurm.state_of(slurm_job) if slurm_job and not failed else ""
+    remedy = f"{state}: {REMEDIES[state]}" if state in REMEDIES else ""
+    return failed or remedy or next((note.reason for note in notes), "")
+
+
+def ends(path: Path) -> tuple[str, ...]:
+    """How the attempts of this invocation that the note at `path` tells of have ended, by SLURM's names."""
+    note = read(path)
+    if not note or note.state == "failed" or note.invocation != os.environ.get(INVOCATION_VARIABLE, ""):
+        return ()
+    return _ends(note, os.environ.get("SLURM_JOB_ID", ""))
 
 
 def recorded(main: Callable[[list[str]], int], arguments: list[str]) -> int:
@@ -105,6 +126,7 @@ def _begun(path: Path, arguments: list[str]) -> Note:
     earlier = read(path)
     if earlier and (earlier.invocation, earlier.command) == (note.invocation, note.command):
         if earlier.state == "failed":
+            _not_again(note.slurm_job)
             raise UserError(f"{earlier.reason} (so ended the attempt before, and this is not tried again)")
         note = Note(**{**asdict(note), "before": _ends(earlier, note.slurm_job)})
         again = next((end for end in REMEDIES if note.before.count(end) > 1), "")
@@ -116,11 +138,17 @@ def _begun(path: Path, arguments: list[str]) -> Note:
     return note
 
 
+def _not_again(job: str) -> None:
+    """End this SLURM job where the cluster puts jobs that failed back into the queue, without end."""
+    if job and slurm.restarts(job):
+        slurm.ask("scancel", job)
+
+
 def _ends(earlier: Note, job: str) -> tuple[str, ...]:
     """How the attempts up to `earlier` ended; one that the cluster itself put back into the queue has not ended."""
-    if not earlier.slurm_job or earlier.slurm_job == job:
+    if not earlier.end and (not earlier.slurm_job or earlier.slurm_job == job):
         return earlier.before
-    return (*earlier.before, slurm.state_of(earlier.slurm_job))
+    return (*earlier.before, earlier.end or slurm.state_of(earlier.slurm_job))
 
 
 def _noted(main: Callable[[list[str]], int], arguments: list[str], path: Path, note: Note | None) -> int:
@@ -135,7 +163,9 @@ def _noted(main: Callable[[list[str]], int], arguments: list[str], path: Path, n
             _write(path, note, "failed", kind + " ".join(str(error).split())[:500])
         raise
     except (KeyboardInterrupt, Terminated) as error:
-        if note and not started_by_torchrun():
+        if note and processes().rank == 0 and isinstance(error, OutOfTime):
+            _write(path, replace(note, end="TIMEOUT"), "stopped", str(error))
+        elif note and not started_by_torchrun():
             _write(path, note, "stopped", str(error) or "stopped")
         raise
 

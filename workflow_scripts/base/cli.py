@@ -13,9 +13,14 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
 
-from workflow_scripts.base import attempts, environment, job_log
-from workflow_scripts.base.errors import STOPPING, Terminated, UserError
+from workflow_scripts.base import attempts, environment, job_log, usage
+from workflow_scripts.base.errors import STOPPING, Terminated, UserError, brief
 from workflow_scripts.base.processes import forget_other_launchers, processes
+
+FULL = {
+    errno.ENOSPC: "the disk is full, of bytes or of files",
+    errno.EDQUOT: "your quota of the disk, of bytes or of files, is used up",
+}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -68,7 +73,7 @@ def run(main: Callable[[list[str]], int], arguments: list[str] | None = None) ->
 
     status = 1
     try:
-        with _signals_raised():
+        with _signals_raised(), usage.recorded():
             return job_log.recorded(command, arguments)
     except UserError as error:
         message = str(error)
@@ -106,8 +111,11 @@ def _tell_versions() -> None:
 def _of_the_machine(error: Exception) -> str:
     """What a full disk, or a file or folder that cannot be used, means to the user; "" for any other error."""
     # Libraries wrap a full disk in errors of their own.
-    if getattr(error, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error):
-        return f"the disk is full ({error}); free some space and start again"
+    for number, what in FULL.items():
+        if getattr(error, "errno", None) == number or os.strerror(number) in str(error):
+            return f"{what} ({error}); free some and start again"
+    if "inline_container.cc" in str(error):  # torch.save, which does not say why it could not write
+        return f"a checkpoint could not be written ({brief(error)}); is the disk full? Free some space and start again"
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}; give another path, or make this one usable"
     return ""

@@ -16,9 +16,23 @@ class Terminated(BaseException):
     """A signal from scancel, or at a time limit: no Exception, so that nothing on the way takes it for an error."""
 
     def __init__(self, number: int, state: str = "") -> None:
-        super().__init__(f"stopped by {signal.Signals(number).name}{state}")
+        super().__init__(f"{self._by(number)}{state}")
         self.number = number
         self.status = 128 + number  # the exit status, as a shell has it
+
+    @staticmethod
+    def _by(number: int) -> str:
+        return f"stopped by {signal.Signals(number).name}"
+
+
+class OutOfTime(Terminated):
+    """The time limit of its job would have come before another step was saved."""
+
+    NUMBER = signal.SIGXCPU  # which nobody sends
+
+    @staticmethod
+    def _by(number: int) -> str:
+        return "stopped before the time limit of the job"
 
 
 _SHORT = reprlib.Repr()

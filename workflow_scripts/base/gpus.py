@@ -7,8 +7,9 @@ import re
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -55,20 +56,68 @@ def described(value: str) -> list[str]:
     return done.stdout.splitlines()
 
 
+@dataclass(frozen=True)
+class Used:
+    """The GPUs that this process has taken, on how many machines, and their energy counters in joules before."""
+
+    names: tuple[str, ...] = ()
+    nodes: int = 1
+    before: float | None = None
+
+    @property
+    def count(self) -> int:
+        return len(self.names) * self.nodes
+
+    def energy(self) -> float | None:
+        """Joules since they were taken; None where the driver does not tell, or only of this one of several machines."""
+        now = _energy(self.names)
+        return None if now is None or self.before is None or self.nodes > 1 else now - self.before
+
+
+_used = Used()
+
+
+def used() -> Used:
+    """What `taken` has last taken in this process."""
+    return _used
+
+
+def _note(names: Iterable[str], nodes: int) -> None:
+    global _used
+    _used = Used(tuple(names), nodes, _energy(names))
+
+
+def _energy(names: Iterable[str]) -> float | None:
+    """What the counters of these GPUs say, together, in joules; None without pynvml, or where one has none."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        by_number, by_name = pynvml.nvmlDeviceGetHandleByIndex, pynvml.nvmlDeviceGetHandleByUUID
+        handles = [by_number(int(name)) if name.isdigit() else by_name(name) for name in names]
+        return sum(map(pynvml.nvmlDeviceGetTotalEnergyConsumption, handles)) / 1000 if handles else None
+    except Exception:  # it is not installed, or the driver has no counter, or no right to see it
+        return None
+
+
 @contextmanager
-def taken(count: int) -> Iterator[None]:
+def taken(count: int, nodes: int = 1) -> Iterator[None]:
     """Let this process and its children see `count` GPUs that no other job has, and wait until there are as many.
+
+    `nodes` is on how many machines the job has as many.
 
     Comes before anything that touches CUDA, which looks at CUDA_VISIBLE_DEVICES once. What SLURM has given is left as
     it is, as is what the process that started torchrun has taken, and a machine without GPUs.
     """
     names = visible()
     if "SLURM_JOB_ID" in os.environ or started_by_torchrun() or not names:
+        _note(names, nodes)
         yield
         return
     if count > len(names):
         raise UserError(f"gpus: {count} asked for, {len(names)} visible; check {VARIABLE} or ask for fewer")
     mine = _waited_for(names, count)
+    _note(mine, nodes)
     before = os.environ.get(VARIABLE)
     os.environ[VARIABLE] = ",".join(mine)
     try:

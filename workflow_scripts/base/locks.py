@@ -21,6 +21,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
+from workflow_scripts.base import slurm
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.processes import is_running, launch, processes
 
@@ -210,6 +211,8 @@ def one_writer(output: Path, in_use: InUse) -> Iterator[None]:
         yield
         return
     lock = _waited_for(path, output) if in_use == "wait" else take(path)
+    if isinstance(lock, Holder) and _is_left_behind(lock):
+        lock = _waited_for(path, output)
     if isinstance(lock, Holder):
         raise UserError(
             f"{output}: another command writes it ({lock}); start again when that has ended, or set "
@@ -219,6 +222,14 @@ def one_writer(output: Path, in_use: InUse) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _is_left_behind(holder: Holder) -> bool:
+    """Whether the holder's SLURM job has ended, or is this one before its node was lost: it falls silent soon."""
+    mine = os.environ.get("SLURM_JOB_ID")
+    if not (mine and holder.job) or (holder.machine and holder.machine == _machine()):
+        return False
+    return holder.job == mine or slurm.state_of(holder.job) not in slurm.RUNS
 
 
 def _waited_for(path: Path, output: Path) -> Lock:

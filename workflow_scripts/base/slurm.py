@@ -1,13 +1,25 @@
-"""What SLURM's own commands tell; nothing here waits for long, and a cluster that does not answer is no error."""
+"""What SLURM's own commands tell; a cluster that does not answer is no error."""
 
+import logging
+import os
 import re
 import subprocess
+import time
 from dataclasses import dataclass
 
+logger = logging.getLogger(__name__)
+
 PATIENCE = 30.0  # seconds for one answer
-# While no job ends, Snakemake's plugin (2.8) waits ever longer between two looks, up to 180 s. By squeue, a job that
-# ends in between must be remembered until the next look comes; one that is not is waited for without end.
+POLL_SECONDS = 15.0  # between two questions, where one is asked until the answer fits
+# While no job ends, Snakemake's plugin (2.8) waits ever longer between two looks, up to 180 s. By squeue, how a job
+# ended in between is known if it is remembered until the next look comes.
 REMEMBER_SECONDS = 240
+TAIL = 2**16  # bytes of a job's output
+# By slurmstepd's own measure, or by the kernel's.
+MEMORY_RAN_OUT = re.compile(rb"slurmstepd.*: error: (.*exceeded memory limit|Detected \d+ oom.kill)")
+# States of a job that has not ended; in the last its processes are being ended.
+RUNS = {"PENDING", "RUNNING", "CONFIGURING", "SUSPENDED", "REQUEUED"}
+ACTIVE = {*RUNS, "COMPLETING"}
 
 
 @dataclass(frozen=True)
@@ -33,13 +45,55 @@ def ask(*command: str, patience: float = PATIENCE) -> Told:
 
 
 def state_of(job: str) -> str:
-    """The state of a job, such as TIMEOUT, by the controller or, once that has forgotten it, the accounting; else ""."""
-    found = re.search(r"\bJobState=(\w+)", ask("scontrol", "--oneliner", "show", "job", job).text)
-    if found:
-        return found[1]
+    """The state of a job, such as TIMEOUT, by the controller or, once that has forgotten it, the accounting; else "".
+
+    Where SLURM has killed a step for memory, and the job has failed by that, it is OUT_OF_MEMORY.
+    """
+    if told := _shown(job, "JobState"):
+        return "OUT_OF_MEMORY" if told == "FAILED" and _memory_ran_out(job) else told
     recorded = ask("sacct", "-X", "--noheader", "--parsable2", "--format=State", f"--jobs={job}")
     words = recorded.text.split()  # "CANCELLED by 1000"
     return words[0] if words else ""
+
+
+def restarts(job: str) -> int:
+    """How often the cluster has put a job back into its queue, as far as it tells."""
+    return int(_shown(job, "Restarts") or 0)
+
+
+def _memory_ran_out(job: str) -> bool:
+    """Whether the daemon of the job's node has said so in the job's output."""
+    try:
+        with open(_shown(job, "StdOut"), "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
+            return MEMORY_RAN_OUT.search(file.read()) is not None
+    except OSError:
+        return False
+
+
+def _shown(job: str, key: str) -> str:
+    """A word that the controller tells of a job; "" where it does not."""
+    found = re.search(rf"\b{key}=(\S+)", ask("scontrol", "--oneliner", "show", "job", job).text)
+    return found[1] if found else ""
+
+
+def seconds_left(job: str) -> int | None:
+    """How long a running job has until its time limit; None where it has none, or SLURM does not tell.
+
+    No more than the whole limit, where the clocks of the machines differ.
+    """
+    told = ask("squeue", "--noheader", f"--jobs={job}", "--format=%L|%l").text.strip().partition("|")
+    left, limit = seconds_of(told[0]), seconds_of(told[2])
+    return left if left is None or limit is None else min(left, limit)
+
+
+def seconds_of(limit: str) -> int | None:
+    """A time of squeue's or sinfo's, such as 1-12:00:00 or 5:00; None for others, such as UNLIMITED."""
+    found = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", limit)
+    if not found:
+        return None
+    days, hours, minutes, rest = (int(part or 0) for part in found.groups())
+    return ((days * 24 + hours) * 60 + minutes) * 60 + rest
 
 
 def configuration() -> dict[str, str]:
@@ -58,3 +112,34 @@ def seconds(value: str) -> int | None:
     """The first number of a value of `configuration` such as "300 sec"."""
     found = re.match(r"\d+", value)
     return int(found[0]) if found else None
+
+
+def wait_for_answer(*command: str) -> str:
+    """What a command of SLURM's tells, once SLURM answers."""
+    while (answer := ask(*command)).failed:
+        logger.warning("%s; asked again in %.0f s", answer.failed, POLL_SECONDS)
+        time.sleep(POLL_SECONDS)
+    return answer.text
+
+
+def wait_for_earlier_jobs() -> bool:
+    """Wait until the jobs of an earlier Snakemake in this folder have ended; returns whether there were any.
+
+    What they make is not made twice.
+    """
+    said = 0
+    while left := _left():
+        if len(left) != said:
+            logger.warning("waiting for %d jobs of an earlier Snakemake: %s", len(left), " ".join(left))
+            said = len(left)
+        time.sleep(POLL_SECONDS)
+    return said > 0
+
+
+def _left() -> list[str]:
+    """The jobs of Snakemake's plugin, by their comment, that were submitted in this folder and have not ended."""
+    told = wait_for_answer("squeue", "--noheader", "--me", "--format=%i|%Z|%k")
+    jobs = (line.split("|", 2) for line in told.splitlines() if line.count("|") >= 2)
+    return [
+        number for number, folder, comment in jobs if folder == os.getcwd() and comment.startswith("rule_")
+    ]

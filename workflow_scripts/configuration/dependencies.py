@@ -78,6 +78,7 @@ _SHARED = {
     "tracking_uri",
     "tracking_images",
     "output_in_use",
+    "cluster",
 }
 STAGES = ("convert", "validate", "sft", "preferences", "dpo", "ask", "evaluate")
 

@@ -202,5 +202,5 @@ def training_place(options: argparse.Namespace, stage: str) -> Iterator[None]:
     ):  # else the first process may be at work elsewhere
         with locks.one_writer(options.layout.trained(stage, options.run), options.settings.output_in_use):
             pass
-    with gpus.taken(own.gpus):
+    with gpus.taken(own.gpus, own.nodes):
         yield

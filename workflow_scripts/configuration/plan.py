@@ -1,12 +1,13 @@
 """What the Snakefile asks: the validated configuration, the runs, and what each job depends on."""
 
+import inspect
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from workflow_scripts.base import gpus
+from workflow_scripts.base import gpus, scratch
 from workflow_scripts.base.paths import MANIFEST, Run
 from workflow_scripts.configuration import dependencies, reading, runs, text
 from workflow_scripts.configuration.flags import CONFIG_VARIABLE
@@ -29,12 +30,21 @@ ROOT = Path(__file__).parents[2]  # of the package
 # Files of a set that hold rows: an edited one is noticed by its time.
 TABLES = {".csv", ".tsv", ".parquet", ".json", ".jsonl", ".xlsx", ".xml", ".pkl", ".txt"}
 Value = TypeVar("Value")
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class Wildcards(Protocol):
     """Snakemake's wildcards of a job: parts of its paths, by name."""
 
     def __getattr__(self, name: str) -> str: ...
+
+    def get(self, name: str, default: str = "") -> str: ...
+
+
+def quickly_asked(function: Function) -> Function:
+    """`function` with its parameters at hand, for Snakemake looks for them at each job, a fifth of the time of a plan."""
+    function.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
+    return function
 
 
 class Plan:
@@ -55,6 +65,8 @@ class Plan:
         # Jobs find the package wherever they run, and read their own copy of the configuration, named by its
         # content: a change made while one runs does not reach it.
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        if self.config.cluster.scratch:
+            os.environ[scratch.VARIABLE] = self.config.cluster.scratch
         here = self.config.model_copy(update={"results": Path(prefix or "") / self.config.results})
         os.environ[CONFIG_VARIABLE] = str(text.write_copy(here, here.layout()))
 
@@ -70,20 +82,31 @@ class Plan:
         """The CPU cores of a job of `rule`, which Snakemake tells it as OMP_NUM_THREADS."""
         return self._by_run(rule, lambda section: section.threads) if rule in _RESOURCES else 1
 
-    def resources(self, rule: str) -> Mapping[str, Callable[[Wildcards], int | str | None]]:
+    def resources(self, rule: str) -> dict[str, Any]:
         """What else a job of `rule` takes: its GPUs and, where it holds a model, its share of the machine.
 
-        None: the run asks for none of it.
+        Values, or functions of a job's wildcards that return None where the run asks for none of it.
         """
         if _RESOURCES.get(rule, "data") == "data":
             return {}
-        return {"models": self._by_run(rule, _share)} | {
+        asked = {"models": self._by_run(rule, _share)} | {
             name: self._by_run(rule, partial(_gpu_resource, name)) for name in GPU_RESOURCES
         }
+        return {name: value for name, value in asked.items() if value is not None}
 
-    def _by_run(self, rule: str, value: Callable[[Any], Value]) -> Callable[[Wildcards], Value]:
-        """`value` of the section that has the resources of `rule`, for the run of a job."""
-        return lambda wildcards: value(getattr(self._settings_of(wildcards), _RESOURCES[rule]))
+    def _by_run(self, rule: str, value: Callable[[Any], Value]) -> Value | Callable[[Wildcards], Value]:
+        """`value` of the section that has the resources of `rule`, for the run of a job.
+
+        Not a function where it is alike for all runs: Snakemake would ask it for each of thousands of jobs.
+        """
+        section = _RESOURCES[rule]
+        if not self.config.runs:
+            return value(getattr(self.config, section))
+
+        def of_job(wildcards: Wildcards) -> Value:
+            return value(getattr(self._settings_of(wildcards), section))
+
+        return quickly_asked(of_job)
 
     def _settings_of(self, wildcards: Wildcards) -> Config:
         return runs.settings_of(self.config, _run(wildcards))

@@ -334,6 +334,11 @@ class Training(Section):
             return self.default_rates[self.method]
         return Rate(self.learning_rate, "configured")
 
+    @property
+    def trains_vision(self) -> bool:
+        """Whether a training from a whole model changes the vision tower."""
+        return not self.freeze_vision if self.method == "full" else self.lora.vision
+
     @field_validator("batch_size")
     @classmethod
     def _is_divided_evenly(cls, rows: int, info: ValidationInfo) -> int:
@@ -562,6 +567,23 @@ def _no_credentials(uri: str) -> str:
     return uri
 
 
+class Cluster(Section):
+    """Where jobs run on a cluster; no result depends on it."""
+
+    download_here: bool = Field(
+        default=False,
+        description="downloads run beside Snakemake, such as on the login node, where compute nodes have no internet",
+    )
+    scratch: str | None = Field(
+        default=None,
+        description="a folder of each node's own disk, such as $TMPDIR: weights and features are read from copies there",
+    )
+    container: str | None = Field(
+        default=None,
+        description="with --sdm apptainer: the image that jobs run in, such as medvqa.sif of envs/container.def",
+    )
+
+
 class Config(Section):
     """Everything that a user sets."""
 
@@ -624,6 +646,7 @@ class Config(Section):
         default="end",
         description="another command writes the same output: end with an error that names it, or wait for it",
     )
+    cluster: Cluster = Cluster()
     tracking: Distinct[Literal["mlflow", "tensorboard", "wandb"]] = Field(
         default=["mlflow"], description="mlflow, tensorboard, wandb"
     )

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from transformers import AutoModelForImageTextToText, Glm4vModel, Glm4vMoeModel
 from transformers.utils import logging as transformers_logging
 
-from workflow_scripts.base import files
+from workflow_scripts.base import files, scratch
 from workflow_scripts.base.errors import UserError, brief
 from workflow_scripts.base.paths import MANIFEST, METRICS
 from workflow_scripts.models import adapters, bases
@@ -156,7 +156,7 @@ def _whole(base: Path, **options: Any) -> "PreTrainedModel":
     load: Any = AutoModelForImageTextToText.from_pretrained  # annotated for one of the two things it returns
     try:
         loaded, info = load(
-            base,
+            scratch.near(base),
             key_mapping=KNOWN_LAYOUTS,
             ignore_mismatched_sizes=True,  # they are refused below, with the rest
             output_loading_info=True,
@@ -170,6 +170,7 @@ def _whole(base: Path, **options: Any) -> "PreTrainedModel":
         info["unexpected_keys"],
         "fetch it again, or save it again as a whole: with the vision tower, lm_head, and the config.json of its weights",
     )
+    loaded.name_or_path = loaded.config._name_or_path = str(base)  # and not its copy
     loaded._weight_conversions = None  # it is saved in today's layout, whichever it came in
     whole: PreTrainedModel = loaded
     return whole

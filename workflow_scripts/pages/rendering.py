@@ -1,6 +1,6 @@
 """The pages that a run leaves for people: each is one HTML file that needs no network and no other file."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, TypedDict
@@ -29,13 +29,17 @@ LINES = {"floor": "Question-only floor", **STAGES}
 
 
 class ReportedRun(TypedDict):
-    """What the report shows of a run: `sft` and `dpo` are their metrics.json, `links` paths relative to the page."""
+    """What the report shows of a run: `sft` and `dpo` are their metrics.json, `links` paths relative to the page.
+
+    `costs` are lines of a table, a stage each and last the sum.
+    """
 
     run: str
     evaluation: Evaluation
     sft: dict[str, Any] | None
     dpo: dict[str, Any] | None
     validation: dict[str, Any] | None
+    costs: Sequence[Mapping[str, object]]
     links: dict[str, str]
 
 

@@ -15,8 +15,8 @@ from workflow_scripts.base.paths import STAGES, Layout
 from workflow_scripts.configuration import runs
 from workflow_scripts.configuration.settings import Config, Training
 from workflow_scripts.stages.preflight_check import Check
+from workflow_scripts.training.estimation.requests import LACKED, SECTIONS, Requests
 
-SECTIONS = {"sft": "sft", "dpo": "dpo", "preferences": "evaluation", "ask": "evaluation"}  # with GPUs
 QUEUED_SECONDS = 60  # that the job which looks from a node may wait for one
 SKEW_SECONDS = 60.0
 
@@ -66,8 +66,8 @@ def checks(settings: Config, layout: Layout, profile: dict[str, Any], urls: list
         "slurm", "ok", f"{configuration.get('SLURM_VERSION', '?')}, {configuration.get('ClusterName', '?')}"
     )
     yield status_command(profile, configuration)
-    first = requests(settings, profile, attempt=1)
-    last = requests(settings, profile, attempt=1 + int(profile.get("retries", 0)))
+    first = requests(settings, layout, profile, attempt=1)
+    last = requests(settings, layout, profile, attempt=2 if profile.get("retries") else 1)
     limits = {}
     for partition in dict.fromkeys(request.partition for request in first):
         check, limits[partition] = _partition(partition)
@@ -88,15 +88,15 @@ def status_command(profile: dict[str, Any], configuration: dict[str, str]) -> Ch
         remembered = _remembered(configuration)
         if remembered:
             return Check(name, "warn", f"{remembered}, and accounting is on", f"set {key}: sacct")
-        return Check(name, "fail", _forgotten(configuration), f"set {key}: sacct, for accounting is on")
+        return Check(name, "fail", _forgotten(configuration), f"set {key}: sacct, which remembers them")
     refused = refused if slurm.has_accounting(configuration) else "accounting is off"
     if chosen != "squeue":
-        return Check(name, "fail", f"sacct would wait for ever: {refused}", f"set {key}: squeue")
+        return Check(name, "fail", f"sacct tells nothing: {refused}", f"set {key}: squeue")
     if remembered := _remembered(configuration):
         return Check(name, "ok", f"squeue: {refused}; {remembered}")
     return Check(
-        name, "fail", f"{refused}, and {_forgotten(configuration)}",
-        "ask the administrators for MinJobAge=300 or for accounting; else run Snakemake without this profile in one job",
+        name, "warn", f"{refused}, and {_forgotten(configuration)}",
+        "it serves, but how a job ended is known by its own note alone; ask the administrators for MinJobAge=300",
     )  # fmt: skip
 
 
@@ -106,33 +106,44 @@ def _remembered(configuration: dict[str, str]) -> str:
 
 
 def _forgotten(configuration: dict[str, str]) -> str:
-    return (
-        f"squeue forgets ended jobs after MinJobAge = {configuration.get('MinJobAge', 'unknown')}: Snakemake, which looks "
-        "every 3 minutes, would wait for ever"
-    )
+    age = configuration.get("MinJobAge", "unknown")
+    return f"squeue forgets ended jobs after MinJobAge = {age}, and Snakemake looks every 3 minutes"
 
 
-def requests(settings: Config, profile: dict[str, Any], attempt: int) -> list[SlurmRequest]:
-    """Each different request of the stages of all runs, with the stages that make it."""
-    by_flags: dict[tuple[str, int | None, tuple[str, ...]], list[str]] = {}
+def requests(settings: Config, layout: Layout, profile: dict[str, Any], attempt: int) -> list[SlurmRequest]:
+    """The largest request of each stage of all runs, alike ones of several stages together.
+
+    `attempt` is the first, or a second after an end for lack of memory and time.
+    """
+    estimated = Requests(settings, layout)
+    largest: dict[tuple[str, ...], tuple[int, int | None, str]] = {}
     for run in runs.chosen(settings):
         own = runs.settings_of(settings, run)
         for stage in (*STAGES[:1], "download_model", *STAGES[1:]):
+            if settings.cluster.download_here and stage.startswith("download"):
+                continue
+            need = estimated.need(stage, None if stage in ("download", "report") else run)
             asked = {
                 **profile.get("default-resources", {}),
+                **{kind: f"{need.resource(kind)} * attempt" for kind in LACKED},
                 **(profile.get("set-resources") or {}).get(stage, {}),
             }
             section = getattr(own, SECTIONS[stage]) if stage in SECTIONS else None
-            flags = tuple(_flags(asked, section, attempt))
-            key = (str(asked.get("slurm_partition", "")), _minutes(asked.get("runtime"), attempt), flags)
-            names = by_flags.setdefault(key, [])
-            if stage not in names:
-                names.append(stage)
-    return [SlurmRequest(", ".join(names), *key) for key, names in by_flags.items()]
+            key = (stage, str(asked.get("slurm_partition", "")), *_flags(asked, section))
+            flag, megabytes = _memory(asked, attempt)
+            minutes = _minutes(asked.get("runtime"), attempt)
+            before = largest.get(key, (0, minutes, flag))
+            longest = max(minutes or 0, before[1] or 0) or None
+            largest[key] = (max(megabytes, before[0]), longest, flag)
+    alike: dict[tuple[str, int | None, tuple[str, ...]], list[str]] = {}
+    for (stage, partition, *flags), (megabytes, minutes, flag) in largest.items():
+        memory = [f"--{flag}={megabytes}"] if megabytes else []
+        alike.setdefault((partition, minutes, (*flags, *memory)), []).append(stage)
+    return [SlurmRequest(", ".join(stages), *key) for key, stages in alike.items()]
 
 
-def _flags(asked: dict[str, Any], section: Any, attempt: int) -> Iterator[str]:
-    """What the plugin makes of a stage's resources, but for partition and time."""
+def _flags(asked: dict[str, Any], section: Any) -> Iterator[str]:
+    """What the plugin makes of a stage's resources, but for partition, time and memory."""
     for flag, key in (("account", "slurm_account"), ("qos", "qos"), ("constraint", "constraint")):
         if asked.get(key):
             yield f"--{flag}={asked[key]}"
@@ -142,11 +153,12 @@ def _flags(asked: dict[str, Any], section: Any, attempt: int) -> Iterator[str]:
         model = f"{asked['gpu_model']}:" if asked.get("gpu_model") else ""
         yield str(f"--gres={asked['gres']}" if asked.get("gres") else f"--gpus={model}{section.gpus * nodes}")
         yield f"--cpus-per-gpu={section.threads}"
-    for flag, key in (("mem-per-cpu", "mem_mb_per_cpu"), ("mem", "mem_mb")):
-        if key in asked:
-            if (megabytes := _number(asked[key], attempt)) is not None:
-                yield f"--{flag}={megabytes}"
-            return
+
+
+def _memory(asked: dict[str, Any], attempt: int) -> tuple[str, int]:
+    """The flag that the plugin takes for memory, and its megabytes; 0 where only Snakemake understands it."""
+    flag, key = ("mem-per-cpu", "mem_mb_per_cpu") if "mem_mb_per_cpu" in asked else ("mem", "mem_mb")
+    return flag, _number(asked[key], attempt) or 0
 
 
 def _number(value: Any, attempt: int) -> int | None:
@@ -184,11 +196,8 @@ def _partition(name: str) -> tuple[Check, str | None]:
 
 def limit_minutes(limit: str) -> int | None:
     """A time limit of sinfo's, such as 1-12:00:00; None where there is none."""
-    found = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", limit)
-    if not found:
-        return None
-    days, hours, minutes = (int(part or 0) for part in found.groups()[:3])
-    return days * 1440 + hours * 60 + minutes
+    seconds = slurm.seconds_of(limit)
+    return None if seconds is None else seconds // 60
 
 
 def _request(first: SlurmRequest, last: SlurmRequest, limit: str) -> Check:
@@ -202,7 +211,7 @@ def _request(first: SlurmRequest, last: SlurmRequest, limit: str) -> Check:
     if (most is not None and (last.minutes or 0) > most) or _refused(last):
         return Check(
             name, "warn", f"{shown}; the last attempt's {' '.join(last.flags)} --time={last.minutes} is too much",
-            "write min(…, the most that the cluster gives) in the profile",
+            "state mem_mb or runtime of the stage in the profile, such as `runtime: min(300 * attempt, 600)`",
         )  # fmt: skip
     return Check(name, "ok", shown)
 

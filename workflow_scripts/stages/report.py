@@ -25,6 +25,7 @@ from workflow_scripts.evaluation.statistics.comparisons import Comparison
 from workflow_scripts.evaluation.table import Evaluation
 from workflow_scripts.pages import rendering
 from workflow_scripts.pages.rendering import ReportedRun
+from workflow_scripts.stages import costs
 from workflow_scripts.tracking.mlflow_store import tracking_uri
 
 logger = logging.getLogger(__name__)
@@ -105,6 +106,7 @@ def _run(layout: Layout, evaluation: Evaluation) -> ReportedRun:
         "sft": _read_if_there(layout.metrics("sft", run)),
         "dpo": _read_if_there(layout.metrics("dpo", run)),
         "validation": _read_if_there(layout.validation(run)),
+        "costs": costs.of_run(layout, run),
         "links": {
             title: os.path.relpath(path, layout.report().parent)
             for title, path in linked.items()
@@ -126,7 +128,7 @@ def printed(settings: Config, layout: Layout, runs: Sequence[str], form: str = "
             raise UserError(f"{path}: no such file; `snakemake {path}` makes it")
     if form != "text":
         return paper.FORMATS[form]([_evaluation(path) for path in paths or _all(layout)])
-    lines = ["\n\n".join(table.table(_evaluation(path)) for path in paths)]
+    lines = ["\n\n".join(_told(layout, _evaluation(path)) for path in paths)]
     lines += ["", f"Report: make open, or open {layout.report()}"]
     if "mlflow" in settings.tracking:
         uri = credentials.without(tracking_uri(settings, layout))
@@ -137,6 +139,13 @@ def printed(settings: Config, layout: Layout, runs: Sequence[str], form: str = "
         )
         lines.append(f"MLflow: {start}{uri}")
     return "\n".join(lines)
+
+
+def _told(layout: Layout, evaluation: Evaluation) -> str:
+    """The scores of a run, and what it has cost."""
+    return "\n\n".join(
+        filter(None, [table.table(evaluation), costs.table(layout, Run(*evaluation["run"].split("_")))])
+    )
 
 
 def stage(layout: Layout) -> None:

@@ -24,7 +24,6 @@ PROGRESS = re.compile(
     r"step (?P<step>\d+/\d+)  loss (?P<loss>\S+).*?(?P<rows>[\d.]+) rows/s.*?  (?P<left>\S+) left"
     r"|(?P<asked>\d+ of \d+ questions), (?P<rate>[\d.]+) a second, (?P<minutes>\d+) minutes left"
 )
-ACTIVE = {"PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "REQUEUED"}
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ class SlurmQueue:
     def lives(self, number: str) -> bool:
         """Whether a job has not ended."""
         found = self._by_number.get(number)
-        return found is not None and found.state in ACTIVE
+        return found is not None and found.state in slurm.ACTIVE
 
 
 def jobs(settings: Config, layout: Layout, run: Run) -> Iterator[Job]:
@@ -155,7 +154,7 @@ def _ended(note: attempts.Note, queue: SlurmQueue) -> str:
         if queue.lives(note.slurm_job):
             return ""
         state = slurm.state_of(note.slurm_job)
-        return "" if state in ACTIVE else state or f"SLURM does not know job {note.slurm_job} any more"
+        return "" if state in slurm.ACTIVE else state or f"SLURM does not know job {note.slurm_job} any more"
     if note.host == socket.gethostname() and not is_running(note.process):
         return "killed"
     return ""

@@ -6,7 +6,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from workflow_scripts.base import attempts, slurm
@@ -15,7 +14,6 @@ from workflow_scripts.base.errors import Terminated, UserError
 logger = logging.getLogger(__name__)
 
 LEAD_SECONDS = 120  # before the time limit; SLURM looks at it once a minute
-POLL_SECONDS = 15.0
 LOG = Path(".snakemake/slurm_logs/submit.log")  # where the plugin keeps its own
 MEMORY_MB = 4000
 
@@ -47,7 +45,7 @@ def inside(arguments: list[str]) -> int:
     job = os.environ["SLURM_JOB_ID"]
     process = None
     try:
-        _wait_for_jobs()
+        slurm.wait_for_earlier_jobs()
         # The job's own settings must not reach those that Snakemake submits.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
         environment |= {name: os.environ[name] for name in ("SLURM_CONF",) if name in os.environ}
@@ -71,24 +69,3 @@ def inside(arguments: list[str]) -> int:
             if failed := slurm.ask("scontrol", "requeue", job).failed:
                 logger.error("%s; start `submit` again", failed)
         raise
-
-
-def _wait_for_jobs() -> None:
-    """Wait until the jobs of an earlier Snakemake in this folder have ended: what they make is not made twice."""
-    said = 0
-    while left := _left():
-        if len(left) != said:
-            logger.info("waiting for %d jobs of an earlier Snakemake: %s", len(left), " ".join(left))
-            said = len(left)
-        time.sleep(POLL_SECONDS)
-
-
-def _left() -> list[str]:
-    """The jobs of the plugin, by their comment, that were submitted in this folder and have not ended."""
-    while (answer := slurm.ask("squeue", "--noheader", "--me", "--format=%i|%Z|%k")).failed:
-        logger.warning("%s; asked again in %.0f s", answer.failed, POLL_SECONDS)
-        time.sleep(POLL_SECONDS)
-    jobs = (line.split("|", 2) for line in answer.text.splitlines() if line.count("|") >= 2)
-    return [
-        number for number, folder, comment in jobs if folder == os.getcwd() and comment.startswith("rule_")
-    ]

@@ -1,4 +1,4 @@
-"""Stopping a training by a signal, after a checkpoint."""
+"""Stopping a training by a signal or before its job's time limit, after a checkpoint."""
 
 import signal
 from collections.abc import Iterator
@@ -9,13 +9,18 @@ from typing import Any
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from workflow_scripts.base.errors import STOPPING, Terminated
+from workflow_scripts.base.errors import STOPPING, OutOfTime, Terminated
+from workflow_scripts.training.deadline import Deadline
 
 
-class StopOnSignal(TrainerCallback):
-    """Save a checkpoint and stop after the step during which one of STOPPING came, and a validation that is due then."""
+class StopInTime(TrainerCallback):
+    """Save a checkpoint and stop after the step during which one of STOPPING came, or before which `deadline` comes.
 
-    def __init__(self) -> None:
+    A validation that is due then comes first.
+    """
+
+    def __init__(self, deadline: Deadline) -> None:
+        self.deadline = deadline
         self.received = 0
 
     @contextmanager
@@ -32,6 +37,8 @@ class StopOnSignal(TrainerCallback):
         self.received = number
 
     def _told(self, args: TrainingArguments) -> bool:
+        if not self.received and self.deadline.has_come():
+            self.received = OutOfTime.NUMBER
         if args.world_size > 1:  # all must stop after the same step, whenever each of them was told
             latest = torch.tensor(self.received, device=args.device)
             torch.distributed.all_reduce(latest, torch.distributed.ReduceOp.MAX)
@@ -41,14 +48,17 @@ class StopOnSignal(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        self.deadline.step_ends()
         if self._told(args):
             control.should_save = True
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        self.deadline.goes_on()
         if self._told(args) and state.global_step < state.max_steps:
-            raise Terminated(
+            kind = OutOfTime if self.received == OutOfTime.NUMBER else Terminated
+            raise kind(
                 self.received,
                 f" after step {state.global_step} of {state.max_steps}, which is saved; start again to go on",
             )

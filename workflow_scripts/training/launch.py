@@ -18,6 +18,9 @@ logger = logging.getLogger(__name__)
 
 # How long torchrun waits, after a signal, for processes to save: a checkpoint of full training is large.
 SHUTDOWN_SECONDS = 180
+JOIN_SECONDS = 600  # that nodes wait for each other at the start
+# Of several nodes, where the environment does not say otherwise: NCCL names what it could not reach.
+WIRES = {"NCCL_DEBUG": "WARN"}
 
 
 def launch_or_run(
@@ -68,7 +71,10 @@ def launcher(
     training = ["--module", module, *arguments]
     if nodes == 1:
         return [*torchrun, "--standalone", *training], dict(environment)
-    meeting = [f"--nnodes={nodes}", "--rdzv-backend=c10d", f"--rdzv-id={module}"]
+    environment = {**WIRES, **environment}
+    meeting = [
+        f"--nnodes={nodes}", "--rdzv-backend=c10d", f"--rdzv-id={module}", f"--rdzv-conf=join_timeout={JOIN_SECONDS}",
+    ]  # fmt: skip
     if "SLURM_JOB_ID" not in environment:
         return [*torchrun, *meeting, f"--rdzv-endpoint={_master(nodes, environment)}", *training], dict(
             environment

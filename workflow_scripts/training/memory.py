@@ -12,7 +12,7 @@ from workflow_scripts.base.errors import UserError
 from workflow_scripts.configuration.settings import Training
 from workflow_scripts.training import activations, checkpoints
 from workflow_scripts.training.data.batching import RowCost, load
-from workflow_scripts.training.strategies import STRATEGIES
+from workflow_scripts.training.division import STRATEGIES
 
 ROOM = 0.75  # of the free memory, for activations; the rest is for gradients, the head and fragments
 BUDGET = "token_budget.json"  # beside the checkpoints, and gone with them when a parameter changes

@@ -11,7 +11,7 @@ from workflow_scripts.base.errors import UserError
 from workflow_scripts.configuration.settings import Training
 from workflow_scripts.models import adapters, bases, loading
 from workflow_scripts.training import optional, strategies
-from workflow_scripts.training.strategies import STRATEGIES, Strategy
+from workflow_scripts.training.division import STRATEGIES, Strategy
 
 
 @dataclass(frozen=True)

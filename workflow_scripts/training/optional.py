@@ -8,7 +8,7 @@ from transformers import TrainerCallback
 
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.configuration.settings import Training
-from workflow_scripts.training.strategies import STRATEGIES
+from workflow_scripts.training.division import STRATEGIES
 
 if TYPE_CHECKING:
     from transformers import BitsAndBytesConfig

@@ -24,6 +24,7 @@ from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.models.dialogue import Dialogue
 from workflow_scripts.models.pixels import Pixels
 from workflow_scripts.training import (
+    alike,
     checkpoints,
     early_stopping,
     finished,
@@ -31,6 +32,7 @@ from workflow_scripts.training import (
     model,
     optional,
     parts,
+    saving,
     strategies,
     summary,
 )
@@ -39,7 +41,8 @@ from workflow_scripts.training.data import features, held_out, rows, schedule
 from workflow_scripts.training.data.batching import RowCost
 from workflow_scripts.training.data.schedule import Schedule
 from workflow_scripts.training.data.shared import Shared
-from workflow_scripts.training.interruption import StopOnSignal
+from workflow_scripts.training.deadline import Deadline
+from workflow_scripts.training.interruption import StopInTime
 from workflow_scripts.training.memory import Settings
 from workflow_scripts.training.model import Start
 from workflow_scripts.training.progress import Progress, curve
@@ -194,6 +197,7 @@ def prepare(task: Task[Settings]) -> Prepared[Settings]:
     planned = schedule.make(settings, costs, task.seed, task.objective.equal_batches, held, process)
     # Before the model: they say how it is to be loaded.
     arguments = task.objective.arguments(settings, start, task.unfinished, task.seed, planned)
+    alike.check()
     metrics, resume_from = _done_before(task, depends_on, of_checkpoints, arguments)
     if resume_from and (ended := early_stopping.ended_at(resume_from)):
         planned = planned.until(ended)
@@ -336,7 +340,7 @@ def _recomputed(prepared: Prepared[Settings], loaded: Loaded) -> int | None:
 def run(trainer: PlannedBatches, resume_from: Path | None, progress: Progress) -> dict[str, Any]:
     """Run `trainer` to its end; returns steps, seconds, final loss, curve and the model's size."""
     set_seed(trainer.args.seed)  # dropout must not depend on what was computed, or read from a cache, before
-    stop = StopOnSignal()
+    stop = StopInTime(Deadline(Path(str(trainer.args.output_dir)), saving.guessed_seconds(trainer.model)))
     trainer.add_callback(stop)
     with logging_redirect_tqdm(), closing(progress), stop.listening():
         trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)

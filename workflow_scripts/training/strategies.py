@@ -1,9 +1,8 @@
-"""How several processes share a training: what each strategy divides, and what DeepSpeed, FSDP and the trainer are told."""
+"""How several processes share a training: what DeepSpeed, FSDP and the trainer are told of each strategy."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from accelerate.utils import enable_fsdp_ram_efficient_loading
@@ -12,37 +11,8 @@ from torch.distributed.fsdp import FSDPModule
 from transformers.distributed.utils import is_local_dist_rank_0
 from transformers.integrations.fsdp import is_fsdp_enabled
 
+from workflow_scripts.training.division import STRATEGIES, Strategy
 from workflow_scripts.training.engine.sharding import divided_by_zero3
-
-Divided = Literal["weights", "gradients", "optimiser"]
-
-
-@dataclass(frozen=True)
-class Strategy:
-    """What is divided among the processes, by which library; offloading keeps weights and optimiser off the GPU."""
-
-    library: Literal["torch", "deepspeed", "fsdp"]
-    divides: tuple[Divided, ...] = ()
-    offloads: bool = False
-
-    @property
-    def divides_weights(self) -> bool:
-        return "weights" in self.divides
-
-    @property
-    def is_zero3(self) -> bool:
-        return self.library == "deepspeed" and self.divides_weights
-
-
-EVERYTHING: tuple[Divided, ...] = ("weights", "gradients", "optimiser")
-STRATEGIES = {
-    "ddp": Strategy("torch"),
-    "zero1": Strategy("deepspeed", ("optimiser",)),
-    "zero2": Strategy("deepspeed", ("gradients", "optimiser")),
-    "zero3": Strategy("deepspeed", EVERYTHING),
-    "zero3_offload": Strategy("deepspeed", EVERYTHING, offloads=True),
-    "fsdp": Strategy("fsdp", EVERYTHING),
-}
 
 
 def arguments(name: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import pytest
 
 from workflow_scripts.configuration.settings import Lora, Sft
-from workflow_scripts.models import shapes
+from workflow_scripts.models import shapes, sizes
 from workflow_scripts.training.estimation import needs, speed
 from workflow_scripts.training.estimation.needs import Way
 from workflow_scripts.training.estimation.sets import Rows
@@ -87,5 +87,13 @@ def test_an_epoch_takes_what_an_h200_took(dense):
     rows = Rows(rows=1120, images=80, text=8013 / 111.7 - 729 / 14, image=729, largest=729, source="")
     way = Way(LORA.model_copy(update={"rows_per_image": 14, "batch_size": 112}), 1, 8064, 112)
     assert 1120 / speed.epoch_seconds(dense, way, rows, speed.H200) == pytest.approx(111.7, rel=0.02)
-    trained = Way(way.settings.model_copy(update={"lora": Lora(vision=True)}), 1, 8064, 112)
-    assert speed.operations(dense, trained, rows) > speed.operations(dense, way, rows)
+    trained = way.settings.model_copy(update={"lora": Lora(vision=True)})
+    assert speed.operations(dense, trained, rows) > speed.operations(dense, way.settings, rows)
+
+
+@pytest.mark.parametrize("version", ["4.1v", "4.5v"])
+def test_what_a_plan_reads_is_what_the_shapes_count(version, dense, experts):
+    built, read = {"4.1v": dense, "4.5v": experts}[version], sizes.published(version)
+    assert read.numbers == built.numbers
+    assert (read.active, read.cache_bytes()) == (built.active, built.cache_bytes())
+    assert read.image_tokens(768) == built.image_tokens(768) == 729

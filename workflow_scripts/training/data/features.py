@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -11,11 +12,11 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from tqdm import tqdm
 
-from workflow_scripts.base import files
+from workflow_scripts.base import files, scratch
 from workflow_scripts.models.pixels import Pixels
 from workflow_scripts.training.engine.forward import Backbone
 from workflow_scripts.training.engine.vision import image_features
@@ -43,26 +44,56 @@ class FeatureStore:
     def _look(self) -> None:
         """Note what lies in the folder."""
         for shard in self.folder.glob("*.safetensors"):  # what other runs are writing has another name
-            with safe_open(shard, "pt") as opened:
-                self._note(shard.name, opened.keys())
+            try:
+                with safe_open(shard, "pt") as opened:
+                    self._note(shard.name, opened.keys())
+            except FileNotFoundError:  # another process has found it damaged
+                pass
+            except SafetensorError as error:
+                self._remove(shard.name, str(error))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_opened": {}}
 
     def read(self, images: Sequence[str]) -> list[tuple[torch.Tensor, torch.Tensor]] | None:
-        """(features [tokens, hidden size], patch grid [3]) of each image; None if one of them is not here."""
-        return [self._entry(self._digest(image)) for image in images] if self.holds(images) else None
+        """(features [tokens, hidden size], patch grid [3]) of each image; None if one of them is not here, or damaged."""
+        found = []
+        for image in images:
+            if not self.holds([image]) or (entry := self._entry(self._digest(image))) is None:
+                return None
+            found.append(entry)
+        return found
 
     def holds(self, images: Sequence[str]) -> bool:
         """Whether the features of all `images` are here."""
         return all(self._digest(image) in self._shards for image in images)
 
-    def _entry(self, digest: str) -> tuple[torch.Tensor, torch.Tensor]:
+    def _entry(self, digest: str) -> tuple[torch.Tensor, torch.Tensor] | None:
         name = self._shards[digest]
-        if name not in self._opened:
-            self._opened[name] = safe_open(self.folder / name, "pt")
-        shard = self._opened[name]
-        return shard.get_tensor(digest), shard.get_tensor(f"{digest}.grid")
+        try:
+            if name not in self._opened:
+                self._opened[name] = safe_open(scratch.near(self.folder / name), "pt")
+            shard = self._opened[name]
+            features, grid, known = (shard.get_tensor(f"{digest}{end}") for end in ("", ".grid", ".sum"))
+        except FileNotFoundError:
+            self._forget(name)
+            return None
+        if not torch.equal(_checksum(features, grid), known):
+            self._remove(name, "what it holds has changed")
+            return None
+        return features, grid
+
+    def _remove(self, shard: str, why: str) -> None:
+        """Remove a damaged file: its features are computed again."""
+        logger.warning(
+            "%s is damaged (%s) and removed; its features are computed again", self.folder / shard, why
+        )
+        (self.folder / shard).unlink(missing_ok=True)
+        self._forget(shard)
+
+    def _forget(self, shard: str) -> None:
+        self._shards = {digest: name for digest, name in self._shards.items() if name != shard}
+        self._opened.pop(shard, None)
 
     def _digest(self, image: str) -> str:
         if image not in self._digests:
@@ -98,7 +129,9 @@ class FeatureStore:
                             self._warn_full(len(images) - done, limit)
                             return
                         digest = self._digest(images[done])
-                        shard |= {digest: features.cpu().contiguous(), f"{digest}.grid": grid.clone()}
+                        here, its_grid = features.cpu().contiguous(), grid.clone()
+                        shard |= {digest: here, f"{digest}.grid": its_grid}
+                        shard[f"{digest}.sum"] = _checksum(here, its_grid)
                         size, done = size + features.nbytes, done + 1
                     bar.update(len(grids))
                     if size >= SHARD_BYTES:
@@ -130,7 +163,17 @@ class FeatureStore:
 
     def _note(self, shard: str, names: Iterable[str]) -> None:
         """Remember which images' features lie in `shard`, by the names of its tensors."""
-        self._shards |= {name: shard for name in names if not name.endswith(".grid")}
+        self._shards |= {name: shard for name in names if not name.endswith((".grid", ".sum"))}
+
+
+def _checksum(features: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
+    """Of all bytes of both [1], by which damage is noticed."""
+    start = zlib.crc32(_bytes(grid))
+    return torch.tensor([zlib.crc32(_bytes(features), start)])
+
+
+def _bytes(tensor: torch.Tensor) -> memoryview:
+    return tensor.contiguous().view(torch.uint8).numpy().data
 
 
 def _batches(
@@ -152,9 +195,9 @@ def _batches(
 
 def store_key(backbone: Backbone, pixels: Pixels) -> str:
     """What features depend on besides the image: the tower and its weights with their type, and how pixels are made."""
-    made = {"pixels": pixels.settings(), "tower": backbone.visual.config.to_dict()}
+    made = {"checksums": True, "pixels": pixels.settings(), "tower": backbone.visual.config.to_dict()}
     digest = hashlib.sha256(json.dumps(made, sort_keys=True, default=str).encode())
     for name, parameter in sorted(backbone.visual.state_dict().items()):
         digest.update(f"{name} {parameter.dtype}".encode())
-        digest.update(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(_bytes(parameter.detach().cpu()))
     return digest.hexdigest()[:16]

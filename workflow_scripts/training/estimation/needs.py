@@ -6,8 +6,8 @@ from workflow_scripts.configuration.settings import Training
 from workflow_scripts.models.shapes import Shape
 from workflow_scripts.training import activations
 from workflow_scripts.training.activations import BF16_BYTES, FP32_BYTES, Kept
+from workflow_scripts.training.division import STRATEGIES, Strategy
 from workflow_scripts.training.estimation.sets import ANSWER
-from workflow_scripts.training.strategies import STRATEGIES, Strategy
 
 # bitsandbytes' NF4 with double quantisation: 4 bits, and 8 bits for 64 numbers with 32 for 256 of these (QLoRA, 2305.14314).
 NF4_BYTES = 0.5 + 1 / 64 + 4 / (64 * 256)
@@ -38,7 +38,7 @@ class Way:
 
     @property
     def trains_vision(self) -> bool:
-        return not self.settings.freeze_vision if self.is_full else self.settings.lora.vision
+        return self.settings.trains_vision
 
 
 def trained(shape: Shape, way: Way) -> int:

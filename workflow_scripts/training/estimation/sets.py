@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from workflow_scripts.base import files
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.configuration.settings import Config, Source, Training
-from workflow_scripts.models.shapes import Shape
+from workflow_scripts.models.sizes import Size
 
 SETS = Path(__file__).with_name("sets.yaml")
 # The family's tokenizer has 151,329 words: about four and a half English characters a token, one and a half Chinese.
@@ -51,32 +52,43 @@ def together(settings: Training) -> int:
     return max(1, min(settings.rows_per_image, settings.batch_size // settings.images_per_step or 1))
 
 
-def of_run(settings: Config, layout: Layout, run: Run, shape: Shape) -> Rows:
+def of_run(settings: Config, layout: Layout, run: Run, size: Size) -> Rows:
     """The train rows of `run`; a UserError where its set is neither converted nor published."""
     side = settings.data.max_image_side
     converted = layout.split(run, "train")
     if converted.is_file():
-        return _converted(converted, shape, side)
-    published = files.read_yaml(SETS)
+        return _converted(converted, size, side)
+    return as_published(settings, run, size)
+
+
+def as_published(settings: Config, run: Run, size: Size) -> Rows:
+    """The train rows of `run` as its sets were published, without a look at what is converted; a UserError as above."""
+    side = settings.data.max_image_side
     parts = [
-        _published(published, source, name, run, shape, side)
+        _published(_counts(), source, name, run, size, side)
         for name, source in settings.sources(run.dataset).items()
     ]
     return _sum(parts)
 
 
-def _converted(path: Path, shape: Shape, side: int) -> Rows:
+@cache
+def _counts() -> dict[str, Any]:
+    counts: dict[str, Any] = files.read_yaml(SETS)
+    return counts
+
+
+def _converted(path: Path, size: Size, side: int) -> Rows:
     rows, characters, images = 0, 0.0, set()
     for record in files.read_jsonl(path):
         rows += 1
         images.update(record["images"])
         characters += _tokens(record["question"] + record["answer"])
-    largest = shape.image_tokens(side)
+    largest = size.image_tokens(side)
     text = characters / max(1, rows) + MARKS
     return Rows(rows, len(images), text, largest, largest, f"{path}; images at their largest")
 
 
-def _published(known: dict[str, Any], source: Source, name: str, run: Run, shape: Shape, side: int) -> Rows:
+def _published(known: dict[str, Any], source: Source, name: str, run: Run, size: Size, side: int) -> Rows:
     if source.reader not in known or source.embedded or source.path:
         raise UserError(
             f"{name}: no count of its rows is published; convert it first: python -m workflow_scripts.convert --dataset "
@@ -90,7 +102,7 @@ def _published(known: dict[str, Any], source: Source, name: str, run: Run, shape
     if language == "all" and "zh" in entry:
         spoken = [entry["en"]["characters"] / ENGLISH, entry["zh"]["characters"] / CHINESE]
         text = sum(spoken) / 2 + MARKS
-    tokens = [shape.image_tokens(min(side, each)) for each in entry["sides"]]
+    tokens = [size.image_tokens(min(side, each)) for each in entry["sides"]]
     image = sum(tokens) / len(tokens)
     return Rows(
         counts["rows"], counts["images"], text, image, max(tokens), "published counts, nothing was read"

@@ -20,7 +20,7 @@ from transformers.trainer_utils import rotate_checkpoints
 
 from workflow_scripts.base.errors import STOPPING, UserError
 from workflow_scripts.models import loading
-from workflow_scripts.training import checkpoints, memory, parts, strategies
+from workflow_scripts.training import checkpoints, memory, parts, saving, strategies
 from workflow_scripts.training.data.first_batch import BatchView
 from workflow_scripts.training.engine import fused
 
@@ -191,10 +191,12 @@ class PlannedBatches(Trainer):
         trained = (parameter for parameter in self.model.parameters() if parameter.requires_grad)
         if not all(parameter.isfinite().all() for parameter in trained):
             raise self._not_finite("weights are not finite", self.state.global_step)
-        super()._save_checkpoint(model, trial)
-        self.accelerator.wait_for_everyone()  # every process has written its random state
+        with saving.measured(self._folder, keeps=self.args.should_save):
+            super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()  # every process has written its random state
+            if self.args.should_save:
+                checkpoints.seal(self._folder / f"checkpoint-{self.state.global_step}")
         if self.args.should_save:
-            checkpoints.seal(self._folder / f"checkpoint-{self.state.global_step}")
             rotate_checkpoints(str(self._folder), checkpoints.KEPT, self.state.best_model_checkpoint)
         self.accelerator.wait_for_everyone()
 

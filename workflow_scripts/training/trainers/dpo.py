@@ -1,5 +1,6 @@
 """Direct preference optimisation: TRL's DPOTrainer over trees of pairs."""
 
+import logging
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 from datasets import Dataset, concatenate_datasets
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from tqdm import tqdm
 from trl import DPOConfig, DPOTrainer
@@ -23,6 +25,10 @@ from workflow_scripts.training.engine.forward import share_prefixes
 from workflow_scripts.training.model import Start
 from workflow_scripts.training.trainers.base import PartRates, PlannedBatches, rows_of
 from workflow_scripts.training.trainers.objective import Materials, Objective
+
+logger = logging.getLogger(__name__)
+
+DIGEST = "digest"  # of what a file of log-probabilities holds, in its metadata
 
 
 class SharedPrefixDPOTrainer(PlannedBatches, PartRates, DPOTrainer):
@@ -53,10 +59,10 @@ class SharedPrefixDPOTrainer(PlannedBatches, PartRates, DPOTrainer):
         """TRL's own pass goes pair by pair and keeps nothing for the next run."""
         for model in filter(None, (self.model, self.ref_model)):  # the latter under FSDP alone
             share_prefixes(loading.backbone(model))
-        if not self.reference.is_file():
+        if (known := kept_reference(self.reference)) is None:
             self._write_reference(dataset)
             self.accelerator.wait_for_everyone()
-        known = load_file(self.reference)
+            known = load_file(self.reference)
         columns = {name: known[name].tolist() for name in REFERENCE_COLUMNS}
         return concatenate_datasets([dataset, Dataset.from_dict(columns)], axis=1)
 
@@ -81,8 +87,32 @@ class SharedPrefixDPOTrainer(PlannedBatches, PartRates, DPOTrainer):
             by_row = {row: values for row, *values in found}
             sides = zip(*(by_row[row] for row in range(len(dataset))), strict=True)
             values = dict(zip(REFERENCE_COLUMNS, map(torch.tensor, sides), strict=True))
-            with files.replacing(self.reference) as temporary:
-                save_file(values, temporary)
+            save_reference(self.reference, values)
+
+
+def save_reference(path: Path, values: dict[str, torch.Tensor]) -> None:
+    """Keep log-probabilities, by REFERENCE_COLUMNS each [pairs]."""
+    with files.replacing(path) as temporary:
+        save_file(values, temporary, metadata={DIGEST: _digest(values)})
+
+
+def kept_reference(path: Path) -> dict[str, torch.Tensor] | None:
+    """The log-probabilities at `path`; None where there are none, or where they have been damaged since."""
+    try:
+        with safe_open(path, "pt") as opened:
+            values = {name: opened.get_tensor(name) for name in REFERENCE_COLUMNS}
+            if (opened.metadata() or {}).get(DIGEST) == _digest(values):
+                return values
+    except FileNotFoundError:
+        return None
+    except SafetensorError:
+        pass
+    logger.warning("%s is damaged, or of an earlier version; the reference is asked again", path)
+    return None
+
+
+def _digest(values: dict[str, torch.Tensor]) -> str:
+    return files.fingerprint([values[name].tolist() for name in REFERENCE_COLUMNS])
 
 
 def precomputes(method: str) -> bool:

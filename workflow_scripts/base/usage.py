@@ -1,0 +1,142 @@
+"""What each attempt at a job took, beside its log: time, GPUs, memory, and energy where the driver tells it.
+
+One JSON object a line, only ever added to: one where an attempt begins, one where it ends. An attempt that was killed has
+no end, and what it took is known by SLURM's accounting or not at all.
+"""
+
+import json
+import os
+import resource
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from workflow_scripts.base import gpus, slurm
+from workflow_scripts.base.attempts import LOG_VARIABLE
+from workflow_scripts.base.processes import started_by_torchrun
+
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What one attempt took: seconds, GPUs, bytes of its largest process, joules of its GPUs. None: nobody knows."""
+
+    slurm_job: str = ""
+    seconds: float | None = None
+    gpus: int | None = None
+    memory: float | None = None
+    energy: float | None = None
+
+
+def ledger_of(log: Path) -> Path:
+    """Where the attempts of a job lie."""
+    return log.with_suffix(".usage.jsonl")
+
+
+@contextmanager
+def recorded() -> Iterator[None]:
+    """Note what the block takes, as one attempt at a job of Snakemake's; elsewhere nothing."""
+    log = os.environ.get(LOG_VARIABLE)
+    if not log or started_by_torchrun():
+        yield
+        return
+    ledger, attempt = ledger_of(Path(log)), uuid.uuid4().hex[:12]
+    started = time.monotonic()
+    _add(ledger, {"attempt": attempt, "slurm_job": os.environ.get("SLURM_JOB_ID", "")})
+    try:
+        yield
+    finally:
+        kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+        used = gpus.used()
+        _add(
+            ledger,
+            {
+                "attempt": attempt,
+                "seconds": round(time.monotonic() - started, 1),
+                "gpus": used.count,
+                "memory": max(resource.getrusage(kind).ru_maxrss for kind in kinds) * 1024,
+                "energy": used.energy(),
+            },
+        )
+
+
+def _add(ledger: Path, line: dict[str, Any]) -> None:
+    try:
+        ledger.parent.mkdir(parents=True, exist_ok=True)
+        with open(ledger, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+    except OSError:  # a full disk is what the command itself speaks of
+        pass
+
+
+def attempts(ledger: Path) -> list[Attempt]:
+    """All attempts at the job, by its own account."""
+    found: dict[str, Attempt] = {}
+    for line in ledger.read_text(encoding="utf-8").splitlines() if ledger.is_file() else []:
+        try:
+            told = json.loads(line)
+            known = found.get(attempt := told.pop("attempt"), Attempt())
+            found[attempt] = replace(known, **told)
+        except (ValueError, KeyError, TypeError, AttributeError):  # torn by a kill
+            continue
+    return list(found.values())
+
+
+def accounted(taken: list[Attempt]) -> list[Attempt]:
+    """The same with what SLURM's accounting says of their jobs, where there is one: it knows those that were killed too."""
+    jobs = sorted({each.slurm_job for each in taken if each.slurm_job})
+    if not jobs or not slurm.has_accounting(slurm.configuration()):
+        return taken
+    fields = "--format=JobID,ElapsedRaw,AllocTRES,MaxRSS,ConsumedEnergyRaw"
+    told = slurm.ask("sacct", "--noheader", "--parsable2", "--duplicates", fields, f"--jobs={','.join(jobs)}")
+    by_job: dict[str, Attempt] = {}
+    for line in told.text.splitlines():
+        number, seconds, allocated, memory, energy = line.split("|")
+        job, _, step = number.partition(".")
+        known = by_job.get(job, Attempt(job))
+        if not step:
+            whole = (known.seconds or 0.0) + float(
+                seconds or 0
+            )  # again for each time it was put back into the queue
+            known = replace(known, seconds=whole, gpus=_gpus(allocated))
+        by_job[job] = replace(
+            known, memory=_most(known.memory, _size(memory)), energy=_most(known.energy, _size(energy))
+        )
+    # A job that went back into the queue has one number, and several attempts.
+    own = [each for each in taken if each.slurm_job not in by_job]
+    by_own = {job: [each for each in taken if each.slurm_job == job] for job in by_job}
+    return own + [_joined(found, by_own[job]) for job, found in by_job.items()]
+
+
+def _joined(found: Attempt, own: list[Attempt]) -> Attempt:
+    """SLURM's account, and the attempts' own of what that does not know."""
+    energies = [each.energy for each in own if each.energy is not None]
+    whole = sum(energies) if len(energies) == len(own) else None
+    memory = _most(found.memory, *(each.memory for each in own))
+    return replace(found, memory=memory, energy=whole if found.energy is None else found.energy)
+
+
+def _gpus(allocated: str) -> int:
+    """Of such as "billing=8,cpu=8,gres/gpu:a100=2,gres/gpu=2,mem=90G"."""
+    counts = dict(item.partition("=")[::2] for item in allocated.split(","))
+    kinds = (int(count) for name, count in counts.items() if name.startswith("gres/gpu:"))
+    return int(counts.get("gres/gpu", 0)) or sum(kinds)
+
+
+def _size(text: str) -> float | None:
+    """A number of sacct's with its unit; None for none, and for the nought of what is not measured."""
+    text = text.strip()
+    unit = text[-1:] if text[-1:] in _UNITS else ""
+    try:
+        return float(text.removesuffix(unit)) * _UNITS[unit] or None
+    except ValueError:
+        return None
+
+
+def _most(*values: float | None) -> float | None:
+    return max((value for value in values if value is not None), default=None)
