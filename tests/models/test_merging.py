@@ -142,3 +142,9 @@ def test_an_adapter_of_weights_that_are_not_there_is_refused(tmp_path):
     (tmp_path / "merged").mkdir()
     with pytest.raises(UserError, match=f"1 of its weights have no place in .*base .{name}"):
         merging.write(adapter, tmp_path / "base", tmp_path / "merged")
+
+
+def test_a_quantised_base_is_refused(tmp_path):
+    save_file({"lm_head.weight": torch.zeros(4, 4).to(torch.float8_e4m3fn)}, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match="lm_head.weight is of type F8_E4M3, .* take the checkpoint in BF16"):
+        merging.write(tmp_path, tmp_path, tmp_path / "merged")

@@ -70,12 +70,18 @@ def weight_files(folder: Path) -> list[str]:
 
 
 def _types(folder: Path) -> dict[str, torch.dtype]:
-    """The type of each weight in `folder`, by its name today."""
+    """The type of each weight in `folder`, by its name today; a UserError where one is quantised."""
     found = {}
     for file in weight_files(folder):
         with safe_open(folder / file, "pt") as opened:
             for key in opened.keys():  # noqa: SIM118 (no dictionary)
-                found[loading.renamed(key)] = getattr(torch, _TORCH[opened.get_slice(key).get_dtype()])
+                kind = opened.get_slice(key).get_dtype()
+                if kind not in _TORCH:
+                    raise UserError(
+                        f"{folder / file}: {key} is of type {kind}, which nothing can be merged into; "
+                        "take the checkpoint in BF16, of the same name without -FP8"
+                    )
+                found[loading.renamed(key)] = getattr(torch, _TORCH[kind])
     return found
 
 
