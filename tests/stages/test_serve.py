@@ -54,7 +54,8 @@ def test_a_port_in_use_is_said(place):
             serve.serve(place, taken.getsockname()[1])
 
 
-@pytest.mark.filterwarnings("default")  # its own
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # gradio's own
 def test_the_page_answers_with_and_without_the_picture(place, picture, monkeypatch):
     monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
     for package in ("gradio", "gradio_client"):
