@@ -176,7 +176,7 @@ def test_an_archive_that_tries_to_escape_leaves_nothing(server, slake, command, 
     assert not list(tmp_path.rglob("escaped.txt"))
 
 
-@pytest.mark.parametrize("debug", [False, True])
+@pytest.mark.parametrize("debug", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_the_token_is_written_nowhere(server, slake, command, tmp_path, debug):
     server.add("dataset", "group/slake", slake)
     flags = ["--dataset", "slake", *(["--debug"] if debug else [])]

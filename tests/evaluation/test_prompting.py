@@ -162,6 +162,7 @@ def test_a_foreign_model_in_the_chain_is_read_by_its_style(made):
     assert all(row["text"].startswith("<think>\n") and row["text"].endswith(LEARNT) for row in rows)
 
 
+@pytest.mark.slow
 def test_a_foreign_model_that_never_writes_the_form_is_read_leniently(made, tmp_path, caplog):
     bare = tmp_path / "model"
     torch.manual_seed(1)

@@ -147,6 +147,7 @@ def test_rows_are_doubled_and_every_image_is_there(realdata, tmp_path, monkeypat
     assert len({files.sha256(tmp_path / "rad" / image) for image in images}) == len(images) == 314
 
 
+@pytest.mark.slow
 def test_a_cell_of_accuracy_is_trained_once(tmp_path, monkeypatch):
     from benchmarks import accuracy, thoughts
 
