@@ -57,6 +57,16 @@ def test_memory_that_ran_out_is_told_where_slurm_calls_it_failed(command, tmp_pa
     assert slurm.restarts("7") == 2
 
 
+@pytest.mark.parametrize(
+    ("recorded", "state"), [("TIMEOUT", "TIMEOUT"), ("RUNNING", "COMPLETING"), ("", "COMPLETING")]
+)
+def test_a_job_whose_processes_are_being_ended_has_its_end_in_the_accounting(command, recorded, state):
+    """Snakemake hears of it there, and tries again at once with more of what lacked."""
+    command("scontrol", "echo 'JobId=7 JobState=COMPLETING'")
+    command("sacct", f"echo {recorded}")
+    assert slurm.state_of("7") == state
+
+
 def test_the_reason_of_a_job_is_in_its_note_or_is_slurms(command, tmp_path):
     command("scontrol", "echo 'JobState=TIMEOUT'")
     log = tmp_path / "a.log"
@@ -90,27 +100,26 @@ def executor(monkeypatch, reported: list[str]):
 
 
 @pytest.mark.parametrize(
-    ("squeue", "scontrol", "left", "told"),
+    ("squeue", "storage", "asks", "left", "told"),
     [
-        ("echo away >&2; exit 1", "AccountingStorageType = accounting_storage/none", ["2", "3", "4"], []),
-        (
-            "echo 1; echo 2",
-            "AccountingStorageType = accounting_storage/none",
-            ["2"],
-            ["success 3", "error 4"],
-        ),
-        ("echo 1; echo 2", "AccountingStorageType = accounting_storage/slurmdbd", ["2", "3", "4"], []),
+        ("echo away >&2; exit 1", "none", "squeue", ["2", "3", "4"], []),
+        ("echo 1; echo 2", "none", "squeue", ["2"], ["success 3", "error 4"]),
+        ("echo 1; echo 2", "none", "sacct", ["2"], ["success 3", "error 4"]),
+        ("echo 1; echo 2", "slurmdbd", "squeue", ["2"], ["success 3", "error 4"]),
+        ("echo 1; echo 2", "slurmdbd", "sacct", ["2", "3", "4"], []),
     ],
-    ids=["away", "forgotten", "accounting"],
+    ids=["away", "forgotten", "no accounting", "accounting that is not asked", "accounting"],
 )
 def test_no_job_is_lost_and_none_that_was_forgotten_is_waited_for(
-    command, tmp_path, monkeypatch, squeue, scontrol, left, told
+    command, tmp_path, monkeypatch, squeue, storage, asks, left, told
 ):
     command("squeue", squeue)
-    command("scontrol", f'[ "$1 $2" = "show config" ] && echo "{scontrol}"')
+    accounting = f"AccountingStorageType = accounting_storage/{storage}"
+    command("scontrol", f'[ "$1 $2" = "show config" ] && echo "{accounting}"')
     (tmp_path / "4.json").write_text("{}", encoding="utf-8")  # the note of a job that did not end well
     reported: list[str] = []
     steady = executor(monkeypatch, reported)
+    monkeypatch.setattr(steady, "get_status_command", lambda: asks)
     jobs = [
         SimpleNamespace(external_jobid=number, job=SimpleNamespace(log=[str(tmp_path / f"{number}.log")]))
         for number in ("1", "2", "3", "4")

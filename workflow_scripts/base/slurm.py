@@ -49,11 +49,13 @@ def state_of(job: str) -> str:
 
     Where SLURM has killed a step for memory, and the job has failed by that, it is OUT_OF_MEMORY.
     """
-    if told := _shown(job, "JobState"):
-        return "OUT_OF_MEMORY" if told == "FAILED" and _memory_ran_out(job) else told
-    recorded = ask("sacct", "-X", "--noheader", "--parsable2", "--format=State", f"--jobs={job}")
-    words = recorded.text.split()  # "CANCELLED by 1000"
-    return words[0] if words else ""
+    state = _shown(job, "JobState")
+    if state in ("", "COMPLETING"):  # which hides what the job has ended by
+        recorded = ask("sacct", "-X", "--noheader", "--parsable2", "--format=State", f"--jobs={job}")
+        words = recorded.text.split()  # "CANCELLED by 1000"
+        if words and not (state and words[0] in RUNS):
+            state = words[0]
+    return "OUT_OF_MEMORY" if state == "FAILED" and _memory_ran_out(job) else state
 
 
 def restarts(job: str) -> int:
