@@ -41,6 +41,17 @@ def test_time_left(command, told, seconds):
     assert slurm.seconds_left("7") == seconds
 
 
+def test_a_container_is_told_when_its_job_ends(command, tmp_path, monkeypatch):
+    monkeypatch.delenv(slurm.END_VARIABLE, raising=False)
+    command("squeue", 'echo "5:00|1:00:00"')
+    slurm.hand_on_end("7")
+    monkeypatch.setenv("PATH", str(tmp_path))  # where no squeue is
+    assert 298 <= slurm.seconds_left("7") <= 300
+    assert slurm.seconds_left("8") is None  # not of a job that this one has submitted
+    monkeypatch.setenv(slurm.END_VARIABLE, "")
+    assert slurm.seconds_left("7") is None
+
+
 @pytest.mark.parametrize(
     ("said", "state"),
     [
