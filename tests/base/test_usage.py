@@ -88,7 +88,7 @@ def test_accounting_knows_what_a_killed_attempt_took(monkeypatch):
         unknown,
         local,
         Attempt("7", 3600.0, 2, 45.5 * 2**30, None),  # no energy is measured
-        Attempt("8", 1860.0, 4, 1e9, 7_200_000.0),  # with the time before it was put back
+        Attempt("8", 1860.0, 4, 1e9, 14_400_000.0),  # with what it took before it was put back
     ]
 
 

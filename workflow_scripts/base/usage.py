@@ -9,7 +9,7 @@ import os
 import resource
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -87,30 +87,46 @@ def attempts(ledger: Path) -> list[Attempt]:
     return list(found.values())
 
 
-def accounted(taken: list[Attempt]) -> list[Attempt]:
-    """The same with what SLURM's accounting says of their jobs, where there is one: it knows those that were killed too."""
-    jobs = sorted({each.slurm_job for each in taken if each.slurm_job})
+def accounted(taken: list[Attempt], shared: Set[str] = frozenset()) -> list[Attempt]:
+    """The same with what SLURM's accounting says of their jobs, where there is one: it knows those that were killed too.
+
+    Of a job that is `shared` with other stages, it would say the sum of all: there their own word holds.
+    """
+    jobs = sorted({each.slurm_job for each in taken} - shared - {""})
     if not jobs or not slurm.has_accounting(slurm.configuration()):
         return taken
     fields = "--format=JobID,ElapsedRaw,AllocTRES,MaxRSS,ConsumedEnergyRaw"
     told = slurm.ask("sacct", "--noheader", "--parsable2", "--duplicates", fields, f"--jobs={','.join(jobs)}")
-    by_job: dict[str, Attempt] = {}
+    starts: dict[str, list[Attempt]] = {}  # of a job, again for each time it was put back into the queue
     for line in told.text.splitlines():
         number, seconds, allocated, memory, energy = line.split("|")
         job, _, step = number.partition(".")
-        known = by_job.get(job, Attempt(job))
+        known = starts.setdefault(job, [])
         if not step:
-            whole = (known.seconds or 0.0) + float(
-                seconds or 0
-            )  # again for each time it was put back into the queue
-            known = replace(known, seconds=whole, gpus=_gpus(allocated))
-        by_job[job] = replace(
-            known, memory=_most(known.memory, _size(memory)), energy=_most(known.energy, _size(energy))
-        )
+            known.append(Attempt(job, float(seconds or 0), _gpus(allocated)))
+        if known:  # of which each step tells a part, and energy the whole too
+            last = known[-1]
+            memory_so_far, energy_so_far = (
+                _most(last.memory, _size(memory)),
+                _most(last.energy, _size(energy)),
+            )
+            known[-1] = replace(last, memory=memory_so_far, energy=energy_so_far)
+    by_job = {job: _of_all(known) for job, known in starts.items() if known}
     # A job that went back into the queue has one number, and several attempts.
     own = [each for each in taken if each.slurm_job not in by_job]
     by_own = {job: [each for each in taken if each.slurm_job == job] for job in by_job}
     return own + [_joined(found, by_own[job]) for job, found in by_job.items()]
+
+
+def _of_all(starts: list[Attempt]) -> Attempt:
+    """A job over all its starts, with the GPUs of the last one."""
+    energies = [each.energy for each in starts if each.energy is not None]
+    return replace(
+        starts[-1],
+        seconds=sum(each.seconds or 0.0 for each in starts),
+        memory=_most(*(each.memory for each in starts)),
+        energy=sum(energies) if energies else None,
+    )
 
 
 def _joined(found: Attempt, own: list[Attempt]) -> Attempt:
