@@ -78,14 +78,17 @@ def test_a_job_whose_processes_are_being_ended_has_its_end_in_the_accounting(com
     assert slurm.state_of("7") == state
 
 
-def test_the_reason_of_a_job_is_in_its_note_or_is_slurms(command, tmp_path):
+def test_the_reason_of_a_job_is_in_its_note_or_is_slurms(command, tmp_path, monkeypatch):
+    monkeypatch.setenv(attempts.INVOCATION_VARIABLE, "now")
     command("scontrol", "echo 'JobState=TIMEOUT'")
     log = tmp_path / "a.log"
     assert attempts.reason_of([log], "7").startswith("TIMEOUT: give it more time")
-    note = '{"invocation": "", "command": "", "state": "failed", "reason": "bad rows", "before": []}'
+    note = '{"invocation": "now", "command": "", "state": "failed", "reason": "bad rows", "before": []}'
     attempts.note_of(log).write_text(note, encoding="utf-8")
     assert attempts.reason_of([log], "7") == "bad rows"
     assert attempts.reason_of([tmp_path / "b.log"], "") == ""
+    monkeypatch.setenv(attempts.INVOCATION_VARIABLE, "later")  # whose job has left no note
+    assert attempts.reason_of([log], "") == ""
 
 
 def executor(monkeypatch, reported: list[str]):
