@@ -50,7 +50,6 @@ def test_a_slurm_job_of_several_stages_is_counted_once(layout, monkeypatch):
         ledger.parent.mkdir(parents=True, exist_ok=True)
         ledger.write_text(json.dumps({"attempt": "a", "slurm_job": job, "seconds": 36, "gpus": 0}))
     told = "7|3600|cpu=1||\n8|7200|cpu=1||\n"
-    monkeypatch.setattr(slurm, "configuration", lambda: {"AccountingStorageType": "slurmdbd"})
     monkeypatch.setattr(
         slurm,
         "ask",

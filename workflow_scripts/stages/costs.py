@@ -42,8 +42,9 @@ def of_run(layout: Layout, run: Run) -> list[Cost]:
         if attempts:
             found[stage] = attempts
     counts = Counter(job for attempts in found.values() for job in {each.slurm_job for each in attempts})
-    shared = {job for job, stages in counts.items() if stages > 1}  # by `groups`, or all in one allocation
-    found = {stage: usage.accounted(attempts, shared) for stage, attempts in found.items()}
+    # One of several stages, by `groups` or in an allocation of one's own, would be told as a whole for each of them.
+    told = usage.accounts(job for job, stages in counts.items() if job and stages == 1)
+    found = {stage: usage.accounted(attempts, told) for stage, attempts in found.items()}
     peaks = _gpu_peaks(layout, run)
     rows = [_cost(stage, attempts, peaks.get(stage)) for stage, attempts in found.items()]
     if rows:
