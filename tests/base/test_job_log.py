@@ -171,6 +171,7 @@ def test_no_secret_is_written(readable, monkeypatch):
         "HF_TOKEN": "hf_abcdefgh",
         "WANDB_API_KEY": "0123456789",
         "MLFLOW_TRACKING_PASSWORD": "pass/word",
+        "PGPASSWORD": "of postgres",
     }
     for name, value in secrets.items():
         monkeypatch.setenv(name, value)
@@ -178,6 +179,7 @@ def test_no_secret_is_written(readable, monkeypatch):
     def main(arguments):
         logger.warning("refused: Bearer %s is wrong, and %s too", "abc.def-9", "hf_" + 10 * "x")
         logger.info("to https://me:hidden@host/x with %s", secrets["HF_TOKEN"])
+        logger.info("store %s", secrets["PGPASSWORD"])
         raise UserError(f"{secrets['WANDB_API_KEY']} and {secrets['MLFLOW_TRACKING_PASSWORD']}")
 
     cli.run(main, ["--token", "hf_abcdefgh"])
@@ -209,7 +211,8 @@ def test_a_full_disk_ends_no_job(readable, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("stage", "name"), [("sft", "a_4.1v_base"), ("ask", "a_4.1v_base/final.blank"), ("report", "")]
+    ("stage", "name"),
+    [("sft", "a_4.1v_base"), ("ask", "a_4.1v_base/final.blank"), ("report", ""), ("download", "logs")],
 )
 def test_the_log_of_a_job_names_it(stage, name):
     assert job_of(Layout(Path("logs/results")).log(stage, name)) == (stage, name)

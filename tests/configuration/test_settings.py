@@ -255,6 +255,7 @@ def test_the_learning_rate_follows_the_method_unless_it_is_configured(stage, own
         ({"trainer": {"label_smoothing": 0.1}}, "sft.trainer.label_smoothing: 'label_smoothing' is unknown"),
         ({"trainer": {"packing": True}}, "sft.trainer.packing: 'packing' is unknown"),
         ({"lora": {"peft": {"use_rslra": True}}}, "did you mean 'use_rslora'?"),
+        ({"lora": {"peft": {"init_lora_weights": "pissa"}}}, "pissa changes the base's weights"),
     ],
 )
 def test_a_further_key_that_nobody_knows_is_an_error_with_the_nearest(own, said):

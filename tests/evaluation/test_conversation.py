@@ -1,8 +1,11 @@
 """Questions of a person about pictures: each follows the turns before it, and grey pictures leave no trace."""
 
+import shutil
+
 import pytest
 import torch
 from PIL import Image
+from pydicom.data import get_testdata_file
 
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.evaluation.conversation import Conversation
@@ -76,6 +79,8 @@ def test_a_model_answers_in_turns(tmp_path, picture):
         4096,
         8,
     )
+    dicom = shutil.copy(get_testdata_file("CT_small.dcm", download=False), tmp_path / "scan.dcm")
+    assert Conversation(model, FORM, [dicom]).ask("Is there a fracture?").text
     talk = Conversation(model, FORM, [picture])
     assert talk.ask("Which modality?").text
     assert talk.ask("Which organ?").text and len(talk.messages) == 4

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import get_peft_model
+from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 
 from workflow_scripts.base import scratch
@@ -105,6 +106,35 @@ def test_older_layouts_of_an_adapter_are_the_same_adapter(adapter, tmp_path, old
         config[field] = config[field] and [name.replace(TEXT, old) for name in config[field]]
     (older / "adapter_config.json").write_text(json.dumps(config))
     assert_same(loaded(older), loaded(adapter))
+
+
+@pytest.mark.parametrize("old", [TEXT, *OLD_TEXTS])
+def test_a_layers_own_scale_is_found_in_older_layouts(adapter, tmp_path, old):
+    older = variant(adapter, tmp_path / "older", renamed(re.escape(TEXT), old))
+    config = json.loads((older / "adapter_config.json").read_text())
+    for field in ("target_modules", "target_parameters"):
+        config[field] = config[field] and [name.replace(TEXT, old) for name in config[field]]
+    config["alpha_pattern"] = {f"{old}layers.0.self_attn.q_proj": 6}
+    (older / "adapter_config.json").write_text(json.dumps(config))
+    found = loading.model(older, torch.float32, torch.device("cpu"))
+    scales = {
+        name: module.scaling["default"]
+        for name, module in found.named_modules()
+        if isinstance(module, LoraLayer)
+    }
+    assert [name for name, scale in scales.items() if scale == 6 / 2] == [
+        f"base_model.model.{TEXT}layers.0.self_attn.q_proj"
+    ]
+
+
+@pytest.mark.parametrize("begun", ["pissa", "pissa_niter_4", "olora"])
+def test_an_adapter_upon_other_weights_than_its_bases_is_refused(adapter, tmp_path, begun):
+    """peft takes the beginning out of the base's weights as it loads: anew, by chance, and twice for a reference."""
+    shutil.copytree(adapter, tmp_path / "begun")
+    file = tmp_path / "begun" / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"init_lora_weights": begun}))
+    with pytest.raises(UserError, match=f"init_lora_weights {begun} has changed the base; save it again"):
+        loaded(tmp_path / "begun")
 
 
 def test_the_name_of_the_adapter_may_be_left_in_its_keys(adapter, tmp_path):
@@ -230,6 +260,23 @@ def test_a_model_of_another_version_is_refused(version, whole, adapter):
     with pytest.raises(UserError, match=f"--model_version {fitting[0]}"):
         processors.load(whole, VERSIONS[other], 112)
     loading.check_version(adapter, VERSIONS[version])
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [(("image_token_id",), "image_token_id"), (("vision_config", "spatial_merge_size"), "merge_size")],
+)
+def test_images_that_the_model_would_not_see_are_refused(whole, version, tmp_path, key, said):
+    shutil.copytree(whole, tmp_path / "other")
+    file = tmp_path / "other" / "config.json"
+    config = json.loads(file.read_text())
+    place = config[key[0]] if len(key) == 2 else config
+    place[key[-1]] += 1
+    file.write_text(json.dumps(config))
+    with pytest.raises(
+        UserError, match=f"other: {said} is .* for its processor and {place[key[-1]]} for its model"
+    ):
+        processors.load(tmp_path / "other", VERSIONS[version], 112)
 
 
 def test_a_chat_template_that_shows_no_image_is_replaced_by_ours(version, whole, tmp_path, caplog):

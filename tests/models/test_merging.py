@@ -38,7 +38,7 @@ def drawn(folder, version, **lora):
     model = loading.model(base, torch.float32, CPU)
     adapted = get_peft_model(model, adapters.lora_config(model, Lora(rank=4, dropout=0.0, **lora)))
     for name, parameter in adapted.named_parameters():
-        if "lora_B" in name:
+        if parameter.requires_grad and "lora_A" not in name and "magnitude" not in name:
             torch.nn.init.normal_(parameter, std=0.1)
     adapted.save_pretrained(folder / "adapter")
     loading.name_base(folder / "adapter", base)
@@ -61,7 +61,11 @@ def same_as_peft(adapter, target):
         )
 
 
-@pytest.mark.parametrize("peft", [{}, {"use_rslora": True}, {"use_dora": True}], ids=str)
+@pytest.mark.parametrize(
+    "peft",
+    [{}, {"use_rslora": True}, {"use_dora": True}, {"bias": "all", "trainable_token_indices": [5, 6]}],
+    ids=str,
+)
 @pytest.mark.parametrize("version", ["4.1v", "4.5v"])
 def test_an_adapter_is_merged_as_by_peft(tmp_path, version, peft):
     if version == "4.5v" and "use_dora" in peft:
@@ -121,6 +125,14 @@ def test_a_broken_adapter_is_named(tmp_path):
         merging.write(adapter, tmp_path / "base", tmp_path / "merged")
 
 
+@pytest.mark.filterwarnings("ignore::peft.utils.warning.PeftWarning")  # of lora_bias
+def test_biases_of_the_adapter_itself_are_not_lost_in_merging(tmp_path):
+    adapter = drawn(tmp_path, "4.1v", peft={"lora_bias": True})
+    (tmp_path / "merged").mkdir()
+    with pytest.raises(UserError, match="an adapter with lora_bias cannot be merged"):
+        merging.write(adapter, tmp_path / "base", tmp_path / "merged")
+
+
 def test_an_adapter_of_weights_that_are_not_there_is_refused(tmp_path):
     adapter = drawn(tmp_path, "4.1v")
     weights = load_file(tmp_path / "base" / "model.safetensors")
@@ -130,3 +142,9 @@ def test_an_adapter_of_weights_that_are_not_there_is_refused(tmp_path):
     (tmp_path / "merged").mkdir()
     with pytest.raises(UserError, match=f"1 of its weights have no place in .*base .{name}"):
         merging.write(adapter, tmp_path / "base", tmp_path / "merged")
+
+
+def test_a_quantised_base_is_refused(tmp_path):
+    save_file({"lm_head.weight": torch.zeros(4, 4).to(torch.float8_e4m3fn)}, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match="lm_head.weight is of type F8_E4M3, .* take the checkpoint in BF16"):
+        merging.write(tmp_path, tmp_path, tmp_path / "merged")

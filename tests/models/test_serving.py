@@ -60,6 +60,19 @@ def test_vllm_serves_all_of_our_adapters_on_the_text(tmp_path, version):
     assert serving.ignored_by_vllm(adapter(tmp_path, version)) == []
 
 
+@pytest.mark.filterwarnings("ignore::peft.utils.warning.PeftWarning")  # of lora_bias
+@pytest.mark.parametrize(
+    "peft",
+    [{"use_dora": True}, {"lora_bias": True}, {"bias": "lora_only"}, {"trainable_token_indices": [5]}],
+    ids=str,
+)
+def test_what_vllm_refuses_of_an_adapter_on_the_text_is_named(tmp_path, peft):
+    """`PEFTHelper._validate_features` and `parse_fine_tuned_lora_name` of vLLM 0.33.0."""
+    ignored = serving.ignored_by_vllm(adapter(tmp_path, "4.1v", peft=peft))
+    assert ignored and all(name.startswith("model.language_model.") for name in ignored)
+    assert ("trainable_token_indices" in peft) == (ignored == ["model.language_model.embed_tokens"])
+
+
 def test_what_vllm_leaves_out_is_named(tmp_path):
     ignored = serving.ignored_by_vllm(
         adapter(tmp_path, "4.1v", vision=True, peft={"modules_to_save": ["lm_head"]})

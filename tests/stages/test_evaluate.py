@@ -22,6 +22,7 @@ from workflow_scripts.evaluation.generation.generator import Generator
 from workflow_scripts.evaluation.table import table
 from workflow_scripts.models import loading
 from workflow_scripts.stages import ask, convert, download, evaluate, validate
+from workflow_scripts.stages import run_experiments as experiments
 
 SCHEMA = files.read_json(Path(evaluation.__file__).parent / "schema.json")
 RUN = Run("rad", "4.1v", "base")
@@ -253,6 +254,14 @@ def test_all_models_of_a_folder_have_a_summary_of_their_own(flags, layout):
     ]
     one = files.read_json(layout.root / "eval" / "models" / "sft" / f"{RUN}.json")
     assert summaries == [{str(RUN): one["overall"]}] * 2
+
+
+def test_a_summary_marks_models_of_a_try(flags, layout, tmp_path, monkeypatch):
+    made = {"overall": {"n": 4, "accuracy": 0.5}, "versions": versions.RESULTS, "limit": 4}
+    monkeypatch.setattr(experiments, "evaluate_model", lambda *_: made)
+    arguments = ["--mode", "evaluate", "--models_dir", str(layout.root / "sft"), "--limit", "4"]
+    assert run_experiments.main([*flags, *arguments, "--output", str(tmp_path / "all.json")]) == 0
+    assert files.read_json(tmp_path / "all.json") == {str(RUN): {**made["overall"], "limit": 4}}
 
 
 def test_a_summary_marks_models_of_other_versions(flags, layout, tmp_path, caplog):

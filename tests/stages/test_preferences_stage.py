@@ -125,6 +125,20 @@ def test_a_pair_of_the_user_that_shows_a_test_image_is_refused(layout, own_file,
         pairs(layout, [record("train", "Left", "a")], **own_file(*shown))
 
 
+def test_a_limited_run_has_as_few_pairs_of_each_file_of_the_user(layout, own_file, tmp_path):
+    given = own_file("b")
+    (line,) = files.read_jsonl(tmp_path / "own.jsonl")
+    asked = [[{"role": "user", "content": f"<image>Is it {number}?"}] for number in range(20)]
+    files.write_jsonl(tmp_path / "own.jsonl", [{**line, "messages": messages} for messages in asked])
+    files.write_jsonl(layout.split(RUN, "train"), [record("train", "Normal", "a")])
+    files.write_jsonl(layout.split(RUN, "validation"), [])
+    own = {"own_answers": False, **given}
+    sets = {"mine": {"reader": "rad", "path": "x"}}
+    for limit, count in ((5, 5), (None, 20)):
+        settings = validate({"datasets": sets, "preferences": own, "limit": limit}, "test")
+        assert preferences(settings, layout, RUN, layout.trained("sft", RUN))["user"] == count
+
+
 def test_a_pair_of_the_user_is_written_in_the_format_of_the_run(layout, own_file):
     (row,) = pairs(
         layout, [record("train", "Normal", "a")], **own_file("b", rejected="<answer>Pneumonia</answer>")

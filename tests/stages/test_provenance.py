@@ -113,6 +113,15 @@ def test_the_configuration_that_is_written_is_the_one_that_was_read(made, tmp_pa
     assert "seed 7" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("limit", "folder"), [(None, ""), (32, "limited_32/")])
+def test_an_evaluation_of_another_version_of_the_keys_is_told_too(made, tmp_path, limit, folder):
+    """The code that it names reads them; this one may know some no longer."""
+    told = told_by(made[1])
+    told["configuration"] |= {"a_key_of_another_version": 1, "limit": limit}
+    command = reproduce.steps(RUN, told, tmp_path)[-1]
+    assert command.endswith(f" -- results/{folder}eval/{RUN}.json")
+
+
 def test_what_is_the_same_is_not_called_other(made):
     _, layout = made
     told, here = told_by(layout), environment.made()
@@ -182,6 +191,16 @@ def test_pages_are_packed_when_asked_for_and_a_folder_does(made, tmp_path):
     crate.export(layout, str(RUN), tmp_path / "open", pages=True, snakemake_report=False)
     assert (tmp_path / "open" / f"eval/{RUN}/evaluation.html").read_text() == "pictures"
     assert (tmp_path / "open" / "ro-crate-metadata.json").is_file()
+
+
+def test_a_crate_of_a_try_says_so(made, tmp_path):
+    _, layout = made
+    files.write_json(
+        layout.evaluation(RUN), {**files.read_object(layout.evaluation(RUN)), "run": str(RUN), "limit": 32}
+    )
+    crate.export(layout, str(RUN), tmp_path / "open", pages=False, snakemake_report=False)
+    read = ROCrate(tmp_path / "open")
+    assert f"{RUN} (a try, limit 32)" in read.name and "say nothing about the model" in read.description
 
 
 @pytest.mark.slow

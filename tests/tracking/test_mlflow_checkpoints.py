@@ -8,7 +8,8 @@ import pytest
 from workflow_scripts import tracking
 from workflow_scripts.base import files
 from workflow_scripts.base.errors import Terminated
-from workflow_scripts.base.paths import Run
+from workflow_scripts.base.paths import Layout, Run
+from workflow_scripts.configuration import dependencies
 from workflow_scripts.configuration.settings import Config
 from workflow_scripts.tracking import journal, mlflow_models
 from workflow_scripts.tracking.experiment import EXPERIMENT
@@ -195,3 +196,57 @@ def test_the_trained_model_takes_their_place_with_the_loss_that_it_was_chosen_by
     assert (score.key, score.value, score.step) == ("validation/loss", loss(4), 4)
     assert score.dataset_name == f"{RUN}/validation"
     assert len(client.get_metric_history(run.info.run_id, "validation/loss")) == 2
+
+
+def test_a_try_on_the_same_server_is_no_version_of_the_whole_runs_model(layout, seen):
+    server = f"sqlite:///{layout.root / 'mlflow.db'}"
+    limited = Layout(layout.root / "limited_32", shared=layout.root)
+    for place, settings in ((layout, Config()), (limited, Config(tracking_uri=server, limit=32))):
+        said = {"fingerprint": str(place.root), "method": "lora"}
+        files.write_json(place.trained("sft", RUN) / "metrics.json", said)
+        parameters = {"limit": settings.limit} if settings.limit else {}
+        with tracking.stage(settings, place, RUN, "sft", parameters) as record:
+            write(place.checkpoints("sft", RUN), 2)
+            record.checkpoints(place.checkpoints("sft", RUN))
+            record.model(place.trained("sft", RUN), 2)
+    client, parents, children = seen()
+    paths = {
+        name: client.get_model_version_by_alias(name, "candidate").tags["path"]
+        for name in (str(RUN), f"{RUN}_limited_32")
+    }
+    assert list(paths.values()) == [f"sft/{RUN}", f"limited_32/sft/{RUN}"]
+    assert [parent.data.tags.get("limit") for parent in parents] == ["32", None]
+    found = client.search_logged_models([children[0].info.experiment_id])
+    assert sorted(model.tags["path"] for model in found) == sorted(
+        f"{folder}{path}"
+        for path in (f"sft/{RUN}", f"checkpoints/sft/{RUN}/checkpoint-2")
+        for folder in ("", "limited_32/")
+    )
+
+
+def test_an_evaluation_of_before_says_nothing_about_a_model_of_another_configuration(
+    layout, seen, made_evaluation
+):
+    def trained(settings, fingerprint):
+        files.write_json(
+            layout.metrics("sft", RUN), {"fingerprint": fingerprint, "seconds": 1, "method": "lora"}
+        )
+        with tracking.stage(settings, layout, RUN, "sft", {}) as record:
+            record.model(layout.trained("sft", RUN), 2)
+
+    def aliased():
+        return {
+            alias: seen()[0].get_model_version(str(RUN), number).tags["fingerprint"]
+            for alias, number in seen()[0].get_registered_model(str(RUN)).aliases.items()
+        }
+
+    trained(Config(), "first")
+    models = {stage: {"fingerprint": "first"} for stage in ("sft", "dpo")}
+    provenance = {"run_fingerprint": dependencies.run_fingerprint(Config(), RUN)}
+    made = {**made_evaluation, "model": models, "provenance": provenance, "final_stage": "sft"}
+    files.write_json(layout.evaluation(RUN), made)
+    with tracking.stage(Config(), layout, RUN, "evaluate", {}):
+        pass
+    assert aliased()["champion"] == "first"
+    trained(Config(seed=2), "second")
+    assert aliased() == {"champion": "first", "candidate": "second"}

@@ -47,7 +47,7 @@ def told(monkeypatch):
 
         def _note(self, *line):
             if Told.down:
-                raise OSError("http://me:p@secret@host/api failed")
+                raise OSError("http://me:p@secret@host/api failed, Bearer secret-key is wrong")
             Told.lines.append(line)
 
         def open(self, start, fresh):

@@ -35,13 +35,13 @@ def work(tmp_path, monkeypatch):
     return made
 
 
-def train(work, trainer: type, **changes) -> dict:
-    """SFT in this process, by the class `trainer`, and validated on its own rows where `changes` ask for that."""
+def train(work, made: type, /, **changes) -> dict:
+    """SFT in this process, by the class `made`, and validated on its own rows where `changes` ask for that."""
     work.configure(**changes)
 
     settings = reading.load([work.folder / "config.yaml"])
     task = sft.task(settings, work.layout, work.run, work.layout.model(VERSION, MODE))
-    objective = replace(task.objective, build=partial(build, LossWeights(), trainer=trainer))
+    objective = replace(task.objective, build=partial(build, LossWeights(), trainer=made))
     return run.train(replace(task, objective=objective, data=work.data, validation_data=work.data))
 
 
@@ -82,8 +82,9 @@ class Poisoned(SharedPrefixSFTTrainer):
 
 
 def test_the_rows_named_are_those_of_the_loss(work):
+    """Where no gradient is clipped, too: losses are looked at beside the norm."""
     with pytest.raises(UserError, match="the loss is inf at step ") as error:
-        train(work, Poisoned)
+        train(work, Poisoned, trainer={"max_grad_norm": 0.0})
     bad = list(files.read_jsonl(work.data))[5]["id"]
     assert bad in named_rows(str(error.value)) and len(named_rows(str(error.value))) <= 2
 

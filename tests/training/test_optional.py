@@ -67,11 +67,13 @@ def test_qlora_takes_the_text_layers_and_nothing_else(installed):
     assert len(linear) > len(taken) > 0
 
 
-def test_qlora_refuses_an_moe_and_sharded_weights(installed):
+def test_qlora_refuses_an_moe_sharded_weights_and_fp32(installed):
     with pytest.raises(UserError, match="routed experts .* use strategy: zero3"):
         optional.four_bit(QLORA, "glm4v_moe", CUDA)
     with pytest.raises(UserError, match="cannot shard weights as strategy: zero3"):
         optional.four_bit(QLORA.model_copy(update={"strategy": "zero3"}), "glm4v", CUDA)
+    with pytest.raises(UserError, match="computes in bf16; leave precision: fp32"):
+        optional.four_bit(QLORA.model_copy(update={"precision": "fp32"}), "glm4v", CUDA)
 
 
 def test_liger_leaves_the_fused_head_to_trl(installed):

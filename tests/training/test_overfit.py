@@ -27,6 +27,7 @@ def test_one_batch_is_learnt_and_nothing_of_it_stays(workplace, caplog, stage):
     settings, before = workplace.settings, written(workplace)
     for own in (settings.sft, settings.dpo):
         own.learning_rate, own.lora.dropout, own.validation_steps = 1e-2, 0.5, 1
+        own.trainer = {"eval_on_start": True}
     with caplog.at_level(logging.DEBUG, logger="workflow_scripts"):
         outcome = stage.overfit(settings, workplace.layout, workplace.run, workplace.model, STEPS)
     first = outcome["curve"][0]["loss"]

@@ -5,8 +5,8 @@ import re
 
 # Up to the last "@" before the path: a password may hold one.
 _USERINFO = re.compile(r"(?<=://)[^/\s]*@")
-# Variables whose values are secrets: HF_TOKEN, WANDB_API_KEY, JUDGE_API_KEY, MLFLOW_TRACKING_PASSWORD and their like.
-_SECRET = re.compile(r"(?:^|_)(?:TOKEN|KEY|PASSWORD|SECRET)$", re.IGNORECASE)
+# Variables whose values are secrets: HF_TOKEN, WANDB_API_KEY, MLFLOW_TRACKING_PASSWORD, PGPASSWORD and their like.
+_SECRET = re.compile(r"(?:TOKEN|KEY|PASSWORD|PASSWD|SECRET)$", re.IGNORECASE)
 # A token that comes from a file, in what a server says or in a header.
 _TOKEN = re.compile(r"\bhf_\w{8,}|(?<=Bearer )[^\s'\"]+")
 _SHORTEST = 6  # characters; what is shorter stands in words that are no secret

@@ -167,5 +167,7 @@ class Layout:
 def job_of(log: Path) -> tuple[str, str]:
     """(stage, name) of the job whose `Layout.log` this is."""
     parts = log.with_suffix("").parts
-    first = max((place + 1 for place, part in enumerate(parts) if part == "logs"), default=len(parts) - 1)
+    first = max(
+        (place + 1 for place, part in enumerate(parts[:-1]) if part == "logs"), default=len(parts) - 1
+    )
     return parts[first], "/".join(parts[first + 1 :])

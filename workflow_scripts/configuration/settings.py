@@ -26,6 +26,7 @@ from workflow_scripts.datasets import readers
 from workflow_scripts.datasets.pairs.rules import RULES, RuleName
 from workflow_scripts.datasets.pictures.frames import FRAMES, FrameRule
 from workflow_scripts.datasets.readers import tables
+from workflow_scripts.models.adapters import changes_base
 from workflow_scripts.models.catalogue import VERSIONS, Mode
 
 Language = Literal["en", "zh"]
@@ -218,6 +219,16 @@ class Lora(Section):
     peft: dict[PeftKey, Any] = Field(
         default={}, description="further keys of peft's LoraConfig, such as {use_rslora: true}"
     )
+
+    @field_validator("peft")
+    @classmethod
+    def _leaves_the_base(cls, keys: dict[PeftKey, Any]) -> dict[PeftKey, Any]:
+        if changes_base(begun := keys.get("init_lora_weights")):
+            raise ValueError(
+                f"init_lora_weights: {begun} changes the base's weights, which the reference of DPO and the merged model "
+                "would then lack; leave it out, or take gaussian or orthogonal"
+            )
+        return keys
 
 
 class Rate(NamedTuple):

@@ -26,6 +26,11 @@ VISION = (
 )
 
 
+# Beginnings that peft takes out of the base's weights (`LoraLayer.pissa_init` and its like): to load such an adapter is to
+# compute them anew, by chance or not at all; a second one, as DPO's reference is, takes them out twice.
+_TAKEN_FROM_BASE = ("pissa", "olora", "corda", "loftq")
+
+
 class LoraSettings(Protocol):
     """What an adapter is made by; dropout is a share, and `vision` puts it on the vision tower too.
 
@@ -53,6 +58,11 @@ def targets(names: list[str], vision: bool) -> list[str]:
             "no text projection matches the LoRA targets; this architecture is not in models/adapters.py"
         )
     return hit
+
+
+def changes_base(init_lora_weights: object) -> bool:
+    """Whether an adapter that begins so, by peft's name, is upon other weights than its base's own."""
+    return isinstance(init_lora_weights, str) and init_lora_weights.lower().startswith(_TAKEN_FROM_BASE)
 
 
 def adapts_vision(path: Path) -> bool:

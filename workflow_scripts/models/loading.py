@@ -184,13 +184,16 @@ def adapted(model: "PreTrainedModel", base: Path, path: Path, trainable: bool = 
     try:
         config = PeftConfig.from_pretrained(str(path))
         config.inference_mode = not trainable
-        for field in ("target_modules", "target_parameters"):
-            if isinstance(names := getattr(config, field, None), list | set):
-                setattr(config, field, type(names)(map(renamed, names)))
+        _rename(config)
         if isinstance(config, LoraConfig) and model.config.model_type == "glm4v_moe":
             linear = (name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear))
             targets = [name for name in linear if check_target_module_exists(config, name)]
             adapters.name_targets(config, targets, adapters.adapts_experts(path))
+        if adapters.changes_base(begun := getattr(config, "init_lora_weights", None)):
+            raise ValueError(
+                f"init_lora_weights {begun} has changed the base; save it again by peft's save_pretrained with "
+                "path_initial_model_for_weight_conversion"
+            )
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of other sizes: these are missing then
             wrapped: PeftModel = MODEL_TYPE_TO_PEFT_MODEL_MAPPING.get(config.task_type, PeftModel)(
@@ -212,6 +215,16 @@ def adapted(model: "PreTrainedModel", base: Path, path: Path, trainable: bool = 
         f"take the model it was trained on (it is loaded on {base}), or save it again by peft's save_pretrained",
     )
     return wrapped
+
+
+def _rename(config: PeftConfig) -> None:
+    """Let `config` name modules as they are called today."""
+    for field in ("target_modules", "target_parameters"):
+        if isinstance(names := getattr(config, field, None), list | set):
+            setattr(config, field, type(names)(map(renamed, names)))
+    for field in ("rank_pattern", "alpha_pattern"):  # what matches nothing there has the usual rank and scale
+        if patterns := getattr(config, field, None):
+            setattr(config, field, {renamed(pattern): value for pattern, value in patterns.items()})
 
 
 def renamed(name: str) -> str:

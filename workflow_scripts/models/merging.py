@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from peft.tuners.lora import LoraLayer, ParamWrapper
+from peft.tuners.trainable_tokens.layer import TrainableTokensLayer
 from peft.utils import ModulesToSaveWrapper
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -17,7 +18,7 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
 from workflow_scripts.base import files
 from workflow_scripts.base.errors import UserError
-from workflow_scripts.models import bases, loading
+from workflow_scripts.models import adapters, bases, loading
 
 ADAPTER = "default"
 # The hub has the routed experts one by one, transformers all of a layer in one tensor, gate above up.
@@ -69,12 +70,18 @@ def weight_files(folder: Path) -> list[str]:
 
 
 def _types(folder: Path) -> dict[str, torch.dtype]:
-    """The type of each weight in `folder`, by its name today."""
+    """The type of each weight in `folder`, by its name today; a UserError where one is quantised."""
     found = {}
     for file in weight_files(folder):
         with safe_open(folder / file, "pt") as opened:
             for key in opened.keys():  # noqa: SIM118 (no dictionary)
-                found[loading.renamed(key)] = getattr(torch, _TORCH[opened.get_slice(key).get_dtype()])
+                kind = opened.get_slice(key).get_dtype()
+                if kind not in _TORCH:
+                    raise UserError(
+                        f"{folder / file}: {key} is of type {kind}, which nothing can be merged into; "
+                        "take the checkpoint in BF16, of the same name without -FP8"
+                    )
+                found[loading.renamed(key)] = getattr(torch, _TORCH[kind])
     return found
 
 
@@ -90,16 +97,26 @@ class Merger:
     def __init__(self, path: Path, base: Path) -> None:
         adapted: Any = loading.adapted(_skeleton(base), base, path)
         self._path = path
-        self._layers: dict[str, LoraLayer] = {}
+        self._layers: dict[str, LoraLayer | TrainableTokensLayer] = {}
         self._replaced: dict[str, torch.Tensor] = {}
         for place, module in adapted.get_base_model().named_modules():
-            name = place.replace(".base_layer", "")
+            name = _in_base(place)
             if isinstance(module, LoraLayer):
+                if module.lora_bias.get(ADAPTER):
+                    raise UserError(
+                        f"{path}: {name}: an adapter with lora_bias cannot be merged into its base"
+                    )
                 parameter = module.parameter_name if isinstance(module, ParamWrapper) else "weight"
                 self._layers[f"{name}.{parameter}"] = module
+            elif isinstance(module, TrainableTokensLayer):
+                self._layers[f"{name}.weight"] = module
             elif isinstance(module, ModulesToSaveWrapper):
                 for key, value in module.modules_to_save[ADAPTER].named_parameters():
                     self._replaced[f"{name}.{key}"] = value.data
+        saved = {_in_base(loading.renamed(key.removeprefix(_PEFTS))) for key in adapters.keys(path)}
+        for place, value in adapted.get_base_model().named_parameters():
+            if place.endswith(".bias") and (name := _in_base(place)) in saved:  # trained with the adapter
+                self._replaced[name] = value.data
         self.left = {*self._layers, *self._replaced}
         self._of_experts = lru_cache(1)(self._delta)  # the next weight is of the same layer
 
@@ -139,6 +156,12 @@ class Merger:
         return delta
 
 
+def _in_base(name: str) -> str:
+    """What the base calls the module or weight `name` of itself within an adapter."""
+    return re.sub(r"\.(?:base_layer|token_adapter)\b", "", name)
+
+
+_PEFTS = "base_model.model."  # before the names of a saved adapter
 _STACKED = {"gate": "gate_up_proj", "up": "gate_up_proj", "down": "down_proj"}
 
 
@@ -150,7 +173,7 @@ def _skeleton(base: Path) -> PreTrainedModel:
         )
     for module in skeleton.modules():
         for name, parameter in module.named_parameters(recurse=False):
-            # On the CPU, where peft then puts the adapter's weights too.
-            zeros = torch.zeros(()).expand(parameter.shape)
+            # On the CPU, where peft then puts the adapter's weights too; biases for the adapter's own to be put there.
+            zeros = torch.zeros(parameter.shape if name == "bias" else ()).expand(parameter.shape)
             setattr(module, name, torch.nn.Parameter(zeros, requires_grad=False))
     return skeleton

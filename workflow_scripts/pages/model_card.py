@@ -60,8 +60,8 @@ class Trained:
 class Card:
     """What the card says; `trained` is None for a model that another tool has trained.
 
-    `pixels` are the most of an image, `rank` that of a trained adapter (0: none), `vision` whether it is on the vision
-    tower too.
+    `pixels` are the most of an image, `rank` that of a trained adapter (0: none), `max_lora_rank` what vLLM is told of one
+    that is not merged, `vision` whether it is on the vision tower too.
     """
 
     name: str
@@ -72,6 +72,7 @@ class Card:
     answer: str
     pixels: int
     rank: int
+    max_lora_rank: int
     vision: bool
     vllm: str
 

@@ -17,6 +17,7 @@ from rocrate.rocrate import ROCrate
 from workflow_scripts.base import files, shipped
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.paths import Layout, Run
+from workflow_scripts.evaluation.table import Evaluation, named, tried
 from workflow_scripts.stages import reproduce
 from workflow_scripts.stages.provenance import Origin, Provenance
 
@@ -46,7 +47,8 @@ def export(layout: Layout, name: str, output: Path, pages: bool, snakemake_repor
         raise UserError(
             f"--run {name}: has no evaluation in {layout.root / 'eval'}; make {layout.root}/eval/{name}.json"
         )
-    told: Provenance | None = files.read_object(evaluation).get("provenance")
+    found: Any = files.read_object(evaluation)
+    told: Provenance | None = found.get("provenance")
     if told is None:
         raise UserError(f"{evaluation}: says nothing of how it was made; let `evaluate` make it anew")
     with tempfile.TemporaryDirectory() as made:
@@ -55,7 +57,7 @@ def export(layout: Layout, name: str, output: Path, pages: bool, snakemake_repor
         packed = {path: path.relative_to(layout.root) for path in _results(layout, run, pages)}
         if snakemake_report:
             packed[_snakemake_report(configuration, evaluation, Path(made))] = Path("snakemake-report.html")
-        _write(_crate(run, told, configuration, packed), output)
+        _write(_crate(found, told, configuration, packed), output)
 
 
 def _results(layout: Layout, run: Run, pages: bool) -> Iterator[Path]:
@@ -91,14 +93,18 @@ def _snakemake_report(configuration: Path, evaluation: Path, folder: Path) -> Pa
     return report
 
 
-def _crate(run: Run, told: Provenance, configuration: Path, packed: dict[Path, Path]) -> ROCrate:
+def _crate(
+    evaluation: Evaluation, told: Provenance, configuration: Path, packed: dict[Path, Path]
+) -> ROCrate:
     """A crate of the files `packed`, each with its path inside, and of the workflow that made them."""
     made = told["made"]
     crate = ROCrate()
+    run, trying = named(evaluation), tried(evaluation)
     crate.name = f"{run}: fine-tuned and evaluated on medical visual question answering"
     crate.description = (
         f"Scores by the {told['protocol']} protocol on {told['splits']} splits with seed {told['seed']}, the answers behind "
         "them, the curves of training, and the configuration that makes them again. Models are not packed."
+        + (f" This is {trying}." if trying else "")
     )
     crate.datePublished = made["date"]
     crate.license = (

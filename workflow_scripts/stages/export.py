@@ -94,7 +94,7 @@ def _alone(path: Path) -> bool:
         raise UserError(f"{path}: no adapter but a whole model; export it without --adapter")
     if ignored := serving.ignored_by_vllm(path):
         logger.warning(
-            "vLLM %s would ignore %d modules of the adapter (%s, …); it is merged into its base instead",
+            "vLLM %s would not serve %d modules of the adapter (%s, …); it is merged into its base instead",
             serving.VLLM,
             len(ignored),
             ignored[0],
@@ -128,6 +128,7 @@ def _card(
         answer=version.answer_format(run.mode).write("CT", "…"),
         pixels=processor.image_processor.size["longest_edge"] // 2,
         rank=files.read_value(path / bases.ADAPTER_CONFIG, "r") if adapted else 0,
+        max_lora_rank=0 if merged else serving.max_lora_rank(path),
         vision=adapted and adapters.adapts_vision(path),
         vllm=serving.VLLM,
     )

@@ -63,7 +63,10 @@ def preferences(settings: Config, layout: Layout, run: Run, sft_model: Path) -> 
     _check(rows, answer_format)
     earlier = user_pairs.Earlier()
     for file in settings.preferences.files.get(run.dataset, []):
-        rows += _user_rows(file, layout.preferences(run).parent, held_out, answer_format, earlier)
+        given = _user_rows(file, layout.preferences(run).parent, held_out, answer_format, earlier)
+        if settings.limit:
+            given = random.Random(settings.seed).sample(given, min(settings.limit, len(given)))
+        rows += given
     if not rows:
         raise UserError(
             f"{run}: no preference pair was found; switch on preferences.own_answers or more rules"

@@ -81,7 +81,7 @@ def _reason(error: BaseException) -> str:
 
     if isinstance(error, errors.HfHubHTTPError):
         return _refusal(error)
-    told = credentials.without(" ".join(f"{type(error).__name__}: {error}".split()))[:200]
+    told = credentials.hidden(" ".join(f"{type(error).__name__}: {error}".split()))[:200]
     return f"the upload to {_host()} was broken off ({told}); {AGAIN}"
 
 

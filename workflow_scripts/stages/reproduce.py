@@ -52,6 +52,12 @@ def _layout(path: Path, evaluation: Mapping[str, Any]) -> Layout:
     return Layout(root, shared=root.parent if "limit" in evaluation else None)
 
 
+def _target(configuration: Mapping[str, Any], run: Run) -> Path:
+    """Where the configuration puts the evaluation; its other keys may be those of another version of the package."""
+    results, limit = Path(configuration["results"]), configuration.get("limit")
+    return Config.model_construct(results=results, limit=limit).layout().evaluation(run)
+
+
 def configuration(told: Provenance) -> str:
     """The configuration as YAML, every key stated, whatever this version of the package takes for a default."""
     head = f"# The configuration {told['configuration_fingerprint']}, of {told['made']['date']}.\n"
@@ -66,7 +72,7 @@ def steps(run: Run, told: Provenance, folder: Path) -> list[str]:
     )
     if made["dirty"]:
         code.insert(0, "# the code had been changed since that commit: the result may be another")
-    target = Config.model_validate(told["configuration"]).layout().evaluation(run)
+    target = _target(told["configuration"], run)
     name = shlex.quote(str((folder / "config.yaml").absolute()))
     return [*code, "make setup", f"snakemake --configfile {name} -- {shlex.quote(str(target))}"]
 

@@ -38,7 +38,8 @@ def evaluate(
     prompt_style: str = AUTO,
 ) -> dict[str, dict[str, Any]]:
     """Score every model of a folder on `test_datasets`, or else on the set it was trained on; writes metrics by name
-    to `output` and returns them, marked by `other_versions` where results of other versions of the code differ."""
+    to `output` and returns them, marked by `other_versions` where results of other versions of the code differ, and by
+    `limit` where they are a try's."""
     # All names first: a model that cannot be asked is found before hours go into the others.
     names = {path: _names(path, test_datasets) for path in models_in(models_dir)}
     with locks.one_writer(output, settings.output_in_use):
@@ -62,7 +63,8 @@ def _scores(
             logger.warning(
                 "%s: made by another version of the code: %s; not to be compared", path.name, older
             )
-        summary[path.name] = {**overall, **({"other_versions": older} if older else {})}
+        marks = {"limit": result.get("limit"), "other_versions": older}
+        summary[path.name] = {**overall, **{key: value for key, value in marks.items() if value}}
     return summary
 
 

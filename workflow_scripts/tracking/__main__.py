@@ -46,7 +46,7 @@ def _sync(settings: Config, layout: Layout) -> None:
                     logger.info("%s: %d line(s) sent to %s", path, found, name)
     if failed:
         name, (path, error) = next(iter(failed.items()))
-        told = credentials.without(brief(error))
+        told = credentials.hidden(brief(error))
         raise UserError(f"{name}: {path} is not sent whole ({told}); start it, and --sync again")
     logger.info("%d line(s) sent; every tracker has everything", total)
 

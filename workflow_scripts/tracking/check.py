@@ -59,7 +59,7 @@ def _mlflow(settings: Config, layout: Layout) -> str:
         experiment = client.get_experiment_by_name(EXPERIMENT)
         found = client.search_runs([experiment.experiment_id]) if experiment else []
     except Exception as error:  # whatever a server or a file may be
-        text = credentials.without(" ".join(str(error).split()))[:200]
+        text = credentials.hidden(" ".join(str(error).split()))[:200]
         return f"{shown}, {place}; not reachable within {SECONDS} s ({type(error).__name__}: {text})"
     counts = f"{len(found)} run(s)" if experiment else "not there yet"
     return f"{shown}, {place}; reachable; experiment {EXPERIMENT}: {counts}{size}"

@@ -147,7 +147,7 @@ def settle(layout: Layout, run: Run | None = None) -> list[Path]:
     settled = []
     for path in all_of(layout, run):
         journal = Journal(path)
-        left = [entry for entry in journal.kept if is_there(layout, entry)]
+        left = [entry for entry in journal.kept if is_there(layout.root, entry)]
         if (journal.is_open or left != journal.kept) and journal.hold():
             _settle(journal, left)
             journal.release()
@@ -183,9 +183,9 @@ def entries(layout: Layout, folder: Path) -> list[dict[str, Any]]:
     ]
 
 
-def is_there(layout: Layout, entry: Mapping[str, Any]) -> bool:
-    """Whether the checkpoint that a line names is on the disk, and no other in its place."""
-    return bool(checkpoints.fingerprint(layout.root / entry["path"]) == entry["fingerprint"])
+def is_there(root: Path, entry: Mapping[str, Any]) -> bool:
+    """Whether the checkpoint that a line, or MLflow, names below `root` is on the disk, and no other in its place."""
+    return bool(checkpoints.fingerprint(root / entry["path"]) == entry["fingerprint"])
 
 
 def stored(layout: Layout, path: Path) -> str:

@@ -27,7 +27,7 @@ def match(
     known = client.search_logged_models([experiment], f"tags.checkpoint_of = '{start.attempt}'")
     models = {model.tags["fingerprint"]: model for model in known}
     for model in known:
-        if not is_there(layout, model.tags):
+        if not is_there(layout.fetched, model.tags):
             client.delete_logged_model(model.model_id)
     for checkpoint in kept:
         model = models.get(checkpoint.fingerprint) or _create(
@@ -48,7 +48,7 @@ def _create(
     checkpoint: KeptCheckpoint,
     layout: Layout,
 ) -> Any:
-    place = str(checkpoint.folder.relative_to(layout.root))
+    place = str(checkpoint.folder.relative_to(layout.fetched))
     tags = {
         "path": place,
         "fingerprint": checkpoint.fingerprint,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from workflow_scripts.base import files
 from workflow_scripts.base.paths import METRICS, Layout
+from workflow_scripts.tracking import run_row
 from workflow_scripts.tracking.journal import StageStart
 
 if TYPE_CHECKING:
@@ -31,9 +32,10 @@ def log(
     """
     metrics = files.read_object(folder / METRICS)
     fingerprint = metrics["fingerprint"]
-    if _version_of(client, str(start.run), fingerprint):
+    name = registered_name(start, layout)
+    if _version_of(client, name, fingerprint):
         return
-    place = str(folder.relative_to(layout.root))
+    place = str(folder.relative_to(layout.fetched))
     tags = {
         "path": place,
         "fingerprint": fingerprint,
@@ -52,8 +54,13 @@ def log(
         loss = {"validation/loss": metrics["validation_loss"]}
         link_validation(client, runs[0], model.model_id, metrics["best_step"], loss, time)
     finish(client, runs, model, step)
-    version = _register(client, start, model, place, fingerprint)
-    client.set_registered_model_alias(str(start.run), CANDIDATE, version)
+    version = _register(client, name, start, model, place, fingerprint)
+    client.set_registered_model_alias(name, CANDIDATE, version)
+
+
+def registered_name(start: StageStart, layout: Layout) -> str:
+    """What the registered model of a run is named; that of a try apart, for a server has those of whole runs too."""
+    return "_".join([str(start.run), *layout.root.relative_to(layout.fetched).parts])
 
 
 def name_of(start: StageStart) -> str:
@@ -126,10 +133,11 @@ def _validated_on(client: "MlflowClient", run_id: str) -> tuple[str, str] | tupl
     return None, None
 
 
-def _register(client: "MlflowClient", start: StageStart, model: Any, place: str, fingerprint: str) -> str:
+def _register(
+    client: "MlflowClient", name: str, start: StageStart, model: Any, place: str, fingerprint: str
+) -> str:
     from mlflow.exceptions import MlflowException
 
-    name = str(start.run)
     try:
         client.create_registered_model(
             name,
@@ -161,12 +169,17 @@ def _version_of(client: "MlflowClient", name: str, fingerprint: str) -> Any:
     return next((version for version in found if version.tags.get("fingerprint") == fingerprint), None)
 
 
-def evaluated(client: "MlflowClient", experiment: str, start: StageStart, layout: Layout, time: int) -> None:
-    """Give each model its scores, linked to the test sets; the one that was chosen is the champion, the other candidate."""
+def evaluated(client: "MlflowClient", start: StageStart, layout: Layout, time: int) -> None:
+    """Give each model its scores, linked to the test sets; the one that was chosen is the champion, the other candidate.
+
+    Nothing where there is no evaluation, or that of another configuration: it has not seen the models of this one.
+    """
     from mlflow.entities import Metric
 
-    evaluation = files.read_object(layout.evaluation(start.run))
-    name = str(start.run)
+    evaluation = run_row.evaluation_of(layout, start.run, start.configuration)
+    if evaluation is None:
+        return
+    name = registered_name(start, layout)
     versions: dict[str, str] = {}
     for stage in ("sft", "dpo"):
         version = _version_of(client, name, evaluation["model"][stage]["fingerprint"])
@@ -180,7 +193,7 @@ def evaluated(client: "MlflowClient", experiment: str, start: StageStart, layout
                 time,
                 0,
                 model_id=model.model_id,
-                dataset_name=f"{name}/test/{source}",
+                dataset_name=f"{start.run}/test/{source}",
                 dataset_digest=evaluation["data_fingerprint"],
                 run_id=model.source_run_id,
             )

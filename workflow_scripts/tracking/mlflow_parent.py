@@ -31,6 +31,8 @@ def find_or_create(client: "MlflowClient", experiment: str, start: StageStart) -
         "mlflow.source.name": "snakemake",
         "mlflow.source.git.commit": about["git_commit"].removesuffix("-dirty"),
     }
+    if limit := start.parameters.get("limit"):  # of a try
+        tags["limit"] = str(limit)
     if earlier:
         tags["previous_run"] = earlier[0].info.run_id
         tags["previous_configuration"] = earlier[0].data.tags.get("configuration", "")

@@ -139,8 +139,7 @@ class MlflowTracker(Tracker):
         if log.is_file():
             self.client.log_artifact(self.run_id, str(log), "logs")
         self.client.set_terminated(self.run_id, status, end_time=time)
-        if self.layout.evaluation(self.start.run).is_file():
-            mlflow_models.evaluated(self.client, self.experiment, self.start, self.layout, time)
+        mlflow_models.evaluated(self.client, self.start, self.layout, time)
         mlflow_parent.describe(self.client, self.experiment, self.parent, self.start, self.layout, time)
         self.client.set_terminated(self.parent, status, end_time=time)
 

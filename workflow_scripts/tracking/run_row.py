@@ -34,7 +34,7 @@ class RunRow:
 
 def of_run(layout: Layout, run: Run, configuration: str) -> RunRow:
     """What there is of a run so far by this configuration, and what its stages took: another one's may lie there still."""
-    evaluation = _evaluation(layout, run, configuration)
+    evaluation = evaluation_of(layout, run, configuration)
     trainings = {
         stage: files.read_object(layout.metrics(stage, run))
         for stage in journal.RESUMED
@@ -57,7 +57,7 @@ def of_run(layout: Layout, run: Run, configuration: str) -> RunRow:
     return RunRow(shown, tags, method, evaluation)
 
 
-def _evaluation(layout: Layout, run: Run, configuration: str) -> Evaluation | None:
+def evaluation_of(layout: Layout, run: Run, configuration: str) -> Evaluation | None:
     """The evaluation of the run, if it is of this configuration by its own word."""
     if not layout.evaluation(run).is_file():
         return None

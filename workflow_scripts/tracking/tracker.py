@@ -184,7 +184,7 @@ class Outbox:
                 self._layout.root / entry["path"], entry["step"], entry["fingerprint"], entry["values"]
             )
             for entry in entries
-            if is_there(self._layout, entry)
+            if is_there(self._layout.root, entry)
         ]
 
 
@@ -231,7 +231,7 @@ class Sender:
 
 def warn(name: str, error: Exception) -> None:
     """Say in one line, without credentials, that a tracker fails and what becomes of what it misses."""
-    text = credentials.without(" ".join(str(error).split()))[:200]
+    text = credentials.hidden(" ".join(str(error).split()))[:200]
     logger.warning(
         "%s is not recording (%s: %s); results/ has everything, and "
         "`python -m workflow_scripts.tracking --sync` sends it later",

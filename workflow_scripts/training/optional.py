@@ -32,6 +32,8 @@ def four_bit(settings: Training, model_type: str, device: torch.device) -> "Bits
             "lora.quantize: 4bit leaves the routed experts of an MoE, which are nearly all of it, in 16 bits "
             "(bitsandbytes takes linear layers only); use strategy: zero3"
         )
+    if settings.precision == "fp32":
+        raise UserError("lora.quantize: 4bit computes in bf16; leave precision: fp32 or quantize out")
     if STRATEGIES[settings.strategy].divides_weights:
         raise UserError(
             f"lora.quantize: 4bit cannot shard weights as strategy: {settings.strategy} does; "

@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 LEAST = 0.01  # loss; what is below counts as 0
 # So does this share of the loss at first: tiny stand-ins, whose logits are bounded, come no further than 0.02 of 8.
 LEAST_SHARE = 0.01
+LEFT_OUT = ("lr_scheduler_kwargs", "eval_on_start")  # of another schedule, and of validations
 POINTS = 10  # of the curve that is printed
 
 
@@ -72,9 +73,8 @@ def overfit(task: Task[Settings], steps: int) -> dict[str, Any]:
 
 
 def _settings(settings: Settings, steps: int) -> Settings:
-    kept = {
-        key: value for key, value in settings.model_dump()["trainer"].items() if key != "lr_scheduler_kwargs"
-    }
+    trainer = settings.model_dump()["trainer"]
+    kept = {key: value for key, value in trainer.items() if key not in LEFT_OUT}
     changed = {
         "warmup": 0.0,
         "weight_decay": 0.0,

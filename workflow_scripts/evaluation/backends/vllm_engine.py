@@ -8,19 +8,17 @@ from typing import Any
 
 from transformers import GenerationConfig
 
-from workflow_scripts.base import files
 from workflow_scripts.base.errors import UserError, brief
 from workflow_scripts.datasets.records import Record
 from workflow_scripts.evaluation.generation import Generation
 from workflow_scripts.evaluation.questions import question_of
-from workflow_scripts.models import adapters, bases, generation_settings, loading
+from workflow_scripts.models import adapters, bases, generation_settings, loading, serving
 from workflow_scripts.models.catalogue import VERSIONS
 from workflow_scripts.models.dialogue import Dialogue, image_paths
 from workflow_scripts.models.formats import CLOSING_TAGS
 from workflow_scripts.models.pixels import Pixels, picture
 
 CHUNK = 512  # questions that the engine is given at once: so many are asked again after a kill, at most
-_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # vLLM's `MaxLoRARanks`
 
 
 def package() -> Any:
@@ -51,7 +49,7 @@ class VllmModel:
         self._engine_arguments = dict(engine)
         if bases.is_adapter(path):
             _refuse_what_vllm_ignores(path)
-            self._engine_arguments |= {"enable_lora": True, "max_lora_rank": _rank(path)}
+            self._engine_arguments |= {"enable_lora": True, "max_lora_rank": serving.max_lora_rank(path)}
         config = _generation_config(self._base)
         self.checkpoint_settings = generation_settings.that_change_answers(config)
         words = dialogue.processor.tokenizer
@@ -157,13 +155,3 @@ def _refuse_what_vllm_ignores(adapter: Path) -> None:
                 f"{adapter}: the adapter is on {name} too, which vLLM would ignore; ask it with evaluation.backend "
                 "transformers, or merge it into its base"
             )
-
-
-def _rank(adapter: Path) -> int:
-    """The least rank that vLLM has room for and the adapter fits into."""
-    config = files.read_object(adapter / bases.ADAPTER_CONFIG)
-    largest = max([int(config["r"]), *map(int, (config.get("rank_pattern") or {}).values())])
-    fitting = [rank for rank in _RANKS if rank >= largest]
-    if not fitting:
-        raise UserError(f"{adapter}: an adapter of rank {largest}; vLLM serves at most rank {_RANKS[-1]}")
-    return fitting[0]
