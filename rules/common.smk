@@ -5,7 +5,7 @@ import signal
 
 from snakemake.exceptions import WorkflowError
 
-from workflow_scripts.base import attempts
+from workflow_scripts.base import attempts, slurm
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.configuration.plan import Plan
 from workflow_scripts.training.estimation.requests import Requests
@@ -29,6 +29,8 @@ if workflow.is_main_process:
 # SLURM signals all processes of a job: the command ends by itself, saves and says so, while those around it wait.
 if "SLURM_JOB_ID" in os.environ and not workflow.is_main_process:
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    if plan.config.cluster.container:
+        slurm.hand_on_end(os.environ["SLURM_JOB_ID"])
     shell.prefix("set -euo pipefail; trap : TERM USR1; tee() {{ trap '' TERM USR1; command tee \"$@\"; }}; ")
 
 

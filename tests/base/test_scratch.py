@@ -130,3 +130,12 @@ def test_a_node_without_the_variable_reads_where_it_lies(model, here, monkeypatc
 def test_without_the_switch_nothing_happens(model, monkeypatch, caplog):
     monkeypatch.delenv(scratch.VARIABLE, raising=False)
     assert scratch.near(model) == model and not caplog.records
+
+
+def test_a_folder_that_another_user_has_made_is_left_alone(model, node, monkeypatch, caplog):
+    monkeypatch.setenv(scratch.VARIABLE, str(node))
+    (node / f"medvqa-{os.getuid() + 1}").mkdir()
+    other = os.getuid() + 1
+    monkeypatch.setattr(os, "getuid", lambda: other)
+    assert scratch.near(model) == model
+    assert "belongs to another user" in caplog.text

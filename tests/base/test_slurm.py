@@ -41,6 +41,17 @@ def test_time_left(command, told, seconds):
     assert slurm.seconds_left("7") == seconds
 
 
+def test_a_container_is_told_when_its_job_ends(command, tmp_path, monkeypatch):
+    monkeypatch.delenv(slurm.END_VARIABLE, raising=False)
+    command("squeue", 'echo "5:00|1:00:00"')
+    slurm.hand_on_end("7")
+    monkeypatch.setenv("PATH", str(tmp_path))  # where no squeue is
+    assert 298 <= slurm.seconds_left("7") <= 300
+    assert slurm.seconds_left("8") is None  # not of a job that this one has submitted
+    monkeypatch.setenv(slurm.END_VARIABLE, "")
+    assert slurm.seconds_left("7") is None
+
+
 @pytest.mark.parametrize(
     ("said", "state"),
     [
@@ -57,14 +68,27 @@ def test_memory_that_ran_out_is_told_where_slurm_calls_it_failed(command, tmp_pa
     assert slurm.restarts("7") == 2
 
 
-def test_the_reason_of_a_job_is_in_its_note_or_is_slurms(command, tmp_path):
+@pytest.mark.parametrize(
+    ("recorded", "state"), [("TIMEOUT", "TIMEOUT"), ("RUNNING", "COMPLETING"), ("", "COMPLETING")]
+)
+def test_a_job_whose_processes_are_being_ended_has_its_end_in_the_accounting(command, recorded, state):
+    """Snakemake hears of it there, and tries again at once with more of what lacked."""
+    command("scontrol", "echo 'JobId=7 JobState=COMPLETING'")
+    command("sacct", f"echo {recorded}")
+    assert slurm.state_of("7") == state
+
+
+def test_the_reason_of_a_job_is_in_its_note_or_is_slurms(command, tmp_path, monkeypatch):
+    monkeypatch.setenv(attempts.INVOCATION_VARIABLE, "now")
     command("scontrol", "echo 'JobState=TIMEOUT'")
     log = tmp_path / "a.log"
     assert attempts.reason_of([log], "7").startswith("TIMEOUT: give it more time")
-    note = '{"invocation": "", "command": "", "state": "failed", "reason": "bad rows", "before": []}'
+    note = '{"invocation": "now", "command": "", "state": "failed", "reason": "bad rows", "before": []}'
     attempts.note_of(log).write_text(note, encoding="utf-8")
     assert attempts.reason_of([log], "7") == "bad rows"
     assert attempts.reason_of([tmp_path / "b.log"], "") == ""
+    monkeypatch.setenv(attempts.INVOCATION_VARIABLE, "later")  # whose job has left no note
+    assert attempts.reason_of([log], "") == ""
 
 
 def executor(monkeypatch, reported: list[str]):
@@ -90,27 +114,26 @@ def executor(monkeypatch, reported: list[str]):
 
 
 @pytest.mark.parametrize(
-    ("squeue", "scontrol", "left", "told"),
+    ("squeue", "storage", "asks", "left", "told"),
     [
-        ("echo away >&2; exit 1", "AccountingStorageType = accounting_storage/none", ["2", "3", "4"], []),
-        (
-            "echo 1; echo 2",
-            "AccountingStorageType = accounting_storage/none",
-            ["2"],
-            ["success 3", "error 4"],
-        ),
-        ("echo 1; echo 2", "AccountingStorageType = accounting_storage/slurmdbd", ["2", "3", "4"], []),
+        ("echo away >&2; exit 1", "none", "squeue", ["2", "3", "4"], []),
+        ("echo 1; echo 2", "none", "squeue", ["2"], ["success 3", "error 4"]),
+        ("echo 1; echo 2", "none", "sacct", ["2"], ["success 3", "error 4"]),
+        ("echo 1; echo 2", "slurmdbd", "squeue", ["2"], ["success 3", "error 4"]),
+        ("echo 1; echo 2", "slurmdbd", "sacct", ["2", "3", "4"], []),
     ],
-    ids=["away", "forgotten", "accounting"],
+    ids=["away", "forgotten", "no accounting", "accounting that is not asked", "accounting"],
 )
 def test_no_job_is_lost_and_none_that_was_forgotten_is_waited_for(
-    command, tmp_path, monkeypatch, squeue, scontrol, left, told
+    command, tmp_path, monkeypatch, squeue, storage, asks, left, told
 ):
     command("squeue", squeue)
-    command("scontrol", f'[ "$1 $2" = "show config" ] && echo "{scontrol}"')
+    accounting = f"AccountingStorageType = accounting_storage/{storage}"
+    command("scontrol", f'[ "$1 $2" = "show config" ] && echo "{accounting}"')
     (tmp_path / "4.json").write_text("{}", encoding="utf-8")  # the note of a job that did not end well
     reported: list[str] = []
     steady = executor(monkeypatch, reported)
+    monkeypatch.setattr(steady, "get_status_command", lambda: asks)
     jobs = [
         SimpleNamespace(external_jobid=number, job=SimpleNamespace(log=[str(tmp_path / f"{number}.log")]))
         for number in ("1", "2", "3", "4")

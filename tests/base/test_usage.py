@@ -74,28 +74,30 @@ SACCT = """\
 7.0|3600|cpu=8,mem=90G,node=1|45.5G|
 8|60|billing=8,cpu=8,gres/gpu:a100=4,mem=90G,node=2||7200000
 8|1800|billing=8,cpu=8,gres/gpu:a100=4,mem=90G,node=2||7200000
+8|0|||
 """
 
 
 def test_accounting_knows_what_a_killed_attempt_took(monkeypatch):
-    monkeypatch.setattr(
-        slurm, "configuration", lambda: {"AccountingStorageType": "accounting_storage/slurmdbd"}
-    )
     monkeypatch.setattr(slurm, "ask", lambda *command: Told(SACCT if command[-1] == "--jobs=7,8,9" else ""))
     killed, done, unknown = Attempt("7"), Attempt("8", 50.0, 4, 1e9, 5000.0), Attempt("9", 1.0, 1)
     local = Attempt(seconds=3.0)
-    assert usage.accounted([killed, done, unknown, local]) == [
+    told = usage.accounts(["9", "8", "7"])
+    assert usage.accounted([killed, done, unknown, local], told) == [
         unknown,
         local,
         Attempt("7", 3600.0, 2, 45.5 * 2**30, None),  # no energy is measured
-        Attempt("8", 1860.0, 4, 1e9, 7_200_000.0),  # with the time before it was put back
+        Attempt(
+            "8", 1860.0, 4, 1e9, 14_400_000.0
+        ),  # with what it took before it was put back, and waits again
     ]
 
 
 def test_without_accounting_it_is_their_own_word(monkeypatch):
-    monkeypatch.setattr(slurm, "configuration", dict)
+    monkeypatch.setattr(slurm, "ask", lambda *command: Told(failed="sacct: accounting storage is disabled"))
     own = [Attempt("7"), Attempt("8", 5.0, 1)]
-    assert usage.accounted(own) == own
+    assert usage.accounted(own, usage.accounts(["7", "8"])) == own
+    assert usage.accounts([]) == {}
 
 
 @given(st.text(max_size=12))

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from workflow_scripts.base import usage
+from workflow_scripts.base import slurm, usage
 from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.stages import costs
 
@@ -42,6 +42,21 @@ def test_the_costs_of_all_attempts_are_summed_and_unknown_ones_are_said(layout):
         "ask": ("2", "1.00", "1.00", "30.0", "unknown", "unknown"),
         "all": ("5", "at least 3.01", "at least 5.00", "40.0", "75.2", "at least 2.00"),
     }
+
+
+def test_a_slurm_job_of_several_stages_is_counted_once(layout, monkeypatch):
+    for stage, job in (("convert", "7"), ("validate", "7"), ("sft", "8")):
+        ledger = usage.ledger_of(layout.log(stage, str(RUN)))
+        ledger.parent.mkdir(parents=True, exist_ok=True)
+        ledger.write_text(json.dumps({"attempt": "a", "slurm_job": job, "seconds": 36, "gpus": 0}))
+    told = "7|3600|cpu=1||\n8|7200|cpu=1||\n"
+    monkeypatch.setattr(
+        slurm,
+        "ask",
+        lambda *command: slurm.Told("".join(x for x in told.splitlines(True) if x[0] in command[-1])),
+    )
+    hours = {row["stage"]: row["hours"] for row in costs.of_run(layout, RUN)}
+    assert hours == {"convert": "0.01", "validate": "0.01", "sft": "2.00", "ask": "1.00", "all": "3.02"}
 
 
 def test_the_table_is_aligned_and_empty_where_nothing_is_known(layout, tmp_path):

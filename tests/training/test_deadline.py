@@ -39,6 +39,23 @@ def test_the_last_save_and_the_longest_step_decide(tmp_path, clock):
     assert end.has_come()
 
 
+def test_a_validation_fits_between_a_step_and_its_save_and_loading_is_no_step(tmp_path, clock):
+    stop = StopInTime(end := Deadline(tmp_path, guessed=100.0))
+    given = SimpleNamespace(world_size=1), SimpleNamespace(global_step=3, max_steps=9), SimpleNamespace()
+    clock.now += 600  # a checkpoint is loaded
+    stop.on_train_begin(*given)
+    clock.now += 30
+    stop.on_step_end(*given)
+    clock.now += 500
+    stop.on_evaluate(*given)
+    stop.on_save(*given)
+    needed = 30 + 500 + end.lead
+    clock.now, clock.left = 1000 + 3600 - needed - 1, needed + 1
+    assert not end.has_come()
+    clock.now, clock.left = clock.now + 2, clock.left - 2
+    assert end.has_come()
+
+
 def test_a_limit_that_was_raised_is_asked_for_and_one_that_nobody_tells_is_kept(tmp_path, clock):
     end = Deadline(tmp_path, guessed=10.0)
     clock.now += 3590
@@ -59,7 +76,7 @@ def test_without_a_limit_it_never_comes(tmp_path, clock, monkeypatch, job, left)
 
 
 def test_a_guess_takes_no_more_than_a_share_of_the_time(tmp_path, clock):
-    assert Deadline(tmp_path, guessed=100_000.0).lead == deadline.FACTOR * 900 + deadline.MARGIN
+    assert Deadline(tmp_path, guessed=100_000.0).lead == 900 + deadline.MARGIN
     model = torch.nn.Linear(10, 10, bias=False)
     assert saving.guessed_seconds(model) == 100 * 12 / saving.BYTES_PER_SECOND
     (tmp_path / saving.MEASURED).write_text("{")  # half a file

@@ -73,8 +73,11 @@ def read(path: Path) -> Note | None:
 
 
 def reason_of(logs: Iterable[Path], slurm_job: str) -> str:
-    """Why the job with these logs failed, and what to do, by its note or by SLURM's own word; "" where neither tells."""
-    notes = [note for note in map(read, map(note_of, logs)) if note]
+    """Why the job with these logs failed, and what to do, by its note or by SLURM's own word; "" where neither tells.
+
+    A note of an earlier invocation is still there where this one's attempt has not even begun.
+    """
+    notes = [note for note in map(read, map(note_of, logs)) if note and _is_of_this_invocation(note)]
     failed = next((note.reason for note in notes if note.state == "failed"), "")
     state = slurm.state_of(slurm_job) if slurm_job and not failed else ""
     remedy = f"{state}: {REMEDIES[state]}" if state in REMEDIES else ""
@@ -84,9 +87,13 @@ def reason_of(logs: Iterable[Path], slurm_job: str) -> str:
 def ends(path: Path) -> tuple[str, ...]:
     """How the attempts of this invocation that the note at `path` tells of have ended, by SLURM's names."""
     note = read(path)
-    if not note or note.state == "failed" or note.invocation != os.environ.get(INVOCATION_VARIABLE, ""):
+    if not note or note.state == "failed" or not _is_of_this_invocation(note):
         return ()
     return _ends(note, os.environ.get("SLURM_JOB_ID", ""))
+
+
+def _is_of_this_invocation(note: Note) -> bool:
+    return note.invocation == os.environ.get(INVOCATION_VARIABLE, "")
 
 
 def recorded(main: Callable[[list[str]], int], arguments: list[str]) -> int:

@@ -40,6 +40,10 @@ def _copy_of(path: Path, named: str) -> Path:
         if "$" in str(folder):
             raise OSError(errno.ENOENT, "it is not set on this node")
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if (
+            folder.lstat().st_uid != os.getuid()
+        ):  # in /tmp anybody may have been here first, with weights of his own
+            raise OSError(errno.EPERM, f"{folder.name} belongs to another user")
         atexit.register(_leave, folder)
         _sweep(folder)
         return _shared(path, folder / files.fingerprint([str(path.resolve()), *_contents(path)]))

@@ -3,12 +3,15 @@
 import logging
 import os
 import re
+import shutil
 import subprocess
 import time
 from dataclasses import dataclass
 
 logger = logging.getLogger(__name__)
 
+# Tells a container, which has no command of SLURM's, of which job it is a part, and when by time.time() that must end.
+END_VARIABLE = "MEDVQA_JOB_END"
 PATIENCE = 30.0  # seconds for one answer
 POLL_SECONDS = 15.0  # between two questions, where one is asked until the answer fits
 # While no job ends, Snakemake's plugin (2.8) waits ever longer between two looks, up to 180 s. By squeue, how a job
@@ -49,11 +52,13 @@ def state_of(job: str) -> str:
 
     Where SLURM has killed a step for memory, and the job has failed by that, it is OUT_OF_MEMORY.
     """
-    if told := _shown(job, "JobState"):
-        return "OUT_OF_MEMORY" if told == "FAILED" and _memory_ran_out(job) else told
-    recorded = ask("sacct", "-X", "--noheader", "--parsable2", "--format=State", f"--jobs={job}")
-    words = recorded.text.split()  # "CANCELLED by 1000"
-    return words[0] if words else ""
+    state = _shown(job, "JobState")
+    if state in ("", "COMPLETING"):  # which hides what the job has ended by
+        recorded = ask("sacct", "-X", "--noheader", "--parsable2", "--format=State", f"--jobs={job}")
+        words = recorded.text.split()  # "CANCELLED by 1000"
+        if words and not (state and words[0] in RUNS):
+            state = words[0]
+    return "OUT_OF_MEMORY" if state == "FAILED" and _memory_ran_out(job) else state
 
 
 def restarts(job: str) -> int:
@@ -80,11 +85,20 @@ def _shown(job: str, key: str) -> str:
 def seconds_left(job: str) -> int | None:
     """How long a running job has until its time limit; None where it has none, or SLURM does not tell.
 
-    No more than the whole limit, where the clocks of the machines differ.
+    No more than the whole limit, where the clocks of the machines differ. In a container it is what `hand_on_end` said.
     """
+    if not shutil.which("squeue"):
+        known, _, end = os.environ.get(END_VARIABLE, "").partition(" ")
+        return int(float(end) - time.time()) if known == job and end else None
     told = ask("squeue", "--noheader", f"--jobs={job}", "--format=%L|%l").text.strip().partition("|")
     left, limit = seconds_of(told[0]), seconds_of(told[2])
     return left if left is None or limit is None else min(left, limit)
+
+
+def hand_on_end(job: str) -> None:
+    """Tell the containers that this process starts when the job ends that it is in; a later limit they do not hear of."""
+    if (left := seconds_left(job)) is not None:
+        os.environ[END_VARIABLE] = f"{job} {time.time() + left:.0f}"
 
 
 def seconds_of(limit: str) -> int | None:

@@ -72,7 +72,7 @@ class SteadyExecutor(Executor):  # type: ignore[misc]  # the plugin states no ty
 
     def _forgotten(self, jobs: list[SubmittedJobInfo]) -> set[str]:
         """The numbers of those jobs that SLURM no longer knows: they have ended."""
-        if not jobs or slurm.has_accounting(slurm.configuration()):
+        if not jobs or (self.get_status_command() == "sacct" and slurm.has_accounting(slurm.configuration())):
             return set()
         asked = ("squeue", "--noheader", "--states=all", "--format=%i", f"--name={self.run_uuid}")
         if (answer := slurm.ask(*asked)).failed:

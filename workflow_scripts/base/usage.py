@@ -9,7 +9,7 @@ import os
 import resource
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -87,30 +87,46 @@ def attempts(ledger: Path) -> list[Attempt]:
     return list(found.values())
 
 
-def accounted(taken: list[Attempt]) -> list[Attempt]:
-    """The same with what SLURM's accounting says of their jobs, where there is one: it knows those that were killed too."""
-    jobs = sorted({each.slurm_job for each in taken if each.slurm_job})
-    if not jobs or not slurm.has_accounting(slurm.configuration()):
-        return taken
+def accounts(jobs: Iterable[str]) -> dict[str, Attempt]:
+    """What SLURM's accounting says of these jobs, all their starts together; of none where there is no accounting."""
+    numbers = ",".join(sorted(jobs))
+    if not numbers:
+        return {}
     fields = "--format=JobID,ElapsedRaw,AllocTRES,MaxRSS,ConsumedEnergyRaw"
-    told = slurm.ask("sacct", "--noheader", "--parsable2", "--duplicates", fields, f"--jobs={','.join(jobs)}")
-    by_job: dict[str, Attempt] = {}
+    told = slurm.ask("sacct", "--noheader", "--parsable2", "--duplicates", fields, f"--jobs={numbers}")
+    starts: dict[str, list[Attempt]] = {}  # one for each time a job was put back into the queue, and one more
     for line in told.text.splitlines():
         number, seconds, allocated, memory, energy = line.split("|")
         job, _, step = number.partition(".")
-        known = by_job.get(job, Attempt(job))
+        known = starts.setdefault(job, [])
         if not step:
-            whole = (known.seconds or 0.0) + float(
-                seconds or 0
-            )  # again for each time it was put back into the queue
-            known = replace(known, seconds=whole, gpus=_gpus(allocated))
-        by_job[job] = replace(
-            known, memory=_most(known.memory, _size(memory)), energy=_most(known.energy, _size(energy))
-        )
+            known.append(Attempt(job, float(seconds or 0), _gpus(allocated)))
+        if known:  # the steps of a start follow it
+            most = (_most(known[-1].memory, _size(memory)), _most(known[-1].energy, _size(energy)))
+            known[-1] = replace(known[-1], memory=most[0], energy=most[1])
+    return {job: _of_all(known) for job, known in starts.items() if known}
+
+
+def _of_all(starts: list[Attempt]) -> Attempt:
+    """A job over all its starts; one that waits in the queue has no GPUs at present."""
+    energies = [each.energy for each in starts if each.energy is not None]
+    return replace(
+        starts[-1],
+        seconds=sum(each.seconds or 0.0 for each in starts),
+        gpus=max(each.gpus or 0 for each in starts),
+        memory=_most(*(each.memory for each in starts)),
+        energy=sum(energies) if energies else None,
+    )
+
+
+def accounted(taken: list[Attempt], told: Mapping[str, Attempt]) -> list[Attempt]:
+    """The same with what `accounts` has told of their jobs: it knows what those took that were killed too."""
     # A job that went back into the queue has one number, and several attempts.
-    own = [each for each in taken if each.slurm_job not in by_job]
-    by_own = {job: [each for each in taken if each.slurm_job == job] for job in by_job}
-    return own + [_joined(found, by_own[job]) for job, found in by_job.items()]
+    by_own: dict[str, list[Attempt]] = {}
+    for each in taken:
+        by_own.setdefault(each.slurm_job, []).append(each)
+    rest = [each for job, own in by_own.items() if job not in told for each in own]
+    return rest + [_joined(told[job], own) for job, own in by_own.items() if job in told]
 
 
 def _joined(found: Attempt, own: list[Attempt]) -> Attempt:

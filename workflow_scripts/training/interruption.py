@@ -45,6 +45,16 @@ class StopInTime(TrainerCallback):
             self.received = int(latest)
         return bool(self.received)
 
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.deadline.goes_on()  # to load a checkpoint is no part of a step
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.deadline.validation_ends()
+
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:

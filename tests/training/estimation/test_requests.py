@@ -91,6 +91,12 @@ def test_more_work_asks_for_more(tmp_path):
         "sft", Run("rad", "4.1v", "thinking")
     )
     assert plain.need("ask", run, "sft").seconds < plain.need("ask", run, "untrained").seconds
+    full = [
+        settings_of("full_8x80gb", f"sft: {{{steps}: 10}}", tmp_path)
+        for steps in ("save_steps", "validation_steps")
+    ]
+    saves, validates = (Requests(settings, layout).need("sft", run).seconds for settings in full)
+    assert validates > saves > 2 * Requests(settings_of("full_8x80gb"), layout).need("sft", run).seconds
     nodes = Requests(settings_of("glm45v_lora_8x80gb", "sft: {nodes: 2, gpus: 4}", tmp_path), layout)
     one = Requests(settings_of("glm45v_lora_8x80gb"), layout)
     experts = Run("slake", "4.5v", "thinking")

@@ -211,7 +211,8 @@ class Demand:
             seconds += more * passes * 3 * self._weights / (LINK if settings.nodes == 1 else NETWORK)
         full = settings.method == "full"
         state = size.total * (BF16_BYTES + 3 * FP32_BYTES) if full else 0.0  # of an adapter it is nothing
-        seconds += (self._weights + (done // settings.save_steps + 1) * (state + self._weights * full)) / DISK
+        saves = done // (settings.validation_steps or settings.save_steps) + 1
+        seconds += (self._weights + saves * (state + self._weights * full)) / DISK
         memory = here * PROCESS
         if strategy.divides_weights:  # read once for all, and gathered whole to be saved
             memory += 2 * size.total * (FP32_BYTES if full and strategy.library == "fsdp" else BF16_BYTES)
