@@ -63,8 +63,8 @@ test: $(READY)  ## Run the tests, or with FILE=tests/x.py (a path, a test's id, 
 
 # Tests on a cluster mostly wait, so the others run beside them.
 test-slow: $(READY)  ## Run the tests that train to an accuracy, damage thousands of files or start a SLURM cluster
-	@said=$$(mktemp) && { pytest -m slurm >$$said 2>&1 & } && status=0 && \
-		{ pytest -m "slow and not slurm" || status=1; }; wait $$! || status=1; cat $$said; rm $$said; exit $$status
+	@said=$$(mktemp); pytest -m slurm >$$said 2>&1 & trap "kill $$! 2>/dev/null; rm -f $$said" EXIT; trap "exit 1" INT TERM; \
+		status=0; pytest -m "slow and not slurm" || status=1; wait $$! || status=1; cat $$said; exit $$status
 
 coverage: $(READY)  ## Run the tests and say how much of the package they cover: at least 90 %
 	@status=0; $(PYTEST_ALL) --cov --cov-report= || status=$$?; \
