@@ -52,6 +52,7 @@ EXCUSED = (
     Excuse(r"\. \.venv/bin/activate", "this is the environment"),
     Excuse(r"git (?:switch|commit) .*", "changes the repository"),
     Excuse(r"pip install .*", "needs the network"),
+    Excuse(r"apptainer build .*", "needs Apptainer and the network"),
     Excuse(r"snakemake (--profile profiles/slurm.*)", "needs a cluster", r"snakemake -n \1"),
     Excuse(
         r"snakemake ((?:--config \S+ )?--configfile profiles/presets/.*)", "needs GPUs", r"snakemake -n \1"
