@@ -3,8 +3,6 @@
 import re
 from pathlib import Path
 
-from huggingface_hub import try_to_load_from_cache
-
 from workflow_scripts.base import files
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.paths import MANIFEST
@@ -31,6 +29,9 @@ def of_repository(name: str) -> Path | None:
 
     None where `name` is no repository's name; a UserError where it is one that is not here.
     """
+    # What is not to be sent home is set when a command begins, before this is imported.
+    from huggingface_hub import try_to_load_from_cache
+
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         return None
     for manifest in sorted(DOWNLOADED.glob(f"*/{MANIFEST}")):

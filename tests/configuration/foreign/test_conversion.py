@@ -148,7 +148,7 @@ def test_what_cannot_be_converted_is_one_error(convert, text, said):
         ("disable_gradient_checkpointing: true", "gradient_checkpointing", False),
         ("early_stopping_steps: 3", "patience", 3),
         ("optim: adamw_bnb_8bit", "trainer", {"lr_scheduler_type": "linear", "optim": "adamw_bnb_8bit"}),
-        ("pissa_init: true", "lora", {"rank": 8, "dropout": 0.0, "alpha": 16, "peft": {"init_lora_weights": "pissa"}}),
+        ("use_dora: true", "lora", {"rank": 8, "dropout": 0.0, "alpha": 16, "peft": {"use_dora": True}}),
     ],
 )  # fmt: skip
 def test_single_keys(convert, line, path, value):

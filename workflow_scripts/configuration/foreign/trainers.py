@@ -75,7 +75,7 @@ _SHARED: dict[str, Rule] = {
     "ref_model": none(_REFERENCE),
     "template": needless(_TEMPLATE),
     "streaming": none("records are read as they are trained on; nothing needs streaming"),
-    "max_samples": none("no set is cut; use fewer rows or {stage}.max_steps"),
+    "max_samples": none("limit takes so many rows of each split, for a try alone"),
     "trust_remote_code": needless("no code of a repository is run"),
     "use_galore": none("the optimisers are those of transformers (trainer: {optim: …})"),
 }
@@ -84,7 +84,7 @@ _LLAMA_FACTORY: dict[str, Rule] = {
     "finetuning_type": _method,
     "lora_target": every_projection,
     "additional_target": modules,
-    "pissa_init": flag("{stage}.lora.peft.init_lora_weights", "pissa"),
+    "pissa_init": none("it changes the base, which DPO's reference and a merged model would lack"),
     "loraplus_lr_ratio": none("one rate for both matrices of an adapter"),
     "cutoff_len": same("data.max_tokens"),
     "image_max_pixels": side,
