@@ -30,7 +30,7 @@ if workflow.is_main_process:
 if "SLURM_JOB_ID" in os.environ and not workflow.is_main_process:
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     if plan.config.cluster.container:
-        slurm.hand_on_end(os.environ["SLURM_JOB_ID"])
+        slurm.hand_on_end()
     shell.prefix("set -euo pipefail; trap : TERM USR1; tee() {{ trap '' TERM USR1; command tee \"$@\"; }}; ")
 
 

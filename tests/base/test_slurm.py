@@ -44,7 +44,8 @@ def test_time_left(command, told, seconds):
 def test_a_container_is_told_when_its_job_ends(command, tmp_path, monkeypatch):
     monkeypatch.delenv(slurm.END_VARIABLE, raising=False)
     command("squeue", 'echo "5:00|1:00:00"')
-    slurm.hand_on_end("7")
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    slurm.hand_on_end()
     monkeypatch.setenv("PATH", str(tmp_path))  # where no squeue is
     assert 298 <= slurm.seconds_left("7") <= 300
     assert slurm.seconds_left("8") is None  # not of a job that this one has submitted

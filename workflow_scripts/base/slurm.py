@@ -95,8 +95,9 @@ def seconds_left(job: str) -> int | None:
     return left if left is None or limit is None else min(left, limit)
 
 
-def hand_on_end(job: str) -> None:
-    """Tell the containers that this process starts when the job ends that it is in; a later limit they do not hear of."""
+def hand_on_end() -> None:
+    """Tell the containers that this process starts when its SLURM job ends; a later limit they do not hear of."""
+    job = os.environ["SLURM_JOB_ID"]
     if (left := seconds_left(job)) is not None:
         os.environ[END_VARIABLE] = f"{job} {time.time() + left:.0f}"
 
