@@ -2,6 +2,7 @@
 
 import logging
 
+from workflow_scripts.base import files
 from workflow_scripts.training import checkpoints
 
 NOW = {"settings": {"seed": 1, "lora": {"rank": 4}}, "data": "abc"}
@@ -34,3 +35,15 @@ def test_a_changed_parameter_starts_afresh_and_says_so(tmp_path, caplog):
 def test_checkpoints_of_unknown_origin_are_not_resumed(tmp_path):
     whole(tmp_path / "run", 5)
     assert checkpoints.prepare(tmp_path / "run", NOW) is None
+
+
+def test_to_list_those_that_are_kept_reads_no_weights(tmp_path, monkeypatch):
+    """Trackers ask after each save."""
+    for step in (10, 5):
+        whole(tmp_path, step)
+    (tmp_path / "checkpoint-15").mkdir()  # was not sealed
+    read = []
+    digest = files.sha256
+    monkeypatch.setattr(files, "sha256", lambda path: read.append(path.name) or digest(path))
+    assert [found.step for found in checkpoints.kept(tmp_path)] == [5, 10]
+    assert read == [checkpoints.MANIFEST] * 2

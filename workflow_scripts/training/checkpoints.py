@@ -22,8 +22,8 @@ HASHED_AT_ONCE = 8  # files: one of 100 GB would take two minutes, and shards of
 
 
 @dataclass(frozen=True)
-class WholeCheckpoint:
-    """A whole checkpoint; its `fingerprint` is of what it holds, which another in its place has not."""
+class SealedCheckpoint:
+    """A checkpoint that was whole when it was saved; its `fingerprint` is of what it held, which another has not."""
 
     folder: Path
     step: int
@@ -35,10 +35,10 @@ class WholeCheckpoint:
         return logged
 
 
-def kept(folder: Path) -> list[WholeCheckpoint]:
-    """The whole checkpoints in `folder`, the oldest first."""
-    whole = filter(is_whole, reversed(_newest_first(folder)))
-    return [WholeCheckpoint(path, _step(path), fingerprint(path) or "") for path in whole]
+def kept(folder: Path) -> list[SealedCheckpoint]:
+    """The sealed checkpoints in `folder`, the oldest first. Their weights, which take minutes to read, are not looked at."""
+    found = [(path, fingerprint(path)) for path in reversed(_newest_first(folder))]
+    return [SealedCheckpoint(path, _step(path), known) for path, known in found if known]
 
 
 def fingerprint(checkpoint: Path) -> str | None:
