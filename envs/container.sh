@@ -7,5 +7,6 @@ export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq
 # Triton compiles small programs against Python's headers; git tells by which commit a result was made.
 apt-get install -qq --yes --no-install-recommends ca-certificates gcc git libc6-dev python3 python3-dev python3-venv >/dev/null
-sh "$here/install.sh" /opt/medvqa python3
-rm -rf /var/lib/apt/lists/* /root/.cache
+cache=$(mktemp -d)
+XDG_CACHE_HOME=$cache sh "$here/install.sh" /opt/medvqa python3
+rm -rf /var/lib/apt/lists/* "$cache"
