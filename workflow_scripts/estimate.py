@@ -18,7 +18,7 @@ def main(arguments: list[str] | None = None) -> int:
         help="memory of one card, such as 24GB",
     )
     parser.add_argument(
-        "--gpus", type=flags.gpu_count, help="how many there are; without it, the fewest that hold it"
+        "--gpus", type=flags.number_of("GPUs"), help="how many there are; without it, the fewest that hold it"
     )
     parser.add_argument(
         "--method", choices=["lora", "full"], help="instead of sft.method of the configuration"

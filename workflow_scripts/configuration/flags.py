@@ -3,7 +3,7 @@
 import argparse
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -30,7 +30,11 @@ def stage_parser(description: str | None) -> argparse.ArgumentParser:
     result.add_argument(
         "--results", type=Path, help="the folder of everything made, instead of the configuration's"
     )
-    result.add_argument("--limit", type=row_limit, help="instead of limit of the configuration")
+    result.add_argument(
+        "--limit",
+        type=number_of(f"rows of {FEWEST_ROWS} or more", FEWEST_ROWS),
+        help="instead of limit of the configuration",
+    )
     return result
 
 
@@ -134,25 +138,15 @@ def memory_size(text: str) -> float:
     return float(found[1]) * 2**30
 
 
-def gpu_count(text: str) -> int:
-    """A number of GPUs that batches can be divided among."""
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of GPUs")
-    return int(text)
+def number_of(what: str, least: int = 1) -> Callable[[str], int]:
+    """The type of a flag that is a whole number of `what`, from `least` on."""
 
+    def number(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number of {what}")
+        return int(text)
 
-def row_limit(text: str) -> int:
-    """A number of rows that holds each kind."""
-    if not text.isdecimal() or int(text) < FEWEST_ROWS:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of rows of {FEWEST_ROWS} or more")
-    return int(text)
-
-
-def step_count(text: str) -> int:
-    """A number of optimiser steps."""
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of steps")
-    return int(text)
+    return number
 
 
 def rate(text: str) -> float:
@@ -176,7 +170,7 @@ def training_options(stage: str, description: str | None, arguments: list[str]) 
     result.add_argument("--base_model", type=model_folder, help="start from this model or adapter instead")
     result.add_argument(
         "--overfit",
-        type=step_count,
+        type=number_of("steps"),
         nargs="?",
         const=OVERFIT_STEPS,
         metavar="STEPS",
