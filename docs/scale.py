@@ -15,18 +15,18 @@ import yaml
 
 from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.configuration import reading, runs
+from workflow_scripts.configuration.dependencies import STAGES
 from workflow_scripts.configuration.overlay import merge
 from workflow_scripts.configuration.settings import Combination, Config
 from workflow_scripts.models import shapes
+from workflow_scripts.training.checkpoints import KEPT
 from workflow_scripts.training.estimation import requests, sets
 from workflow_scripts.training.estimation.requests import BOUND, H200, Rates, Requests
 
 ROOT = Path(__file__).parents[1]
 PAGES = {ROOT / "docs/scale.md": 0, ROOT / "docs/scale.zh.md": 1}
-PER_RUN = ("convert", "validate", "sft", "preferences", "dpo", "ask", "evaluate")
 PAGE_BYTES = 16.8e6 / 7_000  # of the page of a run, a question (benchmarks/README.md)
 FP32, BF16, MOMENTS = 4, 2, 8  # bytes of a number: in an adapter, in a feature or weight, of AdamW
-KEPT = 2  # checkpoints of a training that is not done
 BESIDE = 4  # files of a job beside its outputs: log, benchmark, its costs, SLURM's log
 LARGE = ("4.5v", "4.6v")
 HEADS = (
@@ -74,14 +74,14 @@ def figures(settings: Config) -> dict[str, int]:
     sources = {name for run in chosen for name in settings.sources(run.dataset)}
     fetched = len(models) + len(sources)
     asks = sum(len(_asks(settings, run)) for run in chosen)
-    jobs = fetched + len(chosen) * (len(PER_RUN) - 1) + asks + 2  # report and all
+    jobs = fetched + len(chosen) * (len(STAGES) - 1) + asks + 2  # report and all
     weights = sum(_shape(version).total * BF16 for version, _ in models)
     adapters = {run: _shape(run.model_version).adapter(settings.sft.lora.rank) for run in chosen}
     points = sum(_points(settings, run) for run in chosen)
     questions = {run: math.ceil(requests.OF_TEST * _rows(settings, run).rows) for run in chosen}
     results = sum(2 * FP32 * adapters[run] + PAGE_BYTES * questions[run] for run in chosen)
     states = sorted(((FP32 + MOMENTS) * numbers for numbers in adapters.values()), reverse=True)
-    outputs = {name: _outputs(name) for name in PER_RUN}
+    outputs = {name: _outputs(name) for name in STAGES}
     files = len(chosen) * sum(count + BESIDE for name, count in outputs.items() if name != "ask")
     return {
         "runs": len(chosen),
@@ -93,7 +93,7 @@ def figures(settings: Config) -> dict[str, int]:
         "results": round(results / 1e9),
         "passing": round(KEPT * sum(states[:32]) / 1e9),
         "files": files + asks * (outputs["ask"] + BESIDE) + fetched * (1 + BESIDE),
-        "tracked": len(chosen) * len(PER_RUN) + asks,  # of the run itself, and its stages
+        "tracked": len(chosen) * len(STAGES) + asks,  # of the run itself, and its stages
         "points": points,
     }
 

@@ -54,9 +54,12 @@ def _copy_of(path: Path, named: str) -> Path:
 
 def _contents(path: Path) -> list[str]:
     """What tells a copy from one of other content: each file with its size and time."""
-    found = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-    stats = [(file.relative_to(path.parent), file.stat()) for file in found]
+    stats = [(file.relative_to(path.parent), file.stat()) for file in _files(path)]
     return [f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats]
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(filter(Path.is_file, path.rglob("*"))) if path.is_dir() else [path]
 
 
 def _shared(path: Path, copy: Path) -> Path:
@@ -94,12 +97,10 @@ def _alone(lock: TextIOWrapper) -> bool:
 def _make(path: Path, copy: Path) -> None:
     part = _part_of(copy)
     shutil.rmtree(part, ignore_errors=True)
-    sizes = [file.stat().st_size for file in (path.rglob("*") if path.is_dir() else [path]) if file.is_file()]
+    size = sum(file.stat().st_size for file in _files(path))
     disk = shutil.disk_usage(copy.parent)
-    if disk.free - sum(sizes) < SPARE * disk.total:
-        raise OSError(
-            errno.ENOSPC, f"{disk.free / 1e9:.1f} GB are free, and it has {sum(sizes) / 1e9:.1f} GB"
-        )
+    if disk.free - size < SPARE * disk.total:
+        raise OSError(errno.ENOSPC, f"{disk.free / 1e9:.1f} GB are free, and it has {size / 1e9:.1f} GB")
     logger.info("%s: copied to %s", path, copy.parent)
     try:
         part.mkdir()

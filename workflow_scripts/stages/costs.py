@@ -9,10 +9,10 @@ from workflow_scripts.base import usage
 from workflow_scripts.base.columns import aligned
 from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.base.usage import Attempt
+from workflow_scripts.configuration.dependencies import STAGES
 from workflow_scripts.tracking import journal
 from workflow_scripts.tracking.journal import Journal
 
-STAGES = ("convert", "validate", "sft", "preferences", "dpo", "ask", "evaluate")
 HEADER = ("stage", "attempts", "hours", "GPU hours", "peak memory, GB", "peak GPU memory, GB", "energy, kWh")
 UNKNOWN = "unknown"
 GIB, GB = 2**30, 1e9
