@@ -98,24 +98,26 @@ def test_older_layouts_of_a_whole_model_are_the_same_model(whole, tmp_path, old)
     assert load_file(saved).keys() == load_file(whole / "model.safetensors").keys()
 
 
-@pytest.mark.parametrize("old", [TEXT, *OLD_TEXTS])
-def test_older_layouts_of_an_adapter_are_the_same_adapter(adapter, tmp_path, old):
-    older = variant(adapter, tmp_path / "older", renamed(re.escape(TEXT), old))
+def in_older_layout(adapter: Path, target: Path, old: str, **changes) -> Path:
+    """A copy of the adapter whose weights and configuration name text layers as they were called, with `changes` of it."""
+    older = variant(adapter, target, renamed(re.escape(TEXT), old))
     config = json.loads((older / "adapter_config.json").read_text())
     for field in ("target_modules", "target_parameters"):
         config[field] = config[field] and [name.replace(TEXT, old) for name in config[field]]
-    (older / "adapter_config.json").write_text(json.dumps(config))
+    (older / "adapter_config.json").write_text(json.dumps(config | changes))
+    return older
+
+
+@pytest.mark.parametrize("old", [TEXT, *OLD_TEXTS])
+def test_older_layouts_of_an_adapter_are_the_same_adapter(adapter, tmp_path, old):
+    older = in_older_layout(adapter, tmp_path / "older", old)
     assert_same(loaded(older), loaded(adapter))
 
 
 @pytest.mark.parametrize("old", [TEXT, *OLD_TEXTS])
 def test_a_layers_own_scale_is_found_in_older_layouts(adapter, tmp_path, old):
-    older = variant(adapter, tmp_path / "older", renamed(re.escape(TEXT), old))
-    config = json.loads((older / "adapter_config.json").read_text())
-    for field in ("target_modules", "target_parameters"):
-        config[field] = config[field] and [name.replace(TEXT, old) for name in config[field]]
-    config["alpha_pattern"] = {f"{old}layers.0.self_attn.q_proj": 6}
-    (older / "adapter_config.json").write_text(json.dumps(config))
+    scaled = {f"{old}layers.0.self_attn.q_proj": 6}
+    older = in_older_layout(adapter, tmp_path / "older", old, alpha_pattern=scaled)
     found = loading.model(older, torch.float32, torch.device("cpu"))
     scales = {
         name: module.scaling["default"]

@@ -88,6 +88,15 @@ def start(folder: Path, worker: str, settings: dict, **variables: str) -> subpro
     )
 
 
+def start_two_nodes(folder: Path, worker: str) -> list[subprocess.Popen]:
+    """Two nodes of one process each, on this machine."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    settings = {"gpus": 0, "nodes": 2}
+    return [start(folder, worker, settings, MASTER_ADDR="127.0.0.1", MASTER_PORT=port) for _ in range(2)]
+
+
 def greetings(folder: Path) -> dict[str, str]:
     return {path.name: path.read_text() for path in folder.glob("rank.*")}
 
@@ -103,14 +112,7 @@ def test_one_gpu_is_one_process_under_torchrun_where_gpus_share_the_work(tmp_pat
 
 @pytest.mark.slow
 def test_nodes_without_slurm_meet_at_the_master(tmp_path):
-    """Two nodes of one process each, on this machine."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    settings = {"gpus": 0, "nodes": 2}
-    parents = [
-        start(tmp_path, GREETER, settings, MASTER_ADDR="127.0.0.1", MASTER_PORT=port) for _ in range(2)
-    ]
+    parents = start_two_nodes(tmp_path, GREETER)
     errors = [parent.communicate(timeout=180)[1] for parent in parents]
     assert [parent.returncode for parent in parents] == [0, 0], errors
     assert greetings(tmp_path) == {"rank.0": "2--flag", "rank.1": "2--flag"}
@@ -129,11 +131,7 @@ torch.distributed.barrier()
 
 @pytest.mark.slow
 def test_a_process_that_dies_ends_those_of_all_nodes_and_its_traceback_is_shown(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    settings = {"gpus": 0, "nodes": 2}
-    parents = [start(tmp_path, DYING, settings, MASTER_ADDR="127.0.0.1", MASTER_PORT=port) for _ in range(2)]
+    parents = start_two_nodes(tmp_path, DYING)
     said: dict[int, str] = {}
     ended: list[float] = []
 
