@@ -31,9 +31,13 @@ def run(
 
 
 def start(module: str, *arguments: str, folder: Path, output: Path) -> multiprocessing.process.BaseProcess:
-    """Start `python -m MODULE ARGUMENT…` in `folder` as a copy of this process, both outputs in a file."""
+    """Start `python -m MODULE ARGUMENT…` in `folder`, both outputs in a file.
+
+    It is a copy of this process, which has imported more; but where OpenMP has threads, a copy waits for them forever.
+    """
     place = (module, arguments, folder, dict(os.environ), [output, output])
-    process = multiprocessing.get_context("fork").Process(target=_become, args=place)
+    context = multiprocessing.get_context("fork") if os.environ.get("OMP_NUM_THREADS") == "1" else _context
+    process = context.Process(target=_become, args=place)
     process.start()
     return process
 

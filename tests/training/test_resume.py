@@ -220,8 +220,9 @@ def stopped(tmp_path_factory) -> Workplace:
     work = Workplace(tmp_path_factory.mktemp("stopped") / "work", "4.1v")
     said = work.folder / "said.txt"
     process = forked.start("workflow_scripts.sft", *work.flags(), folder=work.folder, output=said)
+    until = time.monotonic() + 300
     while not (said.exists() and " step 5/" in said.read_text()):
-        assert process.is_alive(), said.read_text()
+        assert process.is_alive() and time.monotonic() < until, said.read_text()
         time.sleep(0.02)
     process.kill()
     process.join()
