@@ -1,4 +1,5 @@
 # What every rule shares. The logic is in workflow_scripts/configuration/plan.py.
+import gc
 import os
 import shutil
 import signal
@@ -15,6 +16,10 @@ try:
 except UserError as error:
     raise WorkflowError(str(error))
 requests = Requests(plan.config, plan.layout)  # memory and time, where the profile states none
+
+
+# Jobs stay until the end: to look among thousands for garbage takes a tenth of the time of a plan.
+gc.set_threshold(100_000)
 
 
 # Not in the Snakemake within a SLURM job, which belongs to the one that submitted it.

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 from cluster import jobs
@@ -11,14 +12,18 @@ from cluster import jobs
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def start(folder: Path, *flags, **variables: str) -> subprocess.Popen:
-    """Start Snakemake in `folder`, which asks for the jobs' states after 10, 30, 60… seconds instead of 40, 90, 150…"""
+def start(folder: Path, *flags, output: Path | None = None, **variables: str) -> subprocess.Popen:
+    """Start Snakemake in `folder`, which asks for the jobs' states after 10, 30, 60… seconds instead of 40, 90, 150…
+
+    What it says is added to the file `output`, or else it is for the caller to read.
+    """
     command = [sys.executable, "-m", "snakemake", "--slurm-init-seconds-before-status-checks", "10", *flags]
     # The simulated GPUs must not turn into real ones, where this machine has some.
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", **variables}
-    return subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    with output.open("a") if output else nullcontext(subprocess.PIPE) as said:
+        return subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=said, stderr=subprocess.STDOUT, text=True
+        )
 
 
 def snakemake(folder: Path, *flags, **variables: str) -> tuple[int, str]:
@@ -28,19 +33,16 @@ def snakemake(folder: Path, *flags, **variables: str) -> tuple[int, str]:
     return started.returncode, said
 
 
+def rule_of(job: dict[str, str]) -> str:
+    """The rule of a job, which the plugin names in its comment."""
+    return re.match(r"rule_(.+?)(_wildcards_|$)", job["Comment"])[1]
+
+
 def by_rule(folder: Path) -> dict[str, dict[str, str]]:
-    """The jobs that `folder` submitted, by the rule that the plugin names in the comment."""
-    return {
-        re.match(r"rule_(.+?)(_wildcards_|$)", job["Comment"])[1]: job
-        for job in jobs()
-        if job["WorkDir"] == str(folder)
-    }
+    """The jobs that `folder` submitted, by their rules."""
+    return {rule_of(job): job for job in jobs() if job["WorkDir"] == str(folder)}
 
 
 def of_rule(folder: Path, rule: str) -> list[dict[str, str]]:
     """All jobs of a rule that `folder` submitted, with those that were tried again."""
-    return [
-        job
-        for job in jobs()
-        if job["WorkDir"] == str(folder) and re.match(rf"rule_{rule}(_wildcards_|$)", job["Comment"])
-    ]
+    return [job for job in jobs() if job["WorkDir"] == str(folder) and rule_of(job) == rule]
