@@ -21,7 +21,7 @@ from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.configuration.reading import load
 from workflow_scripts.models import loading, processors, standins
 from workflow_scripts.models.catalogue import VERSIONS
-from workflow_scripts.stages import convert, download
+from workflow_scripts.stages import convert, download, sft
 
 FOLDER = Path(__file__).parent / "foreign"
 WRITTEN = sorted(path.parent for path in FOLDER.glob("*/*/answers.json"))
@@ -32,6 +32,10 @@ SETTINGS = """
 datasets: {slake: {reader: slake, embedded: 12}}
 evaluation: {max_new_tokens: 4, gpus: 0}
 tracking: []
+"""
+TRAINING = """
+models: {{4.1v: {{thinking: {{path: {}}}}}}}
+sft: {{gpus: 0, max_steps: 2, batch_size: 4, learning_rate: 1.0e-3, gradient_checkpointing: false}}
 """
 
 
@@ -154,3 +158,29 @@ def test_a_model_of_another_tool_is_exported_without_figures(tmp_path, monkeypat
     assert "its files do not say" in card and "| Run |" not in card
     with pytest.raises(UserError, match="not there yet"):
         export.main([*adapter, "--output", "merged"])
+
+
+@pytest.mark.parametrize(
+    "tool", ["llamafactory-0.9.5", pytest.param("ms-swift-4.6.0", marks=pytest.mark.slow)]
+)
+def test_an_adapter_of_another_tool_is_trained_on(results, tmp_path, monkeypatch, tool):
+    """Every weight of it moves by a step or two of AdamW, and so does not begin anew."""
+    folder = copied(FOLDER / tool / "glm4v", tmp_path / "written")
+    monkeypatch.chdir(folder)
+    Path("config.yaml").write_text(SETTINGS + TRAINING.format(folder / "adapter"))
+    settings, layout, run = (
+        load([Path("config.yaml")]),
+        Layout(tmp_path / "results"),
+        Run("slake", "4.1v", "thinking"),
+    )
+    shutil.copytree(results[1].root, layout.root, symlinks=True)
+    download.download_model(settings, layout, "4.1v", "thinking")
+    sft.stage(settings, layout, run, layout.model("4.1v", "thinking"))
+
+    before, after = (
+        {loading.renamed(key): value for key, value in load_file(path / "adapter_model.safetensors").items()}
+        for path in (folder / "adapter", layout.trained("sft", run))
+    )
+    assert before.keys() == after.keys()
+    moved = {key: (after[key] - before[key].float()).abs() for key in before}
+    assert all(0 < change.max() < 3e-3 for change in moved.values())

@@ -11,9 +11,11 @@ from safetensors.torch import load_file
 from benchmarks import true_width
 from workflow_scripts.base import files
 from workflow_scripts.models import loading
+from workflow_scripts.stages import export
 
 pytestmark = pytest.mark.slow
 RUN = "slake_4.1v_base"
+INDEX = "model.safetensors.index.json"
 BF16, CPU = torch.bfloat16, torch.device("cpu")
 
 
@@ -45,7 +47,7 @@ def chain(start, slice_of_9b):
 
 
 def test_it_is_a_checkpoint_in_shards(slice_of_9b):
-    index = files.read_json(slice_of_9b / "model.safetensors.index.json")
+    index = files.read_json(slice_of_9b / INDEX)
     shards = set(index["weight_map"].values())
     assert len(shards) > 2 and {path.name for path in slice_of_9b.glob("*.safetensors")} == shards
     assert 1e9 < sum((slice_of_9b / name).stat().st_size for name in shards) < 3e9
@@ -75,7 +77,7 @@ def test_an_adapter_of_true_width_is_saved_in_fp32(chain, stage):
     assert all(value.isfinite().all() and value.any() for value in moved)
 
 
-def test_merged_in_either_precision_it_says_the_same(chain, tmp_path, monkeypatch):
+def test_merged_and_exported_it_says_the_same(chain, slice_of_9b, tmp_path, monkeypatch):
     monkeypatch.chdir(chain.folder)  # adapters name their base from there
     trained = chain / "dpo" / RUN
     ids = torch.arange(3, 43)[None]
@@ -88,11 +90,15 @@ def test_merged_in_either_precision_it_says_the_same(chain, tmp_path, monkeypatc
     gc.collect()
     merged = loading.merged(trained, torch.float32, CPU)
     assert (logits(merged) - exact).abs().max() < 1e-4 * exact.abs().max()
-    merged.to(BF16).save_pretrained(tmp_path / "merged", max_shard_size=true_width.SHARD)
     del merged
     gc.collect()
-    loaded = loading.model(tmp_path / "merged", BF16, CPU)
+    exported = tmp_path / "exported"
+    export.export_model(trained, "4.1v", "base", exported)
+    # Under the hub's names, each in the file where the hub has it.
+    assert (
+        files.read_json(exported / INDEX)["weight_map"] == files.read_json(slice_of_9b / INDEX)["weight_map"]
+    )
+    loaded = loading.model(exported, BF16, CPU)
     assert {value.dtype for value in loaded.parameters()} == {BF16}
-    assert len(list((tmp_path / "merged").glob("*.safetensors"))) > 2
     error = (logits(loaded) - exact).norm() / exact.norm()
     assert error < 0.02  # bf16 keeps eight bits
