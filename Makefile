@@ -15,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PYTEST_ALL := pytest -m "not slow and not slurm" \
 	--numprocesses logical --maxprocesses 8 --dist loadscope --no-loadscope-reorder
 
-.PHONY: help setup page demo open mlflow mlflow-server check test test-slow coverage gpu-check lint types format hooks lock docs wheel clean
+.PHONY: help setup page demo open mlflow mlflow-server check test test-slow chaos coverage gpu-check lint types format hooks lock docs wheel clean
 
 help:  ## List these commands
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 16
@@ -65,6 +65,9 @@ test: $(READY)  ## Run the tests, or with FILE=tests/x.py (a path, a test's id, 
 test-slow: $(READY)  ## Run the tests that train to an accuracy, damage thousands of files or start a SLURM cluster
 	@said=$$(mktemp); pytest -m slurm >$$said 2>&1 & trap "kill $$! 2>/dev/null; rm -f $$said" EXIT; trap "exit 1" INT TERM; \
 		status=0; pytest -m "slow and not slurm" || status=1; wait $$! || status=1; cat $$said; exit $$status
+
+chaos: $(READY)  ## Let a hundred faults befall the demo's matrix on a SLURM cluster of this machine (an hour; takes root)
+	python tests/slurm/chaos.py --faults 100
 
 coverage: $(READY)  ## Run the tests and say how much of the package they cover: at least 90 %
 	@status=0; $(PYTEST_ALL) --cov --cov-report= || status=$$?; \
