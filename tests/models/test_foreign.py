@@ -12,6 +12,7 @@ import pytest
 import torch
 from foreign.asking import answer
 from safetensors.torch import load_file
+from test_loading import OLD_TEXTS, in_older_layout
 
 from workflow_scripts import evaluate as command
 from workflow_scripts import export
@@ -161,13 +162,17 @@ def test_a_model_of_another_tool_is_exported_without_figures(tmp_path, monkeypat
 
 
 @pytest.mark.parametrize(
-    "tool", ["llamafactory-0.9.5", pytest.param("ms-swift-4.6.0", marks=pytest.mark.slow)]
+    ("tool", "layout_of_today"),
+    [("llamafactory-0.9.5", True), ("llamafactory-0.9.5", False), ("ms-swift-4.6.0", True)],
 )
-def test_an_adapter_of_another_tool_is_trained_on(results, tmp_path, monkeypatch, tool):
+def test_an_adapter_of_another_tool_is_trained_on(results, tmp_path, monkeypatch, tool, layout_of_today):
     """Every weight of it moves by a step or two of AdamW, and so does not begin anew."""
     folder = copied(FOLDER / tool / "glm4v", tmp_path / "written")
     monkeypatch.chdir(folder)
-    Path("config.yaml").write_text(SETTINGS + TRAINING.format(folder / "adapter"))
+    adapter = folder / "adapter"
+    if not layout_of_today:
+        adapter = in_older_layout(adapter, folder / "older", OLD_TEXTS[0])
+    Path("config.yaml").write_text(SETTINGS + TRAINING.format(adapter))
     settings, layout, run = (
         load([Path("config.yaml")]),
         Layout(tmp_path / "results"),
