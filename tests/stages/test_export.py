@@ -61,7 +61,7 @@ def adapt(layout, stage, vision):
     for path in base.iterdir():
         if path.name.startswith(("tokenizer", "processor", "chat_template")):
             shutil.copy(path, folder)
-    metrics = {"run": str(RUN), "method": "lora", "fingerprint": stage, "seconds": 1.0}
+    metrics = {"run": str(RUN), "stage": stage, "method": "lora", "fingerprint": stage, "seconds": 1.0}
     files.write_json(folder / "metrics.json", metrics)
 
 
