@@ -256,8 +256,13 @@ def test_a_training_on_two_nodes_saves_before_its_time_limit(workdir, on_two_nod
     assert len(list(kept.glob("rng_state_*"))) == 2  # one of each process
 
 
-def test_a_process_that_dies_ends_those_of_the_other_node_and_says_why(workdir, on_two_nodes, tmp_path):
-    status, said = snakemake(tmp_path, *on_two_nodes, "--", TRAINED, **SLOW, FAILING_RANK="1")
+def test_a_process_that_dies_ends_those_of_the_other_node_and_says_why(
+    workdir, on_two_nodes, tmp_path, running_cluster
+):
+    """Also one that hangs, as in a kernel of a GPU."""
+    ranks = {"FAILING_RANK": "1", "HANGING_RANK": "0"}
+    with running_cluster.configured(KillWait="30"):  # as sites have it
+        status, said = snakemake(tmp_path, *on_two_nodes, "--", TRAINED, **SLOW, **ranks)
     assert status == 1, said
     log = (workdir / f"results/logs/sft/{RUN}.log").read_text(encoding="utf-8")
     assert "ZeroDivisionError: of process 1" in log

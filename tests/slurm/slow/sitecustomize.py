@@ -1,6 +1,7 @@
 """On PYTHONPATH, makes a training slow enough for a test to hit it, and lost machines known for it after seconds."""
 
 import os
+import signal
 import sys
 import time
 from importlib.machinery import ModuleSpec, PathFinder
@@ -11,6 +12,7 @@ STEP = float(os.environ.get("SLOW_STEP", 0))  # seconds
 SAVE = float(os.environ.get("SLOW_SAVE", 0))
 SLOWEST = os.environ.get("SLOWEST", "")  # a dataset whose first job takes ten times as long for a step
 FAILING = os.environ.get("FAILING_RANK", "none")  # the process that fails after its third step
+HANGING = os.environ.get("HANGING_RANK", "none")  # one that is deaf to all but SIGKILL from then on
 OLD = os.environ.get("OLD_RANK", "none")  # a process whose environment is another one
 
 
@@ -35,6 +37,9 @@ def progress(module: ModuleType) -> None:
         if os.environ.get("RANK") == FAILING and state.global_step >= 3:
             Path("failed").write_text(str(time.time()))
             raise ZeroDivisionError(f"of process {FAILING}")
+        if os.environ.get("RANK") == HANGING and state.global_step >= 3:
+            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+            time.sleep(3600)
         first = SLOWEST in sys.argv and len({line.split()[0] for line in done.open()}) == 1
         time.sleep(10 * STEP if first else STEP)
         ends(self, args, state, control, **kwargs)
