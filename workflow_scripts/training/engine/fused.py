@@ -3,6 +3,8 @@
 At 4096 hidden units a pass over a layer's activations takes as long as a tenth of its matrix products.
 """
 
+from collections.abc import Callable
+from functools import cache
 from types import MethodType
 from typing import Any
 
@@ -125,15 +127,19 @@ def fuse_elementwise(model: torch.nn.Module) -> None:
 
 
 def _norm(norm: Any, hidden: torch.Tensor) -> torch.Tensor:
-    normed: torch.Tensor = _rms_norm(hidden, norm.weight, norm.variance_epsilon)
-    return normed
+    return _compiled(_rms_norm)(hidden, norm.weight, norm.variance_epsilon)
 
 
 def _mlp(mlp: Any, hidden: torch.Tensor) -> Any:
-    return mlp.down_proj(_swiglu(mlp.gate_up_proj(hidden)))
+    return mlp.down_proj(_compiled(_swiglu)(mlp.gate_up_proj(hidden)))
 
 
-@torch.compile(dynamic=True)
+@cache
+def _compiled(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """Once it is called: PyTorch's compiler takes a second to import, also where nothing is fused."""
+    return torch.compile(function, dynamic=True)
+
+
 def _rms_norm(hidden: torch.Tensor, weight: torch.Tensor, epsilon: float) -> torch.Tensor:
     """As Glm4vRMSNorm: in fp32, rounded before it is weighted."""
     exact = hidden.float()
@@ -141,7 +147,6 @@ def _rms_norm(hidden: torch.Tensor, weight: torch.Tensor, epsilon: float) -> tor
     return weight * exact.to(hidden.dtype)
 
 
-@torch.compile(dynamic=True)
 def _swiglu(gate_and_up: torch.Tensor) -> torch.Tensor:
     gate, up = gate_and_up.chunk(2, dim=-1)
     return up * silu(gate)
