@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import forked
 import pytest
 
 from workflow_scripts.base import files
@@ -19,17 +20,37 @@ TARGET = "results/eval/combined_4.1v_thinking.json"
 
 
 @pytest.fixture
-def start(tmp_path, stood_in):
-    """Start the demo in a folder of its own, without the real commands."""
+def folder(tmp_path):
+    """A folder of its own in which the demo finds what it reads."""
     for name in ("Snakefile", "config.yaml"):
         shutil.copy(ROOT / name, tmp_path)
     for name in ("rules", "profiles", "docs", "envs"):
         shutil.copytree(ROOT / name, tmp_path / name)
+    return tmp_path
+
+
+@pytest.fixture
+def demo(folder, stood_in):
+    """Run the demo without the real commands: its status, and what it said; all of it goes to one place."""
+
+    def demo(**environment: str) -> tuple[int, str]:
+        done = forked.run(
+            "workflow_scripts.demo", TARGET, folder=folder, environment={**stood_in, **environment}
+        )
+        assert done.stdout == ""
+        return done.returncode, done.stderr
+
+    return demo
+
+
+@pytest.fixture
+def start(folder, stood_in):
+    """Start the demo without the real commands."""
 
     def start(target: str = TARGET, **environment: str) -> subprocess.Popen:
         return subprocess.Popen(
             [sys.executable, "-m", "workflow_scripts.demo", target],
-            cwd=tmp_path,
+            cwd=folder,
             env={**stood_in, **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -47,8 +68,8 @@ def end(started: subprocess.Popen) -> tuple[int, str]:
     return started.returncode, said
 
 
-def test_each_stage_has_a_line_and_is_timed(start):
-    status, said = end(start())
+def test_each_stage_has_a_line_and_is_timed(demo):
+    status, said = demo()
     assert status == 0, said
     header, *lines = said.splitlines()
     assert header.startswith("9 stages") and "about" in header
@@ -59,11 +80,11 @@ def test_each_stage_has_a_line_and_is_timed(start):
     assert len(done) == 9 and len(lines) == 18
     assert max(map(len, said.splitlines())) <= 100
 
-    assert end(start()) == (0, "All results are there already; `make clean` deletes them.\n")
+    assert demo() == (0, "All results are there already; `make clean` deletes them.\n")
 
 
-def test_a_failure_names_the_stage_the_error_and_the_log(start):
-    status, said = end(start(FAILING="convert"))
+def test_a_failure_names_the_stage_the_error_and_the_log(demo):
+    status, said = demo(FAILING="convert")
     log = "results/logs/convert/combined_4.1v_thinking.log"
     assert status == 1
     assert (
@@ -74,9 +95,9 @@ def test_a_failure_names_the_stage_the_error_and_the_log(start):
     assert said.count("error: ") == 2 and "Traceback" not in said, said
 
 
-def test_a_mistake_in_the_configuration_is_said(start, tmp_path):
-    (tmp_path / "profiles/demo/config.yaml").write_text("sft: {epochz: 1}\n")
-    status, said = end(start())
+def test_a_mistake_in_the_configuration_is_said(demo, folder):
+    (folder / "profiles/demo/config.yaml").write_text("sft: {epochz: 1}\n")
+    status, said = demo()
     assert status == 1 and "did you mean 'epochs'?" in said
 
 
