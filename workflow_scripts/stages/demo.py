@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any, TextIO
 
-from snakemake import cli as snakemake
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.common import LogEvent
 from snakemake_interface_logger_plugins.registry import LoggerPluginRegistry
@@ -119,6 +118,8 @@ def run(targets: list[str]) -> int:
             file=sys.stderr,
         )
         return 1
+    from snakemake import cli as snakemake  # takes a second
+
     # Snakemake looks for plugins among the packages that are installed; this module is one without being a package.
     LoggerPluginRegistry().register_plugin(f"snakemake_logger_plugin_{LOGGER}", sys.modules[__name__])
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
