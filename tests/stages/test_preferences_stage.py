@@ -194,7 +194,7 @@ def test_own_answers_depend_on_the_seed_alone(tmp_path):
     download.download_source(settings, layout, "rad")
     download.download_model(settings, layout, run.model_version, run.mode)
     convert.convert(settings, layout, run)
-    records = list(files.read_jsonl(layout.split(run, "train")))[:16]
+    records = list(files.read_jsonl(layout.split(run, "train")))[:8]
     arguments = (layout.model("4.5v", "base"), records, Answers(records), layout.data(run))
     first, again = (list(own_answers(settings, run, *arguments)) for _ in range(2))
     assert first and first == again
