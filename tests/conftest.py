@@ -30,9 +30,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     """What the libraries have made stays: not to look for garbage in it saves a fifth of the time of all tests."""
+    freeze()
+    gc.set_threshold(20_000)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def freeze_imports() -> None:
+    """So does what tests of the modules before have imported, in which each training would look again."""
+    freeze()
+
+
+def freeze() -> None:
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000)
 
 
 def pytest_sessionfinish() -> None:
