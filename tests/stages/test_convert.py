@@ -168,29 +168,6 @@ def test_an_empty_split_is_one_clear_line(downloaded, tmp_path):
     assert not layout.data(run).exists()
 
 
-def test_the_real_files_convert_and_count_what_is_missing(realdata, tmp_path):
-    raw = {
-        "data": {"max_missing_images": 0.05},
-        "datasets": {"slake": {"reader": "slake", "path": str(realdata / "slake/Slake1.0")}},
-    }
-    layout, run = Layout(tmp_path), Run("slake", "4.5v", "thinking")
-    download.download_source(validate(raw, "test"), layout, "slake")
-    summary = convert.convert(validate(raw, "test"), layout, run)
-    assert summary["read"] == 14028
-    assert summary["dropped"] == {"missing image": 607, "empty answer": 1}
-    texts = [row["answer"] for split in SPLITS for row in files.read_jsonl(layout.split(run, split))]
-    assert "None" in texts and all(isinstance(text, str) and text.strip() for text in texts)
-    tidied = list(files.read_jsonl(layout.data(run) / "tidied.jsonl"))
-    assert {(change["stated"], change["written"]) for change in tidied} == {
-        ("Transverse  Plane", "Transverse Plane")
-    }
-    assert 0 < len(tidied) == summary["tidied"] <= 91
-    assert (
-        sum(1 for _ in files.read_jsonl(layout.data(run) / "knowledge.jsonl"))
-        == 2 * 2216 + 307 + 281 + 2 * 103
-    )
-
-
 @pytest.mark.slow
 def test_no_tracker_imports_torch_into_conversion(downloaded, tmp_path):
     settings = {**EMBEDDED, "tracking": ["mlflow", "tensorboard"]}
@@ -394,11 +371,25 @@ def test_a_mixture_depends_on_the_seed_alone(downloaded, tmp_path):
 
 @pytest.fixture(scope="module")
 def official_slake(realdata, tmp_path_factory):
-    return real_slake(realdata, tmp_path_factory.mktemp("official"), "official")
+    return real_slake(realdata, tmp_path_factory.mktemp("official"), max_missing_images=0.05)
+
+
+def test_the_real_files_convert_and_count_what_is_missing(official_slake):
+    summary, rows, _, folder = official_slake
+    assert summary["read"] == 14028
+    assert summary["dropped"] == {"missing image": 607, "empty answer": 1}
+    texts = [row["answer"] for split in SPLITS for row in rows[split]]
+    assert "None" in texts and all(isinstance(text, str) and text.strip() for text in texts)
+    tidied = list(files.read_jsonl(folder / "tidied.jsonl"))
+    assert {(change["stated"], change["written"]) for change in tidied} == {
+        ("Transverse  Plane", "Transverse Plane")
+    }
+    assert 0 < len(tidied) == summary["tidied"] <= 91
+    assert sum(1 for _ in files.read_jsonl(folder / "knowledge.jsonl")) == 2 * 2216 + 307 + 281 + 2 * 103
 
 
 def test_official_splits_are_the_default_and_unchanged(realdata, official_slake):
-    _, rows, dropped = official_slake
+    _, rows, dropped, _ = official_slake
     official = {row.id: row.split for row in READERS["slake"](realdata / "slake/Slake1.0")}
     assert {row["id"]: split for split in SPLITS for row in rows[split]} | {
         row["id"]: row["split"] for row in dropped
@@ -406,16 +397,18 @@ def test_official_splits_are_the_default_and_unchanged(realdata, official_slake)
     assert images(rows["train"]) & images(rows["test"])
 
 
-def real_slake(realdata, folder, how):
+def real_slake(realdata, folder, **data):
+    """Convert the real SLAKE; returns the summary, the rows of each split, what was dropped, and where all of it is."""
     raw = {
-        "data": {"splits": how},
+        "data": data,
         "datasets": {"slake": {"reader": "slake", "path": str(realdata / "slake/Slake1.0")}},
     }
-    layout, run = Layout(folder), Run("slake", "4.5v", "base")
+    layout, run = Layout(folder), Run("slake", "4.5v", "thinking")
     download.download_source(validate(raw, "test"), layout, "slake")
     summary = convert.convert(validate(raw, "test"), layout, run)
     rows = {split: list(files.read_jsonl(layout.split(run, split))) for split in SPLITS}
-    return summary, rows, list(files.read_jsonl(layout.data(run) / "dropped.jsonl"))
+    folder = layout.data(run)
+    return summary, rows, list(files.read_jsonl(folder / "dropped.jsonl")), folder
 
 
 def images(rows):
@@ -425,12 +418,12 @@ def images(rows):
 def test_image_disjoint_slake_shares_no_image_between_splits_of_either_language(
     realdata, official_slake, tmp_path
 ):
-    _, official, _ = official_slake
+    _, official, _, _ = official_slake
     stated = READERS["slake"](realdata / "slake/Slake1.0")
     tested = {row.image_id for row in stated if row.split == "test"}  # with those whose file is missing here
     unseen_by_test = images(official["validation"]) - tested
     assert (len(unseen_by_test), len(unseen_by_test & images(official["train"]))) == (148, 130)
-    summary, rows, dropped = real_slake(realdata, tmp_path, "image_disjoint")
+    summary, rows, dropped, _ = real_slake(realdata, tmp_path, splits="image_disjoint")
     assert rows["test"] == official["test"]
     assert rows["validation"] == [row for row in official["validation"] if row["image_id"] not in tested]
     validated = images(rows["validation"])
