@@ -1,6 +1,7 @@
 """A corpus of dialogues for one trainer, and a results folder for whole stages."""
 
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,12 +57,20 @@ class Workplace:
         )
 
 
+@pytest.fixture(scope="session")
+def standin(tmp_path_factory) -> Path:
+    """A stand-in of 4.1V, to be copied."""
+    folder = tmp_path_factory.mktemp("standin")
+    standins.save(VERSIONS["4.1v"], MODE, folder)
+    return folder
+
+
 @pytest.fixture
-def workplace(tmp_path) -> Workplace:
+def workplace(tmp_path, standin) -> Workplace:
     run = Run("rad", "4.1v", MODE)
     layout = Layout(tmp_path / "results")
     layout.data(run).mkdir(parents=True)
-    standins.save(VERSIONS[run.model_version], MODE, layout.model(run.model_version, MODE))
+    shutil.copytree(standin, layout.model(run.model_version, MODE))
     common = {
         "gpus": 0,
         "gradient_checkpointing": False,
