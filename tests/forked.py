@@ -1,16 +1,32 @@
 """Commands in copies of a process that has imported their libraries, for importing takes most of their time."""
 
 import atexit
+import gc
+import importlib
+import json
 import logging
 import multiprocessing
 import os
 import runpy
+import socket
 import subprocess
 import sys
 import tempfile
+import time
+import traceback
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
+HEAVY = (
+    "mlflow.store.tracking.sqlalchemy_store",
+    "trl.trainer.dpo_trainer",
+    "trl.trainer.sft_trainer",
+    "transformers.models.auto.processing_auto",
+    "transformers.models.glm4v.modeling_glm4v",
+)
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
     ["snakemake.cli", "snakemake.report", "snakemake.workflow", "workflow_scripts.demo"]
@@ -31,28 +47,81 @@ def run(
 
 
 def start(module: str, *arguments: str, folder: Path, output: Path) -> multiprocessing.process.BaseProcess:
-    """Start `python -m MODULE ARGUMENT…` in `folder`, both outputs in a file.
-
-    It is a copy of this process, which has imported more; but where OpenMP has threads, a copy waits for them forever.
-    """
+    """Start `python -m MODULE ARGUMENT…` in `folder`, both outputs in a file."""
     place = (module, arguments, folder, dict(os.environ), [output, output])
-    context = multiprocessing.get_context("fork") if os.environ.get("OMP_NUM_THREADS") == "1" else _context
-    process = context.Process(target=_become, args=place)
+    process = _of_this_process().Process(target=_become, args=place)
     process.start()
     return process
+
+
+def _of_this_process() -> multiprocessing.context.BaseContext:
+    """Makes copies of this process, which has imported more; where OpenMP has threads, a copy waits for them forever."""
+    return multiprocessing.get_context("fork") if os.environ.get("OMP_NUM_THREADS") == "1" else _context
+
+
+@contextmanager
+def served(address: Path) -> Iterator[None]:
+    """Run what workflow/preloaded.py asks for at `address`, in copies of a process with the libraries of a training."""
+    for name in HEAVY:  # this process needs them, too
+        importlib.import_module(name)
+    process = _of_this_process().Process(target=_serve, args=(str(address),))
+    process.start()
+    while not address.exists():
+        assert process.is_alive()
+        time.sleep(0.02)
+    yield
+    process.terminate()
+    process.join()
+
+
+def _serve(address: str) -> NoReturn:
+    for name in HEAVY:
+        importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(f"{address}.new")
+        server.listen()
+        os.rename(f"{address}.new", address)
+        while True:
+            caller, _ = server.accept()
+            if os.fork() == 0:
+                _answer(caller)
+            caller.close()
+
+
+def _answer(caller: socket.socket) -> NoReturn:
+    """Run what is asked for in a copy of this process and tell its status."""
+    from huggingface_hub import constants
+
+    _, outputs, _, _ = socket.recv_fds(caller, 1, 2)
+    with caller.makefile("rw") as stream:
+        arguments, folder, environment = json.loads(stream.readline())
+        if copy := os.fork():
+            print(os.waitstatus_to_exitcode(os.waitpid(copy, 0)[1]) & 255, file=stream, flush=True)
+            os._exit(0)
+    become(outputs, folder, environment)
+    constants.HF_HUB_OFFLINE = environment.get("HF_HUB_OFFLINE") == "1"  # read when it was imported
+    _, module, *sys.argv[1:] = arguments
+    sys.modules.pop(module, None)
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        status = 0
+    except SystemExit as end:
+        status = int(end.code or 0)
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)  # to take down what the libraries have made takes seconds
 
 
 def _become(
     module: str, arguments: list[str], folder: Path, environment: dict[str, str], outputs: list[Path]
 ) -> None:
-    for number, path in enumerate(outputs, 1):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
-    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)  # in the place of pytest's
-    logging.getLogger().handlers.clear()
-    warnings.simplefilter("ignore")  # as Python does, where pytest makes errors of them
-    os.chdir(folder)
-    os.environ.clear()
-    os.environ.update(environment)
+    become([os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND) for path in outputs], folder, environment)
     sys.argv[1:] = arguments
     if module != "snakemake":
         sys.modules.pop(module, None)  # a second time, which runpy would warn of
@@ -60,3 +129,15 @@ def _become(
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     finally:
         atexit._run_exitfuncs()  # multiprocessing ends its processes without
+
+
+def become(outputs: list[int], folder: Path, environment: dict[str, str]) -> None:
+    """Make of a copy of pytest's process, or of another one, what a new Python is there, with these files as outputs."""
+    for number, output in enumerate(outputs, 1):
+        os.dup2(output, number)
+    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
+    logging.getLogger().handlers.clear()
+    warnings.simplefilter("ignore")  # as Python does, where pytest makes errors of them
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)

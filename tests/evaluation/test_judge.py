@@ -13,6 +13,7 @@ from chat_server import NONSENSE, Server
 from hypothesis import given
 from hypothesis import strategies as st
 
+from workflow_scripts.base import locks
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.evaluation.backends.openai_client import GIVE_UP_AFTER, NoAnswer, OpenAIClient
 from workflow_scripts.evaluation.protocols import breakdown
@@ -161,7 +162,8 @@ def test_a_verdict_that_a_bad_disk_has_changed_is_asked_again(server, judge):
     assert [verdict.score for verdict in judge.verdicts(rows)] == [1, 1] and len(server.requests) == 3
 
 
-def test_two_commands_do_not_ask_the_same_at_once(server, judge):
+def test_two_commands_do_not_ask_the_same_at_once(server, judge, monkeypatch):
+    monkeypatch.setattr(locks, "POLL", 0.05)
     server.faults = repeat("slow")
     rows = [row("lung", "a"), row("lung", "b")]
     with ThreadPoolExecutor() as pool:

@@ -50,7 +50,7 @@ from workflow_scripts.stages import validate as validate_stage
 from workflow_scripts.training.run import prepare
 
 FORMAT = VERSIONS["4.1v"].answer_format("base")
-FEW, MANY = 8, 150  # mutations of each file kind
+FEW, MANY = 5, 150  # mutations of each file kind
 
 
 def refused(act: Callable[[], object]) -> str:

@@ -116,6 +116,7 @@ def test_every_link_leads_to_a_page_and_to_a_place_in_it(pages):
     assert lost == []
 
 
+@pytest.mark.slow
 def test_a_link_that_leads_nowhere_ends_it(tmp_path):
     for name in ("docs", "benchmarks"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))

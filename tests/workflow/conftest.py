@@ -63,16 +63,8 @@ def preloaded(tmp_path_factory):
     python = folder / "python"
     python.write_text(f'#!/bin/sh\nexec {shlex.join(script)} "$@"\n')
     python.chmod(0o755)
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "HF_HUB_OFFLINE": "1",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-    }
-    with subprocess.Popen(script, env=environment, stdout=subprocess.PIPE) as process:
-        assert process.stdout.readline() == b"ready\n"
+    with forked.served(folder / "socket"):
         yield python
-        process.terminate()
 
 
 @pytest.fixture

@@ -110,6 +110,9 @@ class PlannedBatches(Trainer):
         with disable_input_dtype_casting(self.model, active=casts_itself):
             return super().train(*args, **kwargs)
 
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: TRL would write one into each checkpoint, and the card of a model is its export's."""
+
     def get_train_dataloader(self) -> DataLoader[Any]:
         """The planned batches in their order; skipping some on resumption decodes nothing."""
         return self.loader(self.train_dataset, self.planned)
