@@ -43,20 +43,21 @@ SETS = ("slake", "rad", "pathvqa")
 # Each step is slow enough to be hit, and written down; a machine that is gone is known for it after seconds.
 SLOW = {"PYTHONPATH": f"{ROOT}/tests/slurm/slow:{ROOT}", "SLOW_STEP": "0.5", "SLOW_SAVE": "0.5"}
 KINDS = ("kill", "kill", "cancel", "cancel", "requeue", "requeue", "lose a node", "kill Snakemake")
-PAUSE = (2.0, 12.0)  # seconds between two faults
+PAUSES = (2.0, 12.0)  # seconds between two faults
 AWAY = 20  # seconds; SLURM knows after ten that a node is gone
 MADE = (
     "preferences/*.jsonl", "sft/*/*.safetensors", "dpo/*/*.safetensors", "answers/*/*.jsonl", "eval/*/*.jsonl",
     "eval/*.json",
 )  # fmt: skip
-NOT_COMPARED = {"seconds", "cost", "made", "date"}  # keys of a JSON object that tell when and for how long
+# Keys of JSON objects: when it was, how long it took, and whether somebody was at the code meanwhile.
+NOT_COMPARED = {"seconds", "cost", "made", "date", "dirty"}
 
 
 class Storm:
     """A workflow on the cluster, and what has befallen it: (kind, stage) of each fault."""
 
-    def __init__(self, folder: Path, running: Cluster, seed: int) -> None:
-        self.folder, self.running, self.random = folder, running, random.Random(seed)
+    def __init__(self, folder: Path, running: Cluster, seed: int, pauses: tuple[float, float]) -> None:
+        self.folder, self.running, self.random, self.pauses = folder, running, random.Random(seed), pauses
         self.happened: Counter[tuple[str, str]] = Counter()
         self.workflow = self.begin()
 
@@ -78,7 +79,7 @@ class Storm:
                 self.workflow.poll() is not None
             ):  # what was tried as often as the profile says is a person's to start again
                 self.workflow = self.begin()
-            time.sleep(self.random.uniform(*PAUSE))
+            time.sleep(self.random.uniform(*self.pauses))
             if self.happened.total() < faults and (fault := self.befall(self.random.choice(KINDS))):
                 self.happened[fault] += 1
                 print(f"{time.strftime('%T')} {self.happened.total():4d}: {' of '.join(fault)}", flush=True)
@@ -179,7 +180,9 @@ def prepare(folder: Path, sets: int, modes: list[str], **changes: Any) -> None:
     (folder / "config.yaml").write_text(yaml.safe_dump(configuration, sort_keys=False), encoding="utf-8")
 
 
-def soak(running: Cluster, root: Path, faults: int, seed: int, seconds: float) -> list[str]:
+def soak(
+    running: Cluster, root: Path, faults: int, seed: int, seconds: float, pauses: tuple[float, float] = PAUSES
+) -> list[str]:
     """Run what stands in `root`/quiet, and in `root`/stormy under faults; what is wrong, a line each."""
     quiet, stormy = root / "quiet", root / "stormy"
     began = time.monotonic()
@@ -191,7 +194,7 @@ def soak(running: Cluster, root: Path, faults: int, seed: int, seconds: float) -
         flush=True,
     )
     began = time.monotonic()
-    storm = Storm(stormy, running, seed)
+    storm = Storm(stormy, running, seed, pauses)
     storm.rage(faults, seconds)
     submitted = [job for job in jobs() if job["WorkDir"] == str(stormy)]
     repeated = repetitions(stormy)
