@@ -76,7 +76,9 @@ class Plan:
 
     def settings(self, stage: str) -> Callable[[Wildcards], dict[str, Any]]:
         """The values whose change reruns `stage` of a run."""
-        return quickly_asked(lambda wildcards: dependencies.stage_settings(self._settings_of(wildcards), stage))
+        return quickly_asked(
+            lambda wildcards: dependencies.stage_settings(self._settings_of(wildcards), stage)
+        )
 
     def threads(self, rule: str) -> int | Callable[[Wildcards], int]:
         """The CPU cores of a job of `rule`, which Snakemake tells it as OMP_NUM_THREADS."""
