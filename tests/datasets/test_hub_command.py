@@ -12,6 +12,7 @@ import time
 import zipfile
 from pathlib import Path
 
+import forked
 import pytest
 from hub_server import Fault, HubServer
 
@@ -52,8 +53,8 @@ def packed(folder: Path, name: str) -> bytes:
 
 
 @pytest.fixture
-def command(server, tmp_path):
-    """What starts the command with the flags given, in a world that has no hub but the server."""
+def world(server, tmp_path) -> dict[str, str]:
+    """An environment that has no hub but the server, beside a configuration of a set and a model there."""
     source = {"reader": "slake", "repository": "group/slake", "revision": "main", "licence": "none"}
     checkpoint = {"repository": "group/model"}
     settings = {"datasets": {"slake": source}, "models": {"4.1v": {"base": checkpoint}}, "tracking": []}
@@ -68,11 +69,18 @@ def command(server, tmp_path):
         "PYTHONPATH": str(ROOT),
     }
 
+    return environment
+
+
+@pytest.fixture
+def command(world, tmp_path):
+    """What starts the command with the flags given."""
+
     def start(*flags: str, **variables: str) -> subprocess.Popen:
         return subprocess.Popen(
             [sys.executable, "-m", "workflow_scripts.download", *flags],
             cwd=tmp_path,
-            env=environment | variables,
+            env=world | variables,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -81,16 +89,23 @@ def command(server, tmp_path):
     return start
 
 
-def run(command, *flags: str, status: int = 0, **variables: str) -> str:
-    process = command(*flags, **variables)
-    output = process.communicate(timeout=120)[0]
-    assert process.returncode == status, output
-    return output
+@pytest.fixture
+def run(world, tmp_path):
+    """Runs the command to its end, whose status must be the one given; returns what it says."""
+
+    def done(*flags: str, status: int = 0, **variables: str) -> str:
+        module = "workflow_scripts.download"
+        process = forked.run(module, *flags, folder=tmp_path, environment=world | variables)
+        output = process.stdout + process.stderr
+        assert process.returncode == status, output
+        return output
+
+    return done
 
 
-def test_a_data_set_comes_from_the_hub_to_the_reader(server, slake, command, tmp_path):
+def test_a_data_set_comes_from_the_hub_to_the_reader(server, slake, run, tmp_path):
     repository = server.add("dataset", "group/slake", slake)
-    output = run(command, "--dataset", "slake")
+    output = run("--dataset", "slake")
     raw = tmp_path / "results" / "raw" / "slake"
     manifest = files.read_json(raw / "manifest.json")
     assert manifest["origin"]["commit"] == repository.commit
@@ -107,25 +122,25 @@ def test_a_data_set_comes_from_the_hub_to_the_reader(server, slake, command, tmp
     assert output.splitlines()[-1].endswith("slake: in results/raw/slake")
 
 
-def test_a_model_comes_from_the_hub_and_loads(server, command, tmp_path):
+def test_a_model_comes_from_the_hub_and_loads(server, run, tmp_path):
     standins.save(VERSIONS["4.1v"], "base", tmp_path / "model")
     contents = {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()}
     server.add("model", "group/model", contents | {"README.md": b"# A model"})
-    run(command, "--model_version", "4.1v", "--mode", "base")
+    run("--model_version", "4.1v", "--mode", "base")
     folder = tmp_path / "results" / "models" / "4.1v_base"
     assert {
         path.name: path.read_bytes() for path in folder.iterdir() if path.name != "manifest.json"
     } == contents
-    run(command, "--model_version", "4.1v", "--mode", "base", "--verify")
+    run("--model_version", "4.1v", "--mode", "base", "--verify")
     shutil.rmtree(folder)
     server.stop()
-    run(command, "--model_version", "4.1v", "--mode", "base", HF_HUB_OFFLINE="1")
-    run(command, "--model_version", "4.1v", "--mode", "base", "--verify", HF_HUB_OFFLINE="1")
+    run("--model_version", "4.1v", "--mode", "base", HF_HUB_OFFLINE="1")
+    run("--model_version", "4.1v", "--mode", "base", "--verify", HF_HUB_OFFLINE="1")
     server.start()
 
 
 @pytest.mark.parametrize("share", [0.5, 0.01])  # the latter is less than a buffer of Python holds
-def test_a_killed_download_goes_on_where_it_was(server, slake, command, tmp_path, share):
+def test_a_killed_download_goes_on_where_it_was(server, slake, command, run, tmp_path, share):
     server.add("dataset", "group/slake", slake)
     arrived = int(share * len(slake["imgs.zip"]))
     server.misbehave("imgs.zip", [Fault(hold_after=arrived)])
@@ -141,12 +156,12 @@ def test_a_killed_download_goes_on_where_it_was(server, slake, command, tmp_path
     server.go_on.set()
     time.sleep(0.2)  # the server finds the connection closed
     server.sent.clear()
-    run(command, "--dataset", "slake")
+    run("--dataset", "slake")
     assert server.sent == {"imgs.zip": len(slake["imgs.zip"]) - arrived}
     assert len(list(READERS["slake"](raw / "slake"))) > 0
 
 
-def test_a_second_download_of_the_same_ends_and_the_first_does_not(server, slake, command, tmp_path):
+def test_a_second_download_of_the_same_ends_and_the_first_does_not(server, slake, command, run, tmp_path):
     server.add("dataset", "group/slake", slake)
     server.misbehave("imgs.zip", [Fault(hold_after=1000)])
     first = command("--dataset", "slake")
@@ -155,21 +170,21 @@ def test_a_second_download_of_the_same_ends_and_the_first_does_not(server, slake
     while not lock.is_file():
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    output = run(command, "--dataset", "slake", status=1)
+    output = run("--dataset", "slake", status=1)
     said = f"error: results/raw/slake: another command writes it ({socket.gethostname()}, process {first.pid}, since "
     assert output.startswith(said) and "Traceback" not in output
     server.go_on.set()
     assert first.communicate(timeout=60)[0].endswith("slake: in results/raw/slake\n") and not first.returncode
-    run(command, "--dataset", "slake", "--verify")
+    run("--dataset", "slake", "--verify")
     assert not lock.exists()
 
 
-def test_an_archive_that_tries_to_escape_leaves_nothing(server, slake, command, tmp_path):
+def test_an_archive_that_tries_to_escape_leaves_nothing(server, slake, run, tmp_path):
     buffer = io.BytesIO(slake["imgs.zip"])
     with zipfile.ZipFile(buffer, "a") as archive:
         archive.writestr("../../escaped.txt", "out")
     server.add("dataset", "group/slake", slake | {"imgs.zip": buffer.getvalue()})
-    output = run(command, "--dataset", "slake", status=1)
+    output = run("--dataset", "slake", status=1)
     assert "imgs.zip: the member '../../escaped.txt' points outside the folder; refused" in output
     assert "Traceback" not in output
     assert list((tmp_path / "results" / "raw").iterdir()) == []
@@ -177,12 +192,12 @@ def test_an_archive_that_tries_to_escape_leaves_nothing(server, slake, command, 
 
 
 @pytest.mark.parametrize("debug", [pytest.param(False, marks=pytest.mark.slow), True])
-def test_the_token_is_written_nowhere(server, slake, command, tmp_path, debug):
+def test_the_token_is_written_nowhere(server, slake, run, tmp_path, debug):
     server.add("dataset", "group/slake", slake)
     flags = ["--dataset", "slake", *(["--debug"] if debug else [])]
     variables = {"HF_DEBUG": "1", "MEDVQA_LOG": "logs/download/slake.log"} if debug else {}
     server.misbehave("train.json", [Fault(status=429, headers={"Retry-After": "0"})])
-    output = run(command, *flags, **variables)
+    output = run(*flags, **variables)
     # The server answers a refusal with the token that it was sent.
     for what, status in (("listing", 401), ("imgs.zip", 403), ("imgs.zip", 400)):
         server.misbehave(
@@ -190,7 +205,7 @@ def test_the_token_is_written_nowhere(server, slake, command, tmp_path, debug):
         )
         for path in (tmp_path / "home").rglob("blobs/*"):
             path.unlink()
-        output += run(command, *flags, status=1, MEDVQA_INVOCATION=f"{what} {status}", **variables)
+        output += run(*flags, status=1, MEDVQA_INVOCATION=f"{what} {status}", **variables)
     assert server.tokens["127.0.0.1"] == {f"Bearer {TOKEN}"}
     assert TOKEN not in output
     written = [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -356,6 +356,7 @@ def test_flex_attention_comes_to_the_same(corpus):
     assert relative(hidden("cuda"), hidden("cpu")) < 1e-6
 
 
+@pytest.mark.slow
 def test_in_bf16_it_differs_from_stock_no_more_than_stock_from_itself(corpus):
     """Gradients over the same rows: as one tree batch, and by stock in one batch or row by row."""
     ours, stock_rows = corpus.sft()

@@ -294,12 +294,23 @@ def test_without_damage_the_newest_is_resumed(go_on):
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (lambda work: work.configure(learning_rate=2e-3), "settings"),
-        (lambda work: files.write_jsonl(work.data, list(files.read_jsonl(work.data))[:-1]), "data"),
-        (lambda work: spoil(work.layout.model("4.1v", MODE) / "model.safetensors"), "base_model"),
-        (lambda work: Image.new("RGB", (112, 112)).save(work.data.parent / "0.png"), "images"),
+        pytest.param(lambda work: work.configure(learning_rate=2e-3), "settings", id="parameter"),
+        pytest.param(
+            lambda work: files.write_jsonl(work.data, list(files.read_jsonl(work.data))[:-1]),
+            "data",
+            id="dataset",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            lambda work: spoil(work.layout.model("4.1v", MODE) / "model.safetensors"),
+            "base_model",
+            id="model",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            lambda work: Image.new("RGB", (112, 112)).save(work.data.parent / "0.png"), "images", id="image"
+        ),
     ],
-    ids=["parameter", "dataset", "model", "image"],
 )
 def test_what_changed_starts_afresh_and_says_so(go_on, change, named):
     said = go_on(change)
