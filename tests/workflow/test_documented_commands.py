@@ -47,7 +47,7 @@ class Excuse:
 EXCUSED = (
     Excuse(r"make (setup|hooks)", "makes an environment, from the network", r"make --dry-run \1"),
     Excuse(r"make (demo)", "a whole chain, which test_demo.py runs", r"make --dry-run \1"),
-    Excuse(r"make ((?:check|coverage|test)(?:$|[ -].*))", "runs tests", r"make --dry-run \1"),
+    Excuse(r"make ((?:chaos|check|coverage|test)(?:$|[ -].*))", "runs tests", r"make --dry-run \1"),
     Excuse(r"make (mlflow(?:-server)?)", "a server, which others test", r"make --dry-run \1"),
     Excuse(r"\. \.venv/bin/activate", "this is the environment"),
     Excuse(r"git (?:switch|commit) .*", "changes the repository"),
