@@ -15,10 +15,10 @@ import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 HEAVY = (
     "mlflow.store.tracking.sqlalchemy_store",
@@ -41,6 +41,8 @@ def run(
         outputs = [Path(place, name) for name in ("stdout", "stderr")]
         process = _context.Process(target=_become, args=(module, arguments, folder, environment, outputs))
         process.start()
+        process.join(300)
+        process.kill()  # what has ended is not touched
         process.join()
         said = [path.read_text(encoding="utf-8") for path in outputs]
     return subprocess.CompletedProcess([module, *arguments], process.exitcode, *said)
@@ -49,14 +51,19 @@ def run(
 def start(module: str, *arguments: str, folder: Path, output: Path) -> multiprocessing.process.BaseProcess:
     """Start `python -m MODULE ARGUMENT…` in `folder`, both outputs in a file."""
     place = (module, arguments, folder, dict(os.environ), [output, output])
-    process = _of_this_process().Process(target=_become, args=place)
-    process.start()
+    return _started(_become, *place)
+
+
+def _started(target: Callable[..., None], *arguments: Any) -> multiprocessing.process.BaseProcess:
+    """A copy of this process, which has imported more; where OpenMP has threads, a copy would wait for them forever."""
+    copies = multiprocessing.get_context("fork") if os.environ.get("OMP_NUM_THREADS") == "1" else _context
+    process = copies.Process(target=target, args=arguments)
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", DeprecationWarning
+        )  # Python 3.12 warns of threads, which do not matter here
+        process.start()
     return process
-
-
-def _of_this_process() -> multiprocessing.context.BaseContext:
-    """Makes copies of this process, which has imported more; where OpenMP has threads, a copy waits for them forever."""
-    return multiprocessing.get_context("fork") if os.environ.get("OMP_NUM_THREADS") == "1" else _context
 
 
 @contextmanager
@@ -64,17 +71,19 @@ def served(address: Path) -> Iterator[None]:
     """Run what workflow/preloaded.py asks for at `address`, in copies of a process with the libraries of a training."""
     for name in HEAVY:  # this process needs them, too
         importlib.import_module(name)
-    process = _of_this_process().Process(target=_serve, args=(str(address),))
-    process.start()
-    while not address.exists():
-        assert process.is_alive()
-        time.sleep(0.02)
-    yield
-    process.terminate()
-    process.join()
+    process = _started(_serve, str(address))
+    try:
+        while not address.exists():
+            assert process.is_alive()
+            time.sleep(0.02)
+        yield
+    finally:
+        process.terminate()
+        process.join()
 
 
 def _serve(address: str) -> NoReturn:
+    warnings.simplefilter("ignore")
     for name in HEAVY:
         importlib.import_module(name)
     gc.collect()

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -58,7 +59,6 @@ def mount(tmp_path):
     transport.write_text(f"#!/bin/sh\nunset LD_PRELOAD\nexec {server}\n")
     transport.chmod(0o755)
     (tmp_path / "disk").mkdir()
-    mounted: list[Path] = []
 
     def do(name: str, **clock: str) -> Path:
         (place := tmp_path / name).mkdir()
@@ -69,12 +69,11 @@ def mount(tmp_path):
         )
         if done.returncode:
             pytest.skip(f"sshfs cannot mount here: {done.stderr.strip()}")
-        mounted.append(place)
+        stack.callback(subprocess.run, ["umount", "--lazy", str(place)], check=True)
         return place
 
-    yield do
-    for place in mounted:
-        subprocess.run(["umount", "--lazy", str(place)], check=True)
+    with ExitStack() as stack:
+        yield do
 
 
 def test_two_machines_write_one_after_the_other(mount, tmp_path):
@@ -106,9 +105,11 @@ def test_a_holder_whose_clock_is_late_is_not_taken_for_dead(mount, tmp_path, mon
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout.readline() == "held\n"
         until = time.monotonic() + 1  # five signs of life
-        while time.monotonic() < until:
-            assert isinstance(locks.take(path), locks.Holder)
-            time.sleep(0.05)
-        end.touch()
+        try:
+            while time.monotonic() < until:
+                assert isinstance(locks.take(path), locks.Holder)
+                time.sleep(0.05)
+        finally:
+            end.touch()
     assert holder.returncode == 0
     assert not (tmp_path / "disk" / path.name).exists()

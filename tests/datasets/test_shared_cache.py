@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -120,6 +121,10 @@ def test_two_users_fetch_each_file_once_and_others_read_it(server, place, downlo
     reader = download(STRANGER, "4.1v")  # who may not write the cache
     said = end(reader)
     assert reader.returncode == 0, said
+    # They may read everything here anyway, as Python may lie in root's folder: so look at what the files allow.
+    for path in (place / "cache").rglob("*"):
+        allowed = path.stat().st_mode
+        assert allowed & stat.S_IRGRP and (not path.is_dir() or allowed & stat.S_IWGRP), path
     for user in (*COLLEAGUES, STRANGER):
         folder = place / f"work/{user}/results/models/4.1v_base"
         assert {name: (folder / name).read_bytes() for name in contents} == contents

@@ -11,6 +11,8 @@ import itertools
 import json
 import os
 import random
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -72,21 +74,28 @@ class Storm:
     def rage(self, faults: int, seconds: float) -> None:
         """Let `faults` faults happen, and the workflow come to its end within `seconds`."""
         until = time.monotonic() + seconds
-        while self.workflow.poll() != 0:
-            if time.monotonic() > until:
-                raise TimeoutError(f"not done after {seconds:.0f} s; see {self.folder}/said.txt")
-            if (
-                self.workflow.poll() is not None
-            ):  # what was tried as often as the profile says is a person's to start again
-                self.workflow = self.begin()
-            time.sleep(self.random.uniform(*self.pauses))
-            if self.happened.total() < faults and (fault := self.befall(self.random.choice(KINDS))):
-                self.happened[fault] += 1
-                print(f"{time.strftime('%T')} {self.happened.total():4d}: {' of '.join(fault)}", flush=True)
+        try:
+            while self.workflow.poll() != 0:
+                if time.monotonic() > until:
+                    raise TimeoutError(f"not done after {seconds:.0f} s; see {self.folder}/said.txt")
+                # What was tried as often as the profile says is for a person to start again.
+                if self.workflow.poll() is not None:
+                    self.workflow = self.begin()
+                time.sleep(self.random.uniform(*self.pauses))
+                if self.happened.total() < faults and (fault := self.befall(self.random.choice(KINDS))):
+                    self.happened[fault] += 1
+                    print(
+                        f"{time.strftime('%T')} {self.happened.total():4d}: {' of '.join(fault)}", flush=True
+                    )
+        finally:
+            self.workflow.kill()
+            self.workflow.wait()
 
     def befall(self, kind: str) -> tuple[str, str] | None:
         """Let a fault happen, in a stage that has seen few; what it was, or None where there was nothing to hit."""
         if kind == "kill Snakemake":
+            if self.workflow.poll() is not None:  # it has ended
+                return None
             self.workflow.kill()
             self.workflow.wait()
             self.workflow = self.begin()
@@ -102,9 +111,16 @@ class Storm:
             return None
         seen = Counter(stage for (_, stage), count in self.happened.items() for _ in range(count))
         hit = min(found, key=lambda one: (seen[found[one]], self.random.random()))
-        tool = {"kill": ["kill", "-KILL"], "cancel": ["scancel"], "requeue": ["scontrol", "requeue"]}[kind]
-        done = subprocess.run([*tool, hit], check=False, capture_output=True)
-        return None if done.returncode else (kind, found[hit])
+        if kind == "kill":
+            try:
+                os.kill(int(hit), signal.SIGKILL)
+            except ProcessLookupError:
+                return None
+        else:
+            command = {"cancel": ["scancel"], "requeue": ["scontrol", "requeue"]}[kind]
+            if subprocess.run([*command, hit], check=False, capture_output=True).returncode:
+                return None
+        return kind, found[hit]
 
     def running_jobs(self) -> Iterator[tuple[str, str]]:
         """(number, rule) of each job that runs."""
@@ -221,20 +237,30 @@ def main() -> int:
     parser.add_argument("--modes", nargs="+", default=["base", "thinking"])
     parser.add_argument("--load", type=int, default=1, help="processes beside it that each want a core")
     parser.add_argument("--hours", type=float, default=3)
-    parser.add_argument("--folder", type=Path, help="where to run, which stays; otherwise a temporary one")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        help="where to run, which stays; otherwise a temporary one",
+    )
     flags = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"  # sums come in the same order on every node
+    root = (flags.folder or Path(tempfile.mkdtemp(prefix="chaos-"))).resolve()
+    if any((root / name).exists() for name in ("quiet", "stormy")):
+        parser.error(f"{root} holds an earlier soak; name another folder")
+    for name in ("quiet", "stormy"):
+        prepare(root / name, flags.sets, flags.modes)
     with ExitStack() as stack:
-        root = flags.folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos-")))
-        for name in ("quiet", "stormy"):
-            prepare(root.resolve() / name, flags.sets, flags.modes)
         for _ in range(flags.load):
             stack.callback(subprocess.Popen([sys.executable, "-c", "while True: pass"]).kill)
         try:
             running = stack.enter_context(cluster(["cpu", "gpu"]))
-            wrong = soak(running, root.resolve(), flags.faults, flags.seed, flags.hours * 3600)
-        except (Unavailable, TimeoutError) as reason:
+            wrong = soak(running, root, flags.faults, flags.seed, flags.hours * 3600)
+        except (Unavailable, TimeoutError, RuntimeError) as reason:
             wrong = [f"error: {reason}"]
+    if wrong:
+        wrong.append(f"what it left is in {root}")
+    elif not flags.folder:
+        shutil.rmtree(root)
     print("\n".join(wrong) or "every byte is the same")
     return 1 if wrong else 0
 

@@ -1,4 +1,4 @@
-"""`preloaded.py SOCKET -m MODULE ARGUMENT…` stands in for `python -m MODULE ARGUMENT…`: forked.serve runs it in a copy."""
+"""`preloaded.py SOCKET -m MODULE ARGUMENT…` stands in for `python -m MODULE ARGUMENT…`: forked.served runs it in a copy."""
 
 import json
 import os

@@ -116,12 +116,15 @@ class Lock:
 
 
 def _show_life(path: Path) -> None:
-    """Let the disk set the time of the lock, by a blank at its end: `utime` may set that of this machine's clock."""
-    file = os.open(path, os.O_WRONLY | os.O_APPEND)  # never creates it
+    """Let the disk set the time of the lock, by writing its first byte again: `utime` may set that of this machine's clock."""
     try:
-        os.write(file, b" ")
-    finally:
-        os.close(file)
+        file = os.open(path, os.O_WRONLY)  # never creates it
+        try:
+            os.pwrite(file, b"{", 0)
+        finally:
+            os.close(file)
+    except OSError:  # such as a full disk that copies what is written
+        os.utime(path)
 
 
 def take(path: Path) -> Lock | Holder:

@@ -253,6 +253,11 @@ def _keep_listing(repository: Repository, listed: list[transfer.RemoteFile]) -> 
             for file in listed
         }
         _tree_cache.write_tree_cache(cache, repository.commit, entries)
+        written = Path(_tree_cache._tree_cache_path(cache, repository.commit))
+        with suppress(OSError):  # it ignores a cache that may not be written
+            written.chmod(
+                written.parent.stat().st_mode & 0o666
+            )  # else for its owner alone, in a shared cache too
 
 
 def _link(path: Path, target: Path) -> None:
