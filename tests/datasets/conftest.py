@@ -1,6 +1,8 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hub_server import HubServer
 
 from workflow_scripts.datasets.phantoms.layouts import WRITERS
 from workflow_scripts.datasets.readers import READERS
@@ -8,6 +10,13 @@ from workflow_scripts.datasets.readers.parquet import unpack_images
 from workflow_scripts.datasets.records import Example
 
 PHANTOM_IMAGES = 120
+
+
+@pytest.fixture
+def server() -> Iterator[HubServer]:
+    """A hub on this machine."""
+    with HubServer() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -2,14 +2,16 @@
 
 import hashlib
 import json
+import os
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
+ROOT = Path(__file__).resolve().parents[2]
 LARGE = {".zip", ".safetensors", ".parquet"}  # as git LFS keeps them on the hub: served by another host
 PIECE = 16 * 1024  # bytes of a body that are sent at a time
 
@@ -81,6 +83,16 @@ class HubServer:
     @property
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    def environment(self, home: Path) -> dict[str, str]:
+        """For a process that has no hub but this one, and its cache below `home`."""
+        others = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+        return others | {
+            "HF_ENDPOINT": self.endpoint,
+            "HF_HOME": str(home),
+            "NO_PROXY": "127.0.0.1,localhost",
+            "PYTHONPATH": str(ROOT),
+        }
 
     def add(self, kind: str, name: str, contents: dict[str, bytes]) -> Repository:
         commit = hashlib.sha1(repr((kind, name, contents)).encode()).hexdigest()

@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import shutil
 import signal
 import socket
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import forked
 import pytest
-from hub_server import Fault, HubServer
+from hub_server import Fault
 
 from workflow_scripts.base import files
 from workflow_scripts.base.errors import UserError
@@ -26,12 +25,6 @@ from workflow_scripts.stages import download
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "hf_secretsecretsecret"
-
-
-@pytest.fixture
-def server():
-    with HubServer() as server:
-        yield server
 
 
 @pytest.fixture(scope="module")
@@ -59,17 +52,7 @@ def world(server, tmp_path) -> dict[str, str]:
     checkpoint = {"repository": "group/model"}
     settings = {"datasets": {"slake": source}, "models": {"4.1v": {"base": checkpoint}}, "tracking": []}
     (tmp_path / "config.yaml").write_text(json.dumps(settings))
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    environment |= {
-        "HF_ENDPOINT": server.endpoint,
-        "HF_HOME": str(tmp_path / "home"),
-        "HF_TOKEN": TOKEN,
-        "HF_HUB_DOWNLOAD_TIMEOUT": "60",
-        "NO_PROXY": "127.0.0.1,localhost",
-        "PYTHONPATH": str(ROOT),
-    }
-
-    return environment
+    return server.environment(tmp_path / "home") | {"HF_TOKEN": TOKEN, "HF_HUB_DOWNLOAD_TIMEOUT": "60"}
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hub_server import Fault, HubServer
+from hub_server import Fault
 
 from workflow_scripts.base import files
 from workflow_scripts.models import standins
@@ -29,12 +29,6 @@ pytestmark = [
         os.geteuid() != 0 or not shutil.which("setpriv"), reason="only root can act as several users"
     ),
 ]
-
-
-@pytest.fixture
-def server() -> Iterator[HubServer]:
-    with HubServer() as server:
-        yield server
 
 
 @pytest.fixture
@@ -66,14 +60,7 @@ def download(server, place) -> Callable[[int, str], subprocess.Popen]:
             "tracking": [],
         }
         (folder / "config.yaml").write_text(json.dumps(settings))
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-        environment |= {
-            "HF_ENDPOINT": server.endpoint,
-            "HF_HOME": str(place / "cache"),
-            "NO_PROXY": "127.0.0.1,localhost",
-            "PYTHONPATH": str(ROOT),
-            "HOME": str(folder),
-        }
+        environment = server.environment(place / "cache") | {"HOME": str(folder)}
         member = user in COLLEAGUES
         # It may read and enter all, since Python and the project may lie in root's folder.
         account = [f"--reuid={user}", f"--regid={GROUP if member else user}", "--clear-groups"]
