@@ -59,9 +59,8 @@ def _started(target: Callable[..., None], *arguments: Any) -> multiprocessing.pr
     copies = multiprocessing.get_context("fork") if os.environ.get("OMP_NUM_THREADS") == "1" else _context
     process = copies.Process(target=target, args=arguments)
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", DeprecationWarning
-        )  # Python 3.12 warns of threads, which do not matter here
+        # Python 3.12 warns of threads, which do not matter here.
+        warnings.simplefilter("ignore", DeprecationWarning)
         process.start()
     return process
 

@@ -51,7 +51,7 @@ LATE = {"LD_PRELOAD": str(FAKETIME), "FAKETIME": "-10m", "DONT_FAKE_MONOTONIC": 
 
 @pytest.fixture
 def mount(tmp_path):
-    """What mounts a folder of a server as the machine of a name has it; a command may stand before."""
+    """What mounts a folder of a server as the machine of a name has it, with its clock."""
     server = next((path for path in SERVERS if path.is_file()), None)
     if not (shutil.which("sshfs") and server and os.access("/dev/fuse", os.W_OK)):
         pytest.skip("needs sshfs, OpenSSH's sftp-server and /dev/fuse")

@@ -255,9 +255,8 @@ def _keep_listing(repository: Repository, listed: list[transfer.RemoteFile]) -> 
         _tree_cache.write_tree_cache(cache, repository.commit, entries)
         written = Path(_tree_cache._tree_cache_path(cache, repository.commit))
         with suppress(OSError):  # it ignores a cache that may not be written
-            written.chmod(
-                written.parent.stat().st_mode & 0o666
-            )  # else for its owner alone, in a shared cache too
+            # Else it is for its owner alone, in a cache of several users too.
+            written.chmod(written.parent.stat().st_mode & 0o666)
 
 
 def _link(path: Path, target: Path) -> None:
