@@ -27,6 +27,7 @@ HEAVY = (
     "transformers.models.auto.processing_auto",
     "transformers.models.glm4v.modeling_glm4v",
 )
+LIMIT = 1500  # seconds; the whole demo takes a busy machine six minutes, and pytest itself ends after 1800
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
     ["snakemake.cli", "snakemake.report", "snakemake.workflow", "workflow_scripts.demo"]
@@ -36,15 +37,22 @@ _context.set_forkserver_preload(
 def run(
     module: str, *arguments: str, folder: Path, environment: dict[str, str]
 ) -> subprocess.CompletedProcess[str]:
-    """What `subprocess.run` gives of `python -m MODULE ARGUMENT…` in `folder`, its outputs as text."""
+    """What `subprocess.run` gives of `python -m MODULE ARGUMENT…` in `folder`, its outputs as text.
+
+    Raises subprocess.TimeoutExpired after LIMIT seconds.
+    """
     with tempfile.TemporaryDirectory() as place:
         outputs = [Path(place, name) for name in ("stdout", "stderr")]
         process = _context.Process(target=_become, args=(module, arguments, folder, environment, outputs))
         process.start()
-        process.join(300)
+        process.join(LIMIT)
+        in_time = process.exitcode is not None
         process.kill()  # what has ended is not touched
         process.join()
         said = [path.read_text(encoding="utf-8") for path in outputs]
+    if not in_time:
+        print(*said, sep="\n")  # pytest shows it, but not what an exception holds
+        raise subprocess.TimeoutExpired([module, *arguments], LIMIT)
     return subprocess.CompletedProcess([module, *arguments], process.exitcode, *said)
 
 

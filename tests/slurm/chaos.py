@@ -61,6 +61,7 @@ class Storm:
     def __init__(self, folder: Path, running: Cluster, seed: int, pauses: tuple[float, float]) -> None:
         self.folder, self.running, self.random, self.pauses = folder, running, random.Random(seed), pauses
         self.happened: Counter[tuple[str, str]] = Counter()
+        self.next: list[str] = []  # kinds of faults, dealt like cards
         self.workflow = self.begin()
 
     def begin(self) -> subprocess.Popen:
@@ -74,6 +75,7 @@ class Storm:
     def rage(self, faults: int, seconds: float) -> None:
         """Let `faults` faults happen, and the workflow come to its end within `seconds`."""
         until = time.monotonic() + seconds
+        due = time.monotonic() + self.random.uniform(*self.pauses)
         try:
             while self.workflow.poll() != 0:
                 if time.monotonic() > until:
@@ -81,9 +83,16 @@ class Storm:
                 # What was tried as often as the profile says is for a person to start again.
                 if self.workflow.poll() is not None:
                     self.workflow = self.begin()
-                time.sleep(self.random.uniform(*self.pauses))
-                if self.happened.total() < faults and (fault := self.befall(self.random.choice(KINDS))):
+                time.sleep(0.5)
+                if self.happened.total() == faults or time.monotonic() < due:
+                    continue
+                self.next = self.next or self.random.sample(KINDS, len(KINDS))
+                kind = self.next.pop()
+                if (fault := self.befall(kind)) is None:  # there was nothing to hit: later
+                    self.next.insert(0, kind)
+                else:
                     self.happened[fault] += 1
+                    due = time.monotonic() + self.random.uniform(*self.pauses)
                     print(
                         f"{time.strftime('%T')} {self.happened.total():4d}: {' of '.join(fault)}", flush=True
                     )
