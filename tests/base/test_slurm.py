@@ -147,6 +147,29 @@ def test_no_job_is_lost_and_none_that_was_forgotten_is_waited_for(
     assert reported == told
 
 
+def test_jobs_that_accounting_knows_to_have_ended_are_not_waited_for(command, tmp_path, monkeypatch):
+    """The plugin knows no `CANCELLED by 0`, and takes what was preempted for waiting; 4 waits, and 5 is unknown yet."""
+    command("sacct", "echo '2|CANCELLED by 0'; echo '3|PREEMPTED'; echo '4|REQUEUED'; echo '6|PREEMPTED'")
+    command(
+        "scontrol",
+        'case "$*" in "show config") echo "AccountingStorageType = accounting_storage/slurmdbd";;'
+        ' *" 6") echo "JobId=6 JobState=PENDING";; *) exit 1;; esac',
+    )
+    reported: list[str] = []
+    steady = executor(monkeypatch, reported)
+    monkeypatch.setattr(steady, "get_status_command", lambda: "sacct")
+    jobs = [
+        SimpleNamespace(external_jobid=number, job=SimpleNamespace(log=[str(tmp_path / "a.log")]))
+        for number in ("1", "2", "3", "4", "5", "6")
+    ]
+
+    async def check() -> list[str]:
+        return [job.external_jobid async for job in steady.check_active_jobs(jobs)]
+
+    assert asyncio.run(check()) == ["4", "5", "6"]
+    assert reported == ["error 2", "error 3"]
+
+
 def test_the_thread_that_looks_after_jobs_may_begin_at_once(monkeypatch):
     """The plugin starts it before its own set-up is done; what fails in it there is told to nobody."""
     from workflow_scripts.base import slurm_executor

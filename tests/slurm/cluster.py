@@ -17,9 +17,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge")
+PACKAGES = (
+    "slurmctld", "slurmd", "slurmdbd", "slurm-client", "munge",
+    "mariadb-server-core", "mariadb-client-core",  # the latter for its my_print_defaults
+)  # fmt: skip
 URGENT = "urgent"  # a partition
-PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "srun", "squeue", "scontrol")
+PROGRAMS = ("slurmctld", "slurmd", "slurmdbd", "munged", "sbatch", "srun", "squeue", "scontrol", "mariadbd")
 MARK = "# Written by tests/slurm/cluster.py for the time of a test."
 
 # The plugin strips SLURM_CONF from a job's environment: `srun` in there finds no other place.
@@ -92,9 +95,12 @@ class Cluster:
     def start_controller(self) -> None:
         self.start("slurmctld", "slurmctld -D")
 
+    def stop(self, name: str) -> None:
+        self.daemons[name].terminate()
+        self.daemons[name].wait(timeout=60)
+
     def stop_controller(self) -> None:
-        self.daemons["slurmctld"].terminate()
-        self.daemons["slurmctld"].wait(timeout=60)
+        self.stop("slurmctld")
 
     def start_node(self, node: str) -> None:
         """A node sees its own processes alone, as a machine does; they end with it."""
@@ -108,27 +114,37 @@ class Cluster:
 
     def wait_for_nodes(self) -> None:
         """Until all are up and idle."""
-        _wait(
+        wait(
             self.folder,
             "the nodes",
-            lambda: _answer("sinfo", "--noheader", "--format=%T").split() == ["idle"],
+            lambda: answer("sinfo", "--noheader", "--format=%T").split() == ["idle"],
         )
 
+    def _reconfigure(self) -> None:
+        answer("scontrol", "reconfigure")
+
+    def _restart(self) -> None:
+        self.stop_controller()
+        self.start_controller()
+        self.wait_for_nodes()
+        self._reconfigure()  # the nodes, too
+
     @contextmanager
-    def configured(self, **settings: str) -> Iterator[None]:
-        """Change settings of the running cluster for the time of the block."""
+    def configured(self, restart: bool = False, **settings: str) -> Iterator[None]:
+        """Change settings of the running cluster for the time of the block; some take a `restart` of the controller."""
         file = CONFIGURATION / "slurm.conf"
         before = file.read_text(encoding="utf-8")
         kept = [line for line in before.splitlines() if line.partition("=")[0] not in settings]
         changed = [f"{key}={value}" for key, value in settings.items()]
+        apply = self._restart if restart else self._reconfigure
         try:
             # Nodes and partitions come last, and keys of a node's line are its own.
             file.write_text("\n".join([kept[0], *changed, *kept[1:]]) + "\n", encoding="utf-8")
-            _answer("scontrol", "reconfigure")
+            apply()
             yield
         finally:
             file.write_text(before, encoding="utf-8")
-            _answer("scontrol", "reconfigure")
+            apply()
 
 
 @contextmanager
@@ -146,7 +162,7 @@ def cluster(partitions: list[str], gpus: int = 4) -> Iterator[Cluster]:
         running = Cluster(folder, stack)
         munge = f"munged --foreground --key-file={folder}/munge.key --socket={folder}/munge.socket"
         running.start("munged", f"{munge} --pid-file={folder}/munge.pid --seed-file={folder}/munge.seed")
-        _wait(folder, "munged", lambda: (folder / "munge.socket").exists())
+        wait(folder, "munged", lambda: (folder / "munge.socket").exists())
         running.start_controller()
         for node in nodes():
             running.start_node(node)
@@ -157,7 +173,7 @@ def cluster(partitions: list[str], gpus: int = 4) -> Iterator[Cluster]:
 
 def jobs() -> list[dict[str, str]]:
     """Every job so far, as `scontrol show job` describes it."""
-    lines = _answer("scontrol", "--oneliner", "show", "job").splitlines()
+    lines = answer("scontrol", "--oneliner", "show", "job").splitlines()
     described = (line for line in lines if line.startswith("JobId="))  # and not "No jobs in the system"
     return [
         {name: value for name, _, value in (item.partition("=") for item in line.split() if "=" in item)}
@@ -173,9 +189,9 @@ def nodes() -> list[str]:
 
 def _end_jobs() -> None:
     """Cancel what still runs, and wait: nothing ends a job's processes once the node's daemon is gone."""
-    _answer("scancel", "--user=root")
+    answer("scancel", "--user=root")
     deadline = time.monotonic() + 60
-    while _answer("squeue", "--noheader") and time.monotonic() < deadline:
+    while answer("squeue", "--noheader") and time.monotonic() < deadline:
         time.sleep(0.5)
 
 
@@ -189,7 +205,7 @@ def _check_machine() -> None:
     for file in (CONFIGURATION / "slurm.conf", CONFIGURATION / "gres.conf"):
         if file.exists() and not file.read_text(encoding="utf-8").startswith(MARK):
             raise Unavailable(f"{file} belongs to a real cluster, which is left alone")
-    if (CONFIGURATION / "slurm.conf").exists() and "UP" in _answer("scontrol", "ping"):
+    if (CONFIGURATION / "slurm.conf").exists() and "UP" in answer("scontrol", "ping"):
         raise Unavailable("another test cluster is running on this machine")
 
 
@@ -223,7 +239,7 @@ def _configure(stack: ExitStack, folder: Path, partitions: list[str], gpus: int)
             raise Unavailable(f"no devices can be made here to stand for GPUs ({error})") from error
 
     names = nodes()
-    controller, *ports = _free_ports(1 + len(names))
+    controller, *ports = free_ports(1 + len(names))
     text = SLURM_CONF.format(mark=MARK, host=names[0], folder=folder, gpus=gpus, controller_port=controller)
     for node, port in zip(names, ports, strict=True):
         text += f"NodeName={node} NodeHostname={node} NodeAddr=127.0.0.1 Port={port}\n"
@@ -245,7 +261,7 @@ def _configure(stack: ExitStack, folder: Path, partitions: list[str], gpus: int)
         stack.callback((CONFIGURATION / name).unlink)
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     with ExitStack() as opened:
         sockets = [opened.enter_context(socket.socket()) for _ in range(count)]
         for each in sockets:
@@ -253,7 +269,7 @@ def _free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-def _wait(folder: Path, name: str, ready) -> None:
+def wait(folder: Path, name: str, ready) -> None:
     deadline = time.monotonic() + 30
     while not ready():
         if time.monotonic() > deadline:
@@ -264,7 +280,7 @@ def _wait(folder: Path, name: str, ready) -> None:
         time.sleep(0.2)
 
 
-def _answer(*command: str) -> str:
+def answer(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
 

@@ -4,6 +4,8 @@ import os
 import re
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -31,6 +33,16 @@ def snakemake(folder: Path, *flags, **variables: str) -> tuple[int, str]:
     started = start(folder, *flags, **variables)
     said, _ = started.communicate()
     return started.returncode, said
+
+
+def until(condition: Callable[[], object], seconds: float, running: subprocess.Popen) -> None:
+    """Wait while Snakemake is `running`; what it said is shown where it ends before, or the time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert running.poll() is None and time.monotonic() < deadline, (
+            running.kill() or running.communicate()[0]
+        )
+        time.sleep(1)
 
 
 def rule_of(job: dict[str, str]) -> str:

@@ -5,13 +5,12 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 from cluster import URGENT, Cluster, nodes
-from submitted import ROOT, of_rule, snakemake, start
+from submitted import ROOT, of_rule, snakemake, start, until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("running_cluster")]
 
@@ -59,15 +58,6 @@ def folder(tmp_path_factory) -> Path:
             split.write_text(split.read_text("utf-8").replace(f"/raw/{ANY[0]}/", f"/raw/{dataset}/"), "utf-8")
         (results / "data" / run(dataset) / "validation.json").touch()
     return folder
-
-
-def until(condition: Callable[[], object], seconds: float, running: subprocess.Popen) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert running.poll() is None and time.monotonic() < deadline, (
-            running.kill() or running.communicate()[0]
-        )
-        time.sleep(1)
 
 
 def job_of(folder: Path, dataset: str) -> dict[str, str]:

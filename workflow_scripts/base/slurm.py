@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 logger = logging.getLogger(__name__)
@@ -23,6 +24,10 @@ MEMORY_RAN_OUT = re.compile(rb"slurmstepd.*: error: (.*exceeded memory limit|Det
 # States of a job that has not ended; in the last its processes are being ended.
 RUNS = {"PENDING", "RUNNING", "CONFIGURING", "SUSPENDED", "REQUEUED"}
 ACTIVE = {*RUNS, "COMPLETING"}
+# Of one that has ended and did not complete.
+FAILED = {
+    "BOOT_FAIL", "CANCELLED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "REVOKED", "TIMEOUT",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,19 @@ def state_of(job: str) -> str:
         if words and not (state and words[0] in RUNS):
             state = words[0]
     return "OUT_OF_MEMORY" if state == "FAILED" and _memory_ran_out(job) else state
+
+
+def ended_badly(jobs: Iterable[str]) -> dict[str, str]:
+    """How those of these jobs have ended that did not complete, by the accounting; none that SLURM starts again."""
+    told = ask("sacct", "-X", "--noheader", "--parsable2", "--format=JobID,State", f"--jobs={','.join(jobs)}")
+    states = dict(line.split("|", 1) for line in told.text.splitlines() if "|" in line)  # the last of each
+    ended = {job: state.split()[0] for job, state in states.items()}  # of "CANCELLED by 1000"
+    # What was preempted or lost its node may go back into the queue, as the controller knows first.
+    return {
+        job: state
+        for job, state in ended.items()
+        if state in FAILED and _shown(job, "JobState") not in ACTIVE
+    }
 
 
 def restarts(job: str) -> int:

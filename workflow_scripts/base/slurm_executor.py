@@ -1,7 +1,8 @@
 """Snakemake's executor for SLURM, which waits for a cluster that does not answer and for no job that SLURM has forgotten.
 
 The executor of the plugin (2.8) asks five times within a second how its jobs are. Where nobody answers it drops them
-all, and Snakemake waits for ever; and so it does for a job that squeue no longer shows.
+all, and Snakemake waits for ever; and so it does for a job that squeue no longer shows, and for one that sacct calls
+"CANCELLED by 1000".
 """
 
 import asyncio
@@ -61,23 +62,30 @@ class SteadyExecutor(Executor):  # type: ignore[misc]  # the plugin states no ty
         async for _ in super().check_active_jobs(active_jobs):
             pass
         left = [job for job in active_jobs if id(job) not in self._told]
-        forgotten = await asyncio.to_thread(self._forgotten, left)
+        numbers = {job.external_jobid for job in left if job.external_jobid}
+        ended = await asyncio.to_thread(self._ended, numbers) if numbers else {}
         for job in left:
-            if job.external_jobid not in forgotten:
+            number = job.external_jobid
+            if number not in ended:
                 yield job
+            elif state := ended[number]:
+                self.report_job_error(job, f"SLURM job {number} ended as {state}.")
             elif any(attempts.note_of(Path(log)).exists() for log in job.job.log):
-                self.report_job_error(job, f"SLURM has forgotten job {job.external_jobid}, which failed.")
+                self.report_job_error(job, f"SLURM has forgotten job {number}, which failed.")
             else:  # Snakemake looks whether its outputs are there
                 self.report_job_success(job)
 
-    def _forgotten(self, jobs: list[SubmittedJobInfo]) -> set[str]:
-        """The numbers of those jobs that SLURM no longer knows: they have ended."""
-        if not jobs or (self.get_status_command() == "sacct" and slurm.has_accounting(slurm.configuration())):
-            return set()
+    def _ended(self, jobs: set[str]) -> dict[str, str]:
+        """How those jobs have ended of which the plugin hears nothing; "" where SLURM has forgotten that."""
+        if self.get_status_command() == "sacct" and slurm.has_accounting(slurm.configuration()):
+            return slurm.ended_badly(jobs)
+        return dict.fromkeys(self._forgotten(jobs), "")
+
+    def _forgotten(self, jobs: set[str]) -> set[str]:
+        """Those jobs that the controller no longer knows."""
         asked = ("squeue", "--noheader", "--states=all", "--format=%i", f"--name={self.run_uuid}")
         if (answer := slurm.ask(*asked)).failed:
             logger.warning("%s; the workflow goes on when SLURM answers again", answer.failed)
             return set()
         known = {number.partition("_")[0] for number in answer.text.split()}
-        numbers = {job.external_jobid for job in jobs if job.external_jobid}
-        return {number for number in numbers if number.partition("_")[0] not in known}
+        return {number for number in jobs if number.partition("_")[0] not in known}
