@@ -67,15 +67,15 @@ def test_what_attempts_took_that_were_put_back_and_cancelled_is_known(folder):
     def computed() -> int:
         return len(done.read_text().splitlines()) if done.exists() else 0
 
-    until(lambda: computed() > 3, 200, started)
+    until(lambda: computed() > 3, 400, started)
     (first,) = of_rule(folder, "sft")
     before = computed()
     subprocess.run(["scontrol", "requeue", first["JobId"]], check=True)
-    until(lambda: computed() > before, 200, started)
+    until(lambda: computed() > before, 400, started)
     subprocess.run(["scancel", first["JobId"]], check=True)
-    until(lambda: any(job["JobId"] != first["JobId"] for job in of_rule(folder, "sft")), 200, started)
+    until(lambda: any(job["JobId"] != first["JobId"] for job in of_rule(folder, "sft")), 400, started)
     (second,) = {job["JobId"] for job in of_rule(folder, "sft")} - {first["JobId"]}
-    said = started.communicate(timeout=400)[0]
+    said = started.communicate(timeout=600)[0]
     assert started.returncode == 0, said
 
     known = starts(first["JobId"], second)
