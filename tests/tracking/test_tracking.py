@@ -437,7 +437,10 @@ def test_names_and_steps_are_the_same_in_each_tracker_also_after_a_kill(layout, 
     attempt, configuration = journal.Journal(path).attempt, path.parent.name
 
     told: dict[str, dict] = {"tensorboard": scalars(layout, "sft"), "wandb": {}, "mlflow": {}}
-    parts = sorted((layout.root / "wandb").glob("wandb/offline-run-*/*.wandb"))
+    # Not by their names, which put a second one of the same second (`…-1`) before the first.
+    parts = sorted(
+        (layout.root / "wandb").glob("wandb/offline-run-*/*.wandb"), key=lambda part: part.stat().st_mtime_ns
+    )
     assert {part.stem for part in parts} == {f"run-{attempt}"}
     for part in parts:
         points, summary, group = wandb_history(part)
