@@ -30,6 +30,7 @@ from workflow_scripts.training.data.collators import (
 from workflow_scripts.training.engine import forward
 from workflow_scripts.training.engine.collation import TokenRow, Vocabulary, collate
 from workflow_scripts.training.trainers import base
+from workflow_scripts.training.trainers import dpo as dpo_module
 from workflow_scripts.training.trainers.dpo import (
     SharedPrefixDPOTrainer,
     kept_reference,
@@ -212,6 +213,32 @@ def test_no_weights_are_hashed_for_a_reference_below_an_adapter(corpus, tmp_path
     assert trainer.reference.is_file() and "ref_chosen_logps" in trainer.train_dataset.column_names
     with pytest.raises(AssertionError, match="hashed"):
         dpo(corpus, tmp_path, "full")
+
+
+def test_a_reference_that_was_broken_off_goes_on(corpus, tmp_path, monkeypatch):
+    whole = dpo(corpus, tmp_path / "whole")
+    monkeypatch.setattr(dpo_module, "KEPT_BATCHES", 1)
+    computes, asked = SharedPrefixDPOTrainer.compute_ref_log_probs, []
+
+    def counts(self, model, inputs):
+        if len(asked) == broken_off:
+            raise KeyboardInterrupt
+        asked.append(inputs)
+        return computes(self, model, inputs)
+
+    monkeypatch.setattr(SharedPrefixDPOTrainer, "compute_ref_log_probs", counts)
+    broken_off = 2
+    with pytest.raises(KeyboardInterrupt):
+        dpo(corpus, tmp_path)
+    kept = kept_reference(tmp_path / "reference.safetensors")
+    known = ~kept["ref_chosen_logps"].isnan()
+    assert known.tolist() == [row < 2 * MICRO for row in range(len(known))]
+
+    broken_off, batches = None, len(whole.passes)
+    resumed = dpo(corpus, tmp_path)
+    assert len(asked) == batches
+    assert resumed.reference.read_bytes() == whole.reference.read_bytes()
+    assert resumed.train_dataset["ref_rejected_logps"] == whole.train_dataset["ref_rejected_logps"]
 
 
 @pytest.mark.parametrize("damage", [lambda content: content[:-3], lambda content: content[:-1] + b"\1"])

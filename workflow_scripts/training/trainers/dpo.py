@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast_object_list, gather_object
 from datasets import Dataset, concatenate_datasets
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from tqdm import tqdm
 from trl import DPOConfig, DPOTrainer
 from trl.models import prepare_deepspeed
@@ -28,14 +28,16 @@ from workflow_scripts.training.trainers.objective import Materials, Objective
 
 logger = logging.getLogger(__name__)
 
+KEPT_BATCHES = 20  # of the reference's pass, after which what it has told is kept
 DIGEST = "digest"  # of what a file of log-probabilities holds, in its metadata
 
 
 class SharedPrefixDPOTrainer(PlannedBatches, PartRates, DPOTrainer):
     """DPOTrainer over trees of pairs, with the reference's log-probabilities from the file `reference`.
 
-    The file holds ref_chosen_logps and ref_rejected_logps, one value a pair in the order of the dataset. Where it is
-    not there, one pass of the untrained policy makes it; `passes` are this process's batches of that pass.
+    The file holds ref_chosen_logps and ref_rejected_logps, one value a pair in the order of the dataset, NaN where it is
+    still to be asked. One pass of the untrained policy makes it, and goes on with it after a kill; `passes` are this
+    process's batches of that pass.
     """
 
     def __init__(self, *args: Any, reference: Path, passes: list[list[int]], **kwargs: Any) -> None:
@@ -59,35 +61,45 @@ class SharedPrefixDPOTrainer(PlannedBatches, PartRates, DPOTrainer):
         """TRL's own pass goes pair by pair and keeps nothing for the next run."""
         for model in filter(None, (self.model, self.ref_model)):  # the latter under FSDP alone
             share_prefixes(loading.backbone(model))
-        if (known := kept_reference(self.reference)) is None:
-            self._write_reference(dataset)
-            self.accelerator.wait_for_everyone()
-            known = load_file(self.reference)
-        columns = {name: known[name].tolist() for name in REFERENCE_COLUMNS}
+        values = self._known_reference(len(dataset))
+        if _unknown(values).any():
+            self._ask_reference(dataset, values)
+        columns = {name: values[name].tolist() for name in REFERENCE_COLUMNS}
         return concatenate_datasets([dataset, Dataset.from_dict(columns)], axis=1)
 
-    def _write_reference(self, dataset: Dataset) -> None:
+    def _known_reference(self, pairs: int) -> dict[str, torch.Tensor]:
+        """What the main process has read of the file, for all of them: another one's disk may be late."""
+        kept = [kept_reference(self.reference) if self.accelerator.is_main_process else None]
+        (known,) = broadcast_object_list(kept)
+        return known or {name: torch.full((pairs,), torch.nan) for name in REFERENCE_COLUMNS}
+
+    def _ask_reference(self, dataset: Dataset, values: dict[str, torch.Tensor]) -> None:
+        """Fill in what is unknown of `values`, each [pairs], and keep it as it comes."""
         model = self.ref_model or self.model
         if self.is_fsdp_enabled and self.ref_model is None:
             strategies.fetch(model, self.accelerator.device)  # FSDP takes it there only when training starts
         if self.is_deepspeed_enabled:
             model = self._precompute_engine = prepare_deepspeed(self.model, self.accelerator)
+        unknown = _unknown(values)
+        left = [batch for batch in self.passes if unknown[batch].any()]
+        # A batch takes all processes: one that has fewer asks some again.
+        left += self.passes[: max(gather_object([len(left)])) - len(left)]
         found: list[tuple[int, float, float]] = []
-        bar = tqdm(total=len(self.passes), unit="batch", desc="reference", disable=None, leave=False)
-        for batch in self.loader(dataset, self.passes):
+        bar = tqdm(total=len(left), unit="batch", desc="reference", disable=None, leave=False)
+        for number, batch in enumerate(self.loader(dataset, left), 1):
             with memory.of_batch(rows_of(batch), step=0):
                 inputs = self._prepare_inputs(batch)
                 # Of chosen and rejected, each [pairs].
                 sides = self.compute_ref_log_probs(model, inputs)  # type: ignore[no-untyped-call]
             bar.update()
             found += zip(rows_of(batch), *(side.tolist() for side in sides), strict=True)
-        found = gather_object(found)
-        if self.accelerator.is_main_process:
-            # A pair that filled up the last step of several ranks was seen twice.
-            by_row = {row: values for row, *values in found}
-            sides = zip(*(by_row[row] for row in range(len(dataset))), strict=True)
-            values = dict(zip(REFERENCE_COLUMNS, map(torch.tensor, sides), strict=True))
-            save_reference(self.reference, values)
+            if number % KEPT_BATCHES == 0 or number == len(left):
+                for row, *told in gather_object(found):
+                    for name, value in zip(REFERENCE_COLUMNS, told, strict=True):
+                        values[name][row] = value
+                found.clear()
+                if self.accelerator.is_main_process:
+                    save_reference(self.reference, values)
 
 
 def save_reference(path: Path, values: dict[str, torch.Tensor]) -> None:
@@ -109,6 +121,11 @@ def kept_reference(path: Path) -> dict[str, torch.Tensor] | None:
         pass
     logger.warning("%s is damaged, or of an earlier version; the reference is asked again", path)
     return None
+
+
+def _unknown(values: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Whether a pair is still to be asked, [pairs]."""
+    return torch.stack([values[name].isnan() for name in REFERENCE_COLUMNS]).any(0)
 
 
 def _digest(values: dict[str, torch.Tensor]) -> str:
