@@ -170,6 +170,40 @@ def test_jobs_that_accounting_knows_to_have_ended_are_not_waited_for(command, tm
     assert reported == ["error 2", "error 3"]
 
 
+def test_a_job_that_slurm_starts_again_has_not_failed(command, tmp_path, monkeypatch):
+    """The plugin says so of 1, which waits, 2, whose other nodes are being cleared, and 3, which is lost."""
+    from workflow_scripts.base import slurm_executor
+
+    command(
+        "scontrol",
+        'case "$*" in *" 1") echo "JobId=1 JobState=PENDING";; *" 2") echo "JobId=2 JobState=COMPLETING";;'
+        ' *" 3") echo "JobId=3 JobState=NODE_FAIL";; esac',
+    )
+    command("sacct", "echo NODE_FAIL")
+    command("squeue", "echo 1; echo 2; echo 3")
+    reported: list[str] = []
+    steady = executor(monkeypatch, reported)
+
+    async def fails(self, active_jobs):
+        for job in active_jobs:
+            self.report_job_error(job, msg="SLURM status is: 'NODE_FAIL'")
+        for job in ():
+            yield job
+
+    monkeypatch.setattr(slurm_executor.Executor, "check_active_jobs", fails)
+    monkeypatch.setattr(steady, "get_status_command", lambda: "squeue")
+    jobs = [
+        SimpleNamespace(external_jobid=number, job=SimpleNamespace(log=[str(tmp_path / "a.log")]))
+        for number in ("1", "2", "3")
+    ]
+
+    async def check() -> list[str]:
+        return [job.external_jobid async for job in steady.check_active_jobs(jobs)]
+
+    assert asyncio.run(check()) == ["1", "2"]
+    assert reported == ["error 3"]
+
+
 def test_the_thread_that_looks_after_jobs_may_begin_at_once(monkeypatch):
     """The plugin starts it before its own set-up is done; what fails in it there is told to nobody."""
     from workflow_scripts.base import slurm_executor

@@ -126,7 +126,7 @@ class Cluster:
     def _restart(self) -> None:
         self.stop_controller()
         self.start_controller()
-        self.wait_for_nodes()
+        wait(self.folder, "slurmctld", lambda: "UP" in answer("scontrol", "ping"))
         self._reconfigure()  # the nodes, too
 
     @contextmanager

@@ -1,8 +1,12 @@
 """A cluster that keeps accounts: Snakemake asks `sacct` for its jobs, and each attempt's cost is known."""
 
+import itertools
+import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -19,6 +23,7 @@ pytestmark = pytest.mark.slurm
 
 RUN = Run("slake", "4.1v", "base")
 GPUS = 2
+WAITS = 45  # seconds that a job stays in the queue after SLURM has put it back there
 CONFIGURATION = {
     "datasets": {"slake": {"reader": "slake", "embedded": 12}},
     "models": {"4.1v": {"base": {"embedded": True}}},
@@ -41,7 +46,7 @@ def accounted(running_cluster: Cluster) -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
+def prepared(tmp_path_factory) -> Path:
     """A folder with validated data and the model."""
     folder = tmp_path_factory.mktemp("accounts")
     (folder / "config.yaml").write_text(yaml.safe_dump(CONFIGURATION), encoding="utf-8")
@@ -51,55 +56,93 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
-def starts(*numbers: str) -> list[list[str]]:
-    """State, seconds and resources of each start of these jobs, as sacct tells them."""
+@pytest.fixture
+def folder(prepared, tmp_path) -> Path:
+    return Path(shutil.copytree(prepared, tmp_path / "run"))
+
+
+@dataclass(frozen=True)
+class Start:
+    """One start of a job, as sacct tells it; times in ISO 8601."""
+
+    job: str
+    state: str
+    seconds: str
+    resources: str
+    begin: str
+    end: str
+
+
+def starts(folder: Path) -> list[Start]:
+    """Of all jobs that were submitted in `folder`, in their order."""
     told = answer(
-        "sacct", "-X", "--noheader", "--parsable2", "--duplicates", "--format=State,ElapsedRaw,AllocTRES",
-        f"--jobs={','.join(numbers)}",
+        "sacct", "-X", "--noheader", "--parsable2", "--duplicates",
+        "--format=WorkDir,JobID,State,ElapsedRaw,AllocTRES,Start,End",
     )  # fmt: skip
-    return [line.split("|") for line in told.splitlines()]
+    lines = [line.split("|") for line in told.splitlines()]
+    return sorted((Start(*rest) for where, *rest in lines if where == str(folder)), key=lambda one: one.begin)
+
+
+def begin(folder: Path) -> subprocess.Popen:
+    return start(folder, *BY_SACCT, "--", f"results/sft/{RUN}/metrics.json", **SLOW)
+
+
+def compute(folder: Path, started: subprocess.Popen) -> dict[str, str]:
+    """Wait for four more steps of the training; the job that does them."""
+    file = folder / f"results/checkpoints/sft/{RUN}.steps"
+
+    def done() -> int:
+        return len(file.read_text().splitlines()) if file.exists() else 0
+
+    before = done()
+    until(lambda: done() >= before + 4, 400, started)
+    return of_rule(folder, "sft")[-1]
 
 
 def test_what_attempts_took_that_were_put_back_and_cancelled_is_known(folder):
-    done = folder / f"results/checkpoints/sft/{RUN}.steps"
-    started = start(folder, *BY_SACCT, "--", f"results/sft/{RUN}/metrics.json", **SLOW)
-
-    def computed() -> int:
-        return len(done.read_text().splitlines()) if done.exists() else 0
-
-    until(lambda: computed() > 3, 400, started)
-    (first,) = of_rule(folder, "sft")
-    before = computed()
-    subprocess.run(["scontrol", "requeue", first["JobId"]], check=True)
-    until(lambda: computed() > before, 400, started)
-    subprocess.run(["scancel", first["JobId"]], check=True)
-    until(lambda: any(job["JobId"] != first["JobId"] for job in of_rule(folder, "sft")), 400, started)
-    (second,) = {job["JobId"] for job in of_rule(folder, "sft")} - {first["JobId"]}
+    started = begin(folder)
+    subprocess.run(["scontrol", "requeue", compute(folder, started)["JobId"]], check=True)
+    subprocess.run(["scancel", compute(folder, started)["JobId"]], check=True)
     said = started.communicate(timeout=600)[0]
     assert started.returncode == 0, said
 
-    known = starts(first["JobId"], second)
-    assert [state.split()[0] for state, _, _ in known] == ["REQUEUED", "CANCELLED", "COMPLETED"]
-    assert all(f"gres/gpu={GPUS}" in resources for _, _, resources in known)
+    known = starts(folder)
+    assert [each.state.split()[0] for each in known] == ["REQUEUED", "CANCELLED", "COMPLETED"]
+    assert all(f"gres/gpu={GPUS}" in each.resources for each in known)
     cost, _ = costs.of_run(Layout(folder / "results"), RUN)[-2:]
-    hours = sum(int(seconds) for _, seconds, _ in known) / 3600
+    hours = sum(int(each.seconds) for each in known) / 3600
     assert cost["stage"] == "sft" and cost["attempts"] == "2"
     assert (cost["hours"], cost["gpu_hours"]) == (f"{hours:.2f}", f"{GPUS * hours:.2f}")
     assert float(cost["memory"]) > 0.3
 
-    assert not {first["JobId"], second} & {
-        job["JobId"] for job in jobs()
-    }  # the controller has forgotten them
-    assert (slurm.state_of(first["JobId"]), slurm.state_of(second)) == ("CANCELLED", "COMPLETED")
+    first, _, last = (each.job for each in known)
+    assert not {first, last} & {job["JobId"] for job in jobs()}  # the controller has forgotten them
+    assert (slurm.state_of(first), slurm.state_of(last)) == ("CANCELLED", "COMPLETED")
+
+
+def test_no_second_job_runs_beside_one_that_slurm_starts_again(folder, running_cluster):
+    """A job that lost its node is NODE_FAIL in the accounts until it starts again."""
+    waiting = f"socket={running_cluster.folder}/munge.socket,cred_expire={WAITS}"
+    with running_cluster.configured(restart=True, AuthInfo=waiting):
+        started = begin(folder)
+        node = compute(folder, started)["NodeList"]
+        running_cluster.lose(node)
+        time.sleep(20)  # SLURM knows after ten
+        running_cluster.start_node(node)
+        said = started.communicate(timeout=600)[0]
+    assert started.returncode == 0, said
+    known = starts(folder)
+    assert known[0].state == "NODE_FAIL" and known[-1].state == "COMPLETED" and len(known) > 1
+    assert all(one.end <= other.begin for one, other in itertools.pairwise(known)), known
 
 
 @pytest.mark.parametrize(("command", "verdict"), [("sacct", "ok"), ("squeue", "fail")])
-def test_preflight_wants_sacct_where_the_controller_forgets(folder, profile, tmp_path, command, verdict):
+def test_preflight_wants_sacct_where_the_controller_forgets(prepared, profile, tmp_path, command, verdict):
     (tmp_path / "profile.yaml").write_text(yaml.safe_dump({**profile, "slurm-status-command": command}))
     done = subprocess.run(
         [
             sys.executable, "-m", "workflow_scripts.preflight", "--profile", tmp_path,
-            "--config", folder / "config.yaml", "--results", tmp_path / "results",
+            "--config", prepared / "config.yaml", "--results", tmp_path / "results",
         ],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip

@@ -79,6 +79,12 @@ def ended_badly(jobs: Iterable[str]) -> dict[str, str]:
     }
 
 
+def goes_on(job: str) -> bool:
+    """Whether the controller runs a job, or will again: for minutes after it lost its node, sacct says NODE_FAIL alone."""
+    state = _shown(job, "JobState")
+    return state in RUNS or (state == "COMPLETING" and state_of(job) == "NODE_FAIL")
+
+
 def restarts(job: str) -> int:
     """How often the cluster has put a job back into its queue, as far as it tells."""
     return int(_shown(job, "Restarts") or 0)

@@ -2,7 +2,8 @@
 
 The executor of the plugin (2.8) asks five times within a second how its jobs are. Where nobody answers it drops them
 all, and Snakemake waits for ever; and so it does for a job that squeue no longer shows, and for one that sacct calls
-"CANCELLED by 1000".
+"CANCELLED by 1000". One that lost its node counts as failed, also where SLURM starts it again, and a second job would work
+on the same.
 """
 
 import asyncio
@@ -51,6 +52,8 @@ class SteadyExecutor(Executor):  # type: ignore[misc]  # the plugin states no ty
         super().report_job_success(job_info)
 
     def report_job_error(self, job_info: SubmittedJobInfo, msg: str | None = None, **kwargs: Any) -> None:
+        if job_info.external_jobid and slurm.goes_on(job_info.external_jobid):
+            return  # another job for the same would run beside it
         self._told.add(id(job_info))
         reason = attempts.reason_of(map(Path, job_info.job.log), job_info.external_jobid or "")
         told = " ".join(filter(None, [msg, reason and f"{reason}. "]))
