@@ -2,11 +2,13 @@
 
 import math
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from dialogues import MODE, draw_images
 from safetensors.torch import load_file
 
@@ -16,6 +18,7 @@ from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.configuration import reading, text
 from workflow_scripts.models import standins
 from workflow_scripts.models.catalogue import VERSIONS
+from workflow_scripts.training.trainers.dpo import kept_reference, save_reference
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
@@ -184,6 +187,22 @@ def test_two_processes_train_as_one(alone, tmp_path, strategy, case):
     assert not list(tmp_path.glob("results/checkpoints/*/.*.shared"))
     for weights in tmp_path.glob("results/sft/*/*.safetensors"):
         assert all(tensor.numel() for tensor in load_file(weights).values())
+
+
+def test_two_processes_go_on_with_a_reference_that_was_broken_off(tmp_path):
+    """All that is left is of one of them, and the other must not be waited for."""
+    train(tmp_path, "ddp", "4.1v", processes=2, **CASES["4.1v"])
+    (file,) = tmp_path.glob("results/preferences/*.reference/*.safetensors")
+    whole = file.read_bytes()
+    values = kept_reference(file)
+    for side in values.values():
+        side[0] = torch.nan
+    save_reference(file, values)
+    assert file.read_bytes() != whole
+    for done in ("dpo", "checkpoints/dpo"):
+        shutil.rmtree(tmp_path / "results" / done)
+    start(tmp_path, WORKER, 2, "ddp", "4.1v")
+    assert file.read_bytes() == whole
 
 
 LOADER = (
