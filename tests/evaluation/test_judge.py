@@ -2,7 +2,6 @@
 
 import json
 import socket
-import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -211,9 +210,8 @@ def test_a_server_that_stays_broken_ends_the_work_and_what_came_is_kept(server, 
 
 def test_questions_are_asked_at_once(server, judge):
     server.faults = repeat("slow")
-    started = time.monotonic()
     judge.verdicts([row("lung", f"answer {number}") for number in range(4)])
-    assert server.most_at_once > 1 and time.monotonic() - started < 1.9
+    assert server.most_at_once > 1
 
 
 @pytest.mark.parametrize(

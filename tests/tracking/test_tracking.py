@@ -288,7 +288,7 @@ def test_a_tracker_that_hangs_does_not_hold_the_training_up(layout, told, monkey
         started = time.monotonic()
         for step in range(1, 50):
             mirror.curve(step, {"train/loss": 1.0})
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 20
         free.set()
 
 
