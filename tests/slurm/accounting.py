@@ -17,12 +17,7 @@ PidFile={folder}/slurmdbd.pid
 StorageType=accounting_storage/mysql
 StorageHost=127.0.0.1
 StoragePort={database_port}
-StorageUser=slurm
-StoragePass=slurm
-"""
-SQL = """\
-CREATE USER slurm@'127.0.0.1' IDENTIFIED BY 'slurm';
-GRANT ALL ON *.* TO slurm@'127.0.0.1';
+StorageUser=root
 """
 
 
@@ -58,15 +53,13 @@ def accounts(running: Cluster) -> Iterator[None]:
 
 
 def _start_database(running: Cluster, port: int) -> None:
-    data, script = running.folder / "accounts", running.folder / "accounts.sql"
-    script.write_text(SQL, encoding="utf-8")
-    common = ["--no-defaults", "--user=root", f"--datadir={data}"]
+    common = ["--no-defaults", "--user=root", f"--datadir={running.folder}/accounts"]
     subprocess.run(
         ["mariadb-install-db", *common, "--skip-test-db", "--auth-root-authentication-method=normal"],
         check=True,
         capture_output=True,
     )
     listening = f"--bind-address=127.0.0.1 --port={port} --socket={running.folder}/accounts.socket"
-    running.start("mariadbd", f"mariadbd {' '.join(common)} {listening} --init-file={script}")
+    running.start("mariadbd", f"mariadbd {' '.join(common)} {listening}")
     log = running.folder / "mariadbd.log"
     wait(running.folder, "mariadbd", lambda: "ready for connections" in log.read_text(encoding="utf-8"))

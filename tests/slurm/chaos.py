@@ -26,7 +26,7 @@ from typing import Any
 import psutil
 import yaml
 from cluster import Cluster, Unavailable, cluster, jobs, nodes
-from submitted import ROOT, rule_of, snakemake, start
+from submitted import ROOT, rule_of, snakemake, start, steps
 
 EVERY = 3  # steps between two checkpoints
 TRAINING = {
@@ -186,9 +186,8 @@ def repetitions(folder: Path) -> dict[str, int]:
     """The most steps that each training has repeated after one fault."""
     found = {}
     for file in sorted((folder / "results/checkpoints").glob("*/*.steps")):
-        steps = [int(line.split()[1]) for line in file.read_text().splitlines()]
         found[f"{file.parent.name} {file.stem}"] = max(
-            (before - after + 1 for before, after in itertools.pairwise(steps)), default=0
+            (before - after + 1 for before, after in itertools.pairwise(steps(file))), default=0
         )
     return found
 

@@ -45,6 +45,11 @@ def until(condition: Callable[[], object], seconds: float, running: subprocess.P
         time.sleep(1)
 
 
+def steps(file: Path) -> list[int]:
+    """Each step that slow/sitecustomize.py has seen a training compute, in their order; none before the first."""
+    return [int(line.split()[1]) for line in file.read_text().splitlines()] if file.exists() else []
+
+
 def rule_of(job: dict[str, str]) -> str:
     """The rule of a job, which the plugin names in its comment."""
     return re.match(r"rule_(.+?)(_wildcards_|$)", job["Comment"])[1]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from cluster import URGENT, Cluster, nodes
-from submitted import ROOT, of_rule, snakemake, start, until
+from submitted import ROOT, of_rule, snakemake, start, steps, until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("running_cluster")]
 
@@ -66,10 +66,8 @@ def job_of(folder: Path, dataset: str) -> dict[str, str]:
     return found[-1] if found else {}
 
 
-def steps(folder: Path, dataset: str) -> list[int]:
-    """Each step that was computed, in their order."""
-    file = folder / f"results/checkpoints/sft/{run(dataset)}.steps"
-    return [int(line.split()[1]) for line in file.read_text().splitlines()] if file.exists() else []
+def computed(folder: Path, dataset: str) -> list[int]:
+    return steps(folder / f"results/checkpoints/sft/{run(dataset)}.steps")
 
 
 def weights(folder: Path, dataset: str) -> bytes:
@@ -104,7 +102,7 @@ def test_trainings_outlive_what_befalls_their_jobs(folder, running_cluster: Clus
     )
     with running_cluster.configured(KillWait="30"):  # as sites have it
         started = start(folder, *where, "--set-resources", *asked, "--", *targets, **SLOW)
-        until(lambda: all(max(steps(folder, name), default=0) > EVERY for name in ANY), 400, started)
+        until(lambda: all(max(computed(folder, name), default=0) > EVERY for name in ANY), 400, started)
         urgent = ["sbatch", f"--partition={URGENT}", f"--nodelist={first}", "--gpus=1", "--output=/dev/null"]
         subprocess.run([*urgent, "--mem=100", "--wrap=sleep 1"], check=True)  # all four are in use there
         until(lambda: any(job["Restarts"] == "1" for job in of_rule(folder, "sft")), 60, started)
@@ -129,7 +127,7 @@ def test_trainings_outlive_what_befalls_their_jobs(folder, running_cluster: Clus
         name: [job for job in of_rule(folder, "sft") if run(name) in job["Comment"]] for name in DATASETS
     }
     outcome = {name: [job["JobState"] for job in found] for name, found in submitted.items()}
-    print(outcome, {name: steps(folder, name) for name in DATASETS}, cancelled, warned, requeued, lost)
+    print(outcome, {name: computed(folder, name) for name in DATASETS}, cancelled, warned, requeued, lost)
     assert outcome[cancelled] == ["CANCELLED", "COMPLETED"]
     assert outcome[warned] == outcome["greedy"] == outcome["timed"] == ["FAILED", "COMPLETED"]
     # SLURM 22.05 puts the others back into the queue, and at times cannot start them a second time: Snakemake can.
@@ -142,9 +140,9 @@ def test_trainings_outlive_what_befalls_their_jobs(folder, running_cluster: Clus
     assert len({weights(folder, name) for name in DATASETS}) == 1
     once = list(range(1, STEPS + 1))
     for name in (cancelled, warned, "timed", "greedy"):  # they were saved, or had not begun
-        assert steps(folder, name) == once
+        assert computed(folder, name) == once
     for name in DATASETS:
-        done, again = steps(folder, name), sum(int(job["Restarts"]) for job in submitted[name])
+        done, again = computed(folder, name), sum(int(job["Restarts"]) for job in submitted[name])
         assert sorted(set(done)) == once
         assert len(done) <= STEPS + again * (EVERY + 1)  # from a checkpoint on
         attempts, points = tracked(folder, name)

@@ -94,12 +94,16 @@ class SharedPrefixDPOTrainer(PlannedBatches, PartRates, DPOTrainer):
             bar.update()
             found += zip(rows_of(batch), *(side.tolist() for side in sides), strict=True)
             if number % KEPT_BATCHES == 0 or number == len(left):
-                for row, *told in gather_object(found):
-                    for name, value in zip(REFERENCE_COLUMNS, told, strict=True):
-                        values[name][row] = value
+                self._keep_reference(values, found)
                 found.clear()
-                if self.accelerator.is_main_process:
-                    save_reference(self.reference, values)
+
+    def _keep_reference(self, values: dict[str, torch.Tensor], found: list[tuple[int, float, float]]) -> None:
+        """Take into `values` what all processes have found: (row, chosen, rejected) of some pairs each."""
+        for row, *sides in gather_object(found):
+            for name, value in zip(REFERENCE_COLUMNS, sides, strict=True):
+                values[name][row] = value
+        if self.accelerator.is_main_process:
+            save_reference(self.reference, values)
 
 
 def save_reference(path: Path, values: dict[str, torch.Tensor]) -> None:
