@@ -3,12 +3,19 @@
 import asyncio
 import os
 import stat
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from snakemake.exceptions import WorkflowError
+from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 
-from workflow_scripts.base import attempts, slurm
+from workflow_scripts.base import attempts, slurm, slurm_executor, usage
+from workflow_scripts.base.errors import UserError
+
+AWAY = "echo 'Unable to contact slurm controller (connect failure)' >&2; exit 1"
+FORGOTTEN = "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1"
 
 
 @pytest.fixture
@@ -75,8 +82,40 @@ def test_memory_that_ran_out_is_told_where_slurm_calls_it_failed(command, tmp_pa
 def test_a_job_whose_processes_are_being_ended_has_its_end_in_the_accounting(command, recorded, state):
     """Snakemake hears of it there, and tries again at once with more of what lacked."""
     command("scontrol", "echo 'JobId=7 JobState=COMPLETING'")
-    command("sacct", f"echo {recorded}")
+    command("sacct", f"echo '7|{recorded}'")
     assert slurm.state_of("7") == state
+
+
+@pytest.mark.parametrize(
+    ("said", "recorded", "state"),
+    [
+        (FORGOTTEN, "7|CANCELLED by 0", "CANCELLED"),
+        (FORGOTTEN, "7|RUNNING", ""),
+        (FORGOTTEN, "", ""),
+        (AWAY, "7|NODE_FAIL", None),
+    ],
+)
+def test_what_a_controller_does_not_say_is_not_taken_for_an_end(command, said, recorded, state):
+    command("scontrol", said)
+    command("sacct", f"echo '{recorded}'")
+    assert slurm.state_of("7") == state
+    assert slurm.restarts("7") == 0
+
+
+def test_slurms_word_is_kept_in_the_note_of_its_job_for_the_next_attempt(command, tmp_path, monkeypatch):
+    monkeypatch.setenv(attempts.INVOCATION_VARIABLE, "now")
+    log = tmp_path / "a.log"
+    monkeypatch.setenv(attempts.LOG_VARIABLE, str(log))
+    for job, before in (("7", ()), ("8", ("NODE_FAIL",))):
+        monkeypatch.setenv("SLURM_JOB_ID", job)
+        note = attempts._begun(attempts.note_of(log), ["--run", "x"])
+        assert note.before == before
+        command("scontrol", "echo 'JobState=NODE_FAIL'")
+        assert attempts.reason_of([log], job).startswith("NODE_FAIL: leave out the node")
+        command("scontrol", FORGOTTEN)
+    monkeypatch.setenv("SLURM_JOB_ID", "9")
+    with pytest.raises(UserError, match="ended by NODE_FAIL twice"):
+        attempts._begun(attempts.note_of(log), ["--run", "x"])
 
 
 def test_the_reason_of_a_job_is_in_its_note_or_is_slurms(command, tmp_path, monkeypatch):
@@ -92,122 +131,242 @@ def test_the_reason_of_a_job_is_in_its_note_or_is_slurms(command, tmp_path, monk
     assert attempts.reason_of([log], "") == ""
 
 
-def executor(monkeypatch, reported: list[str]):
-    """One whose plugin has lost its jobs, as it does where nobody answers."""
-    from workflow_scripts.base import slurm_executor
+SACCT, SQUEUE = "sacct", "squeue"
+ACCOUNTING = "AccountingStorageType = accounting_storage/slurmdbd"
 
-    async def loses(self, active_jobs):
-        self._told.add(id(active_jobs[0]))  # of the first it has heard
-        for job in ():
-            yield job
 
-    monkeypatch.setattr(slurm_executor.Executor, "check_active_jobs", loses)
-    for name in ("report_job_success", "report_job_error"):
+def executor(monkeypatch, reported: list[str], asks: str = SQUEUE):
+    """One that has been set up; what it tells Snakemake of its jobs comes into `reported`."""
+    for name in ("report_job_success", "report_job_error", "report_job_submission"):
         told = name.rpartition("_")[2]
-        monkeypatch.setattr(
-            slurm_executor.Executor,
-            name,
-            lambda self, job, told=told, **given: reported.append(f"{told} {job.external_jobid}"),
-        )
-    made = object.__new__(slurm_executor.SteadyExecutor)
-    made._told, made.run_uuid = set(), "uuid"
+
+        def report(self, job, *message, told=told, **given):
+            reported.append(" ".join(filter(None, [told, job.external_jobid])))
+
+        monkeypatch.setattr(slurm_executor.Executor, name, report)
+    monkeypatch.setattr(slurm_executor.Executor, "__init__", lambda self: None)
+    made = slurm_executor.SteadyExecutor()
+    made.run_uuid, made._main_event_loop, made._next_seconds_between_status_checks = "uuid", None, 10
+    made.status_rate_limiter = nullcontext()
+    settings = {"status_command": asks, "keep_successful_logs": True, "init_seconds_before_status_checks": 40}
+    made.workflow = SimpleNamespace(executor_settings=SimpleNamespace(**settings))
     return made
 
 
+def looked_after(steady, folder: Path, numbers: str) -> str:
+    """The numbers of those of these jobs that go on, by one look."""
+    jobs = [
+        SubmittedJobInfo(
+            SimpleNamespace(log=[str(folder / f"{number}.log")]),
+            number,
+            {"slurm_logfile": folder / f"{number}.out"},
+        )
+        for number in numbers
+    ]
+
+    async def look() -> list[str]:
+        return [job.external_jobid async for job in steady.check_active_jobs(jobs)]
+
+    return "".join(asyncio.run(look()))
+
+
+def shows(*jobs: str) -> str:
+    """A stand-in for squeue that shows these jobs, each as NUMBER|STATE|REASON."""
+    return "; ".join(["true", *(f"echo '{job}|/work|rule_sft_wildcards_slake'" for job in jobs)])
+
+
+def began(folder: Path, number: str) -> None:
+    """As a job notes it."""
+    (folder / f"{number}.usage.jsonl").write_text(f'{{"attempt": "a", "slurm_job": "{number}"}}\n')
+
+
+@pytest.mark.parametrize("asks", [SQUEUE, SACCT])
 @pytest.mark.parametrize(
-    ("squeue", "storage", "asks", "left", "told"),
-    [
-        ("echo away >&2; exit 1", "none", "squeue", ["2", "3", "4"], []),
-        ("echo 1; echo 2", "none", "squeue", ["2"], ["success 3", "error 4"]),
-        ("echo 1; echo 2", "none", "sacct", ["2"], ["success 3", "error 4"]),
-        ("echo 1; echo 2", "slurmdbd", "squeue", ["2"], ["success 3", "error 4"]),
-        ("echo 1; echo 2", "slurmdbd", "sacct", ["2", "3", "4"], []),
-    ],
-    ids=["away", "forgotten", "no accounting", "accounting that is not asked", "accounting"],
+    "state",
+    ["PENDING", "RUNNING", "REQUEUED", "COMPLETING", "STAGE_OUT", "SPECIAL_EXIT", "A_STATE_OF_A_LATER_SLURM"],
 )
-def test_no_job_is_lost_and_none_that_was_forgotten_is_waited_for(
-    command, tmp_path, monkeypatch, squeue, storage, asks, left, told
+def test_what_the_controller_does_not_call_ended_goes_on(command, tmp_path, monkeypatch, asks, state):
+    """The accounting calls it NODE_FAIL for minutes, before its second start."""
+    command(SQUEUE, shows(f"1|{state}|None"))
+    command(SACCT, "echo '1|NODE_FAIL'")
+    command("scontrol", f'echo "{ACCOUNTING}"')
+    reported: list[str] = []
+    assert looked_after(executor(monkeypatch, reported, asks), tmp_path, "1") == "1"
+    assert not reported
+
+
+@pytest.mark.parametrize("state", sorted(slurm.ENDED))
+def test_what_the_controller_calls_ended_is_told(command, tmp_path, monkeypatch, state):
+    command(SQUEUE, shows("1|RUNNING|None", f"2|{state}|None"))
+    command("scontrol", f"echo 'JobId=2 JobState={state}'")
+    reported: list[str] = []
+    assert looked_after(executor(monkeypatch, reported), tmp_path, "12") == "1"
+    assert reported == ["success 2" if state == "COMPLETED" else "error 2"]
+
+
+@pytest.mark.parametrize("asks", [SQUEUE, SACCT])
+def test_where_the_controller_does_not_answer_everything_goes_on(command, tmp_path, monkeypatch, asks):
+    command(SQUEUE, "echo away >&2; exit 1")
+    command("scontrol", AWAY)
+    command(SACCT, "echo '1|COMPLETED'; echo '2|NODE_FAIL'; echo '3|PREEMPTED'")
+    reported: list[str] = []
+    assert looked_after(executor(monkeypatch, reported, asks), tmp_path, "1234") == "1234"
+    assert not reported
+
+
+@pytest.mark.parametrize(
+    ("asks", "storage"),
+    [(SQUEUE, "none"), (SACCT, "none"), (SQUEUE, "slurmdbd")],
+    ids=["no accounting", "accounting that is off", "accounting that is not asked"],
+)
+def test_what_is_forgotten_has_succeeded_where_it_began_and_says_no_more(
+    command, tmp_path, monkeypatch, asks, storage
 ):
-    command("squeue", squeue)
-    accounting = f"AccountingStorageType = accounting_storage/{storage}"
-    command("scontrol", f'[ "$1 $2" = "show config" ] && echo "{accounting}"')
-    (tmp_path / "4.json").write_text("{}", encoding="utf-8")  # the note of a job that did not end well
+    """2 has left its note, and 3 never began: its outputs, and the note of its start, are of an earlier run."""
+    command(SQUEUE, shows("4|RUNNING|None"))
+    command("scontrol", f"echo 'AccountingStorageType = accounting_storage/{storage}'")
+    began(tmp_path, "1")
+    began(tmp_path, "2")
+    (tmp_path / "2.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "3.usage.jsonl").write_text('{"attempt": "a", "slurm_job": "0"}\n')
     reported: list[str] = []
-    steady = executor(monkeypatch, reported)
-    monkeypatch.setattr(steady, "get_status_command", lambda: asks)
-    jobs = [
-        SimpleNamespace(external_jobid=number, job=SimpleNamespace(log=[str(tmp_path / f"{number}.log")]))
-        for number in ("1", "2", "3", "4")
-    ]
-
-    async def check() -> list[str]:
-        return [job.external_jobid async for job in steady.check_active_jobs(jobs)]
-
-    assert asyncio.run(check()) == left
-    assert reported == told
+    assert looked_after(executor(monkeypatch, reported, asks), tmp_path, "1234") == "4"
+    assert reported == ["success 1", "error 2", "error 3"]
 
 
-def test_jobs_that_accounting_knows_to_have_ended_are_not_waited_for(command, tmp_path, monkeypatch):
-    """The plugin knows no `CANCELLED by 0`, and takes what was preempted for waiting; 4 waits, and 5 is unknown yet."""
-    command("sacct", "echo '2|CANCELLED by 0'; echo '3|PREEMPTED'; echo '4|REQUEUED'; echo '6|PREEMPTED'")
+def test_the_accounting_tells_how_that_ended_which_the_controller_forgets(command, tmp_path, monkeypatch):
+    """5 and 6 it tells nothing of, or that they run: they are waited for, as it may be late, and not for ever."""
+    command(SQUEUE, shows())
+    command("scontrol", f'[ "$*" = "show config" ] && echo "{ACCOUNTING}" || {{ {FORGOTTEN}; }}')
     command(
-        "scontrol",
-        'case "$*" in "show config") echo "AccountingStorageType = accounting_storage/slurmdbd";;'
-        ' *" 6") echo "JobId=6 JobState=PENDING";; *) exit 1;; esac',
+        SACCT,
+        "echo '1|COMPLETED'; echo '2|CANCELLED by 0'; echo '3|PREEMPTED'; echo '4|NODE_FAIL'; echo '6|RUNNING'",
     )
+    began(tmp_path, "5")
     reported: list[str] = []
-    steady = executor(monkeypatch, reported)
-    monkeypatch.setattr(steady, "get_status_command", lambda: "sacct")
-    jobs = [
-        SimpleNamespace(external_jobid=number, job=SimpleNamespace(log=[str(tmp_path / "a.log")]))
-        for number in ("1", "2", "3", "4", "5", "6")
-    ]
-
-    async def check() -> list[str]:
-        return [job.external_jobid async for job in steady.check_active_jobs(jobs)]
-
-    assert asyncio.run(check()) == ["4", "5", "6"]
-    assert reported == ["error 2", "error 3"]
+    steady = executor(monkeypatch, reported, SACCT)
+    assert looked_after(steady, tmp_path, "123456") == "56"
+    assert reported == ["success 1", "error 2", "error 3", "error 4"]
+    reported.clear()
+    for _ in range(slurm_executor.LOOKS - 2):
+        assert looked_after(steady, tmp_path, "56") == "56"
+    assert looked_after(steady, tmp_path, "56") == ""
+    assert reported == ["success 5", "error 6"]
 
 
-def test_a_job_that_slurm_starts_again_has_not_failed(command, tmp_path, monkeypatch):
-    """The plugin says so of 1, which waits, 2, whose other nodes are being cleared, and 3, which is lost."""
-    from workflow_scripts.base import slurm_executor
+def test_where_the_accounting_does_not_answer_what_is_forgotten_waits(command, tmp_path, monkeypatch):
+    command(SQUEUE, shows())
+    command("scontrol", f'echo "{ACCOUNTING}"')
+    command(SACCT, "exit 1")
+    steady = executor(monkeypatch, [], SACCT)
+    for _ in range(2 * slurm_executor.LOOKS):
+        assert looked_after(steady, tmp_path, "1") == "1"
 
-    command(
-        "scontrol",
-        'case "$*" in *" 1") echo "JobId=1 JobState=PENDING";; *" 2") echo "JobId=2 JobState=COMPLETING";;'
-        ' *" 3") echo "JobId=3 JobState=NODE_FAIL";; esac',
+
+def test_that_slurm_holds_a_job_is_said_once(command, tmp_path, monkeypatch, caplog):
+    held = ("1|PENDING|launch failed requeued held", "2|REQUEUE_HOLD|None", "3|PENDING|JobHeldUser")
+    command(SQUEUE, shows(*held, "4|PENDING|Priority", "5|RUNNING|None"))
+    steady = executor(monkeypatch, [])
+    for _ in range(2):
+        assert looked_after(steady, tmp_path, "12345") == "12345"
+    said = [record.getMessage() for record in caplog.records]
+    assert [line.partition(" (")[0] for line in said] == [f"SLURM holds job {number}" for number in "123"]
+    assert "launch failed requeued held" in said[0] and "scontrol release 1" in said[0]
+
+
+def test_looks_become_rarer_until_a_job_ends(command, tmp_path, monkeypatch):
+    command(SQUEUE, shows("1|RUNNING|None", "2|RUNNING|None"))
+    steady = executor(monkeypatch, [])
+    pauses = []
+    for _ in range(20):
+        looked_after(steady, tmp_path, "12")
+        pauses.append(steady.next_seconds_between_status_checks)
+    assert pauses[:3] == [20, 30, 40] and max(pauses) == slurm_executor.LONGEST_PAUSE < slurm.REMEMBER_SECONDS
+    command(SQUEUE, shows("1|RUNNING|None", "2|COMPLETED|None"))
+    looked_after(steady, tmp_path, "12")
+    assert steady.next_seconds_between_status_checks == 40
+
+
+def submit(monkeypatch, steady, *outcomes: str | Exception) -> None:
+    """Submit jobs of the same name, of which the plugin comes to a number, to an error of sbatch's, or to an exception."""
+    left = list(outcomes)
+
+    def plugin(self, job) -> None:
+        outcome = left.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        if outcome.isdigit():
+            self._report_job_submission_threadsafe(SubmittedJobInfo(job, outcome))
+        else:
+            said = f"SLURM sbatch failed. The error message was '{outcome}'.\n    sbatch call:\n timed out"
+            self._report_job_error_threadsafe(SubmittedJobInfo(job), said)
+
+    monkeypatch.setattr(slurm, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(slurm_executor.Executor, "run_job", plugin)
+    while left:
+        steady.run_job(
+            SimpleNamespace(name="sft", wildcards=["slake"], resources={}, log=[], is_group=lambda: False)
+        )
+
+
+TIMED_OUT = "Batch job submission failed: Socket timed out on send/recv operation"
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "reported"),
+    [
+        ([TIMED_OUT, TIMED_OUT, "3"], ["submission 3"]),
+        (["Batch job submission failed: Invalid partition"], ["error"]),
+        ([WorkflowError("no such log folder")], ["error"]),
+        ([AttributeError("'GroupJob' object has no attribute 'rule'")], ["error"]),
+    ],
+    ids=["passes", "refused", "workflow", "group"],
+)
+def test_what_cannot_be_submitted_is_told_and_what_passes_is_tried_again(
+    command, monkeypatch, outcomes, reported
+):
+    """Of the same name the cluster has a job that was told of, and one of another rule."""
+    command("scontrol", "echo up")
+    command(SQUEUE, shows("1|RUNNING|None"))
+    found: list[str] = []
+    submit(monkeypatch, executor(monkeypatch, found), "1", *outcomes)
+    assert found == ["submission 1", *reported]
+
+
+def test_a_job_that_was_taken_though_sbatch_gave_up_is_not_submitted_twice(command, monkeypatch):
+    command("scontrol", "echo 'JobId=2 StdOut=/work/2.log'")
+    command(SQUEUE, shows("1|RUNNING|None", "2|PENDING|Priority") + "; echo '9|RUNNING|None|/work|rule_dpo'")
+    found: list[str] = []
+    submit(monkeypatch, executor(monkeypatch, found), "1", TIMED_OUT)
+    assert found == ["submission 1", "submission 2"]
+
+
+@pytest.mark.parametrize(("group", "alone"), [(False, "yes"), (True, "")])
+def test_a_job_is_told_whether_it_is_for_one_stage_alone(command, monkeypatch, group, alone):
+    command("scontrol", "echo up")
+    found: list[str] = []
+    steady = executor(monkeypatch, [])
+    monkeypatch.setattr(
+        slurm_executor.Executor, "run_job", lambda self, job: found.append(os.environ[usage.ALONE_VARIABLE])
     )
-    command("sacct", "echo NODE_FAIL")
-    command("squeue", "echo 1; echo 2; echo 3")
-    reported: list[str] = []
-    steady = executor(monkeypatch, reported)
+    steady.run_job(SimpleNamespace(name="sft", resources={}, is_group=lambda: group))
+    assert found == [alone] and usage.ALONE_VARIABLE not in os.environ
 
-    async def fails(self, active_jobs):
-        for job in active_jobs:
-            self.report_job_error(job, msg="SLURM status is: 'NODE_FAIL'")
-        for job in ():
-            yield job
 
-    monkeypatch.setattr(slurm_executor.Executor, "check_active_jobs", fails)
-    monkeypatch.setattr(steady, "get_status_command", lambda: "squeue")
-    jobs = [
-        SimpleNamespace(external_jobid=number, job=SimpleNamespace(log=[str(tmp_path / "a.log")]))
-        for number in ("1", "2", "3")
-    ]
-
-    async def check() -> list[str]:
-        return [job.external_jobid async for job in steady.check_active_jobs(jobs)]
-
-    assert asyncio.run(check()) == ["1", "2"]
-    assert reported == ["error 3"]
+def test_what_runs_on_another_cluster_is_refused(command, monkeypatch):
+    command("scontrol", "echo up")
+    command(SQUEUE, shows())
+    found: list[str] = []
+    steady = executor(monkeypatch, found)
+    monkeypatch.setattr(slurm_executor.Executor, "run_job", lambda self, job: found.append("submitted"))
+    steady.run_job(
+        SimpleNamespace(name="sft", wildcards=[], resources={"clusters": "b"}, log=[], is_group=lambda: False)
+    )
+    assert found == ["error"]
 
 
 def test_the_thread_that_looks_after_jobs_may_begin_at_once(monkeypatch):
     """The plugin starts it before its own set-up is done; what fails in it there is told to nobody."""
-    from workflow_scripts.base import slurm_executor
-
     seen = []
 
     def starts(self, workflow, logger):
@@ -230,6 +389,9 @@ def test_what_is_submitted_waits_until_slurm_answers(command, tmp_path, monkeypa
     monkeypatch.setattr(slurm, "POLL_SECONDS", 0.01)
     command("scontrol", "echo >> asked; [ $(wc -l < asked) = 3 ] && echo up")
     assert slurm.wait_for_answer("scontrol", "show", "config") == "up\n"
-    command("squeue", f"echo >> looks; [ $(wc -l < looks) = 1 ] && echo '5|{os.getcwd()}|rule_sft'; true")
+    command(
+        "squeue",
+        f"echo >> looks; [ $(wc -l < looks) = 1 ] && echo '5|RUNNING|None|{os.getcwd()}|rule_sft'; true",
+    )
     assert slurm.wait_for_earlier_jobs() and not slurm.wait_for_earlier_jobs()
     assert len(Path("looks").read_text().splitlines()) == 3

@@ -55,6 +55,15 @@ def test_every_attempt_is_noted_and_a_killed_one_is_unknown(log):
     assert killed == Attempt()
 
 
+@pytest.mark.parametrize(("alone", "shared"), [("yes", False), ("", True)])
+def test_it_is_noted_whether_a_slurm_job_was_for_this_alone(log, monkeypatch, alone, shared):
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv(usage.ALONE_VARIABLE, alone)
+    attempt_at(0, 0)
+    (noted,) = usage.attempts(usage.ledger_of(log))
+    assert (noted.slurm_job, noted.shared) == ("7", shared)
+
+
 def test_a_command_by_hand_leaves_no_account(log, monkeypatch):
     monkeypatch.delenv(usage.LOG_VARIABLE)
     attempt_at(0, 0)
@@ -81,11 +90,13 @@ SACCT = """\
 def test_accounting_knows_what_a_killed_attempt_took(monkeypatch):
     monkeypatch.setattr(slurm, "ask", lambda *command: Told(SACCT if command[-1] == "--jobs=7,8,9" else ""))
     killed, done, unknown = Attempt("7"), Attempt("8", 50.0, 4, 1e9, 5000.0), Attempt("9", 1.0, 1)
-    local = Attempt(seconds=3.0)
-    told = usage.accounts(["9", "8", "7"])
-    assert usage.accounted([killed, done, unknown, local], told) == [
+    local, beside_others = Attempt(seconds=3.0), Attempt("6", 9.0, 1, shared=True)
+    taken = [killed, done, unknown, local, beside_others]
+    told = usage.accounts(reversed(taken))
+    assert usage.accounted(taken, told) == [
         unknown,
         local,
+        beside_others,
         Attempt("7", 3600.0, 2, 45.5 * 2**30, None),  # no energy is measured
         Attempt(
             "8", 1860.0, 4, 1e9, 14_400_000.0
@@ -96,7 +107,7 @@ def test_accounting_knows_what_a_killed_attempt_took(monkeypatch):
 def test_without_accounting_it_is_their_own_word(monkeypatch):
     monkeypatch.setattr(slurm, "ask", lambda *command: Told(failed="sacct: accounting storage is disabled"))
     own = [Attempt("7"), Attempt("8", 5.0, 1)]
-    assert usage.accounted(own, usage.accounts(["7", "8"])) == own
+    assert usage.accounted(own, usage.accounts(own)) == own
     assert usage.accounts([]) == {}
 
 

@@ -1,10 +1,10 @@
 """A cluster that keeps accounts: Snakemake asks `sacct` for its jobs, and each attempt's cost is known."""
 
 import itertools
+import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 from accounting import accounts
-from cluster import Cluster, answer, jobs
-from submitted import ROOT, of_rule, snakemake, start, until
+from cluster import Cluster, answer, jobs, wait
+from submitted import ROOT, of_rule, snakemake, start, steps, until
 
 from workflow_scripts.base import slurm
 from workflow_scripts.base.paths import Layout, Run
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slurm
 
 RUN = Run("slake", "4.1v", "base")
 GPUS = 2
-WAITS = 45  # seconds that a job stays in the queue after SLURM has put it back there
+WAITS = 600  # seconds that a job stays in the queue after SLURM has put it back there
 CONFIGURATION = {
     "datasets": {"slake": {"reader": "slake", "embedded": 12}},
     "models": {"4.1v": {"base": {"embedded": True}}},
@@ -83,23 +83,20 @@ def starts(folder: Path) -> list[Start]:
     return sorted((Start(*rest) for where, *rest in lines if where == str(folder)), key=lambda one: one.begin)
 
 
-def begin(folder: Path) -> subprocess.Popen:
-    return start(folder, *BY_SACCT, "--", f"results/sft/{RUN}/metrics.json", **SLOW)
+def begin(folder: Path, output: Path | None = None, **variables: str) -> subprocess.Popen:
+    target = f"results/sft/{RUN}/metrics.json"
+    return start(folder, *BY_SACCT, "--", target, output=output, **SLOW, **variables)
 
 
 def compute(folder: Path, started: subprocess.Popen) -> dict[str, str]:
     """Wait for four more steps of the training; the job that does them."""
     file = folder / f"results/checkpoints/sft/{RUN}.steps"
-
-    def done() -> int:
-        return len(file.read_text().splitlines()) if file.exists() else 0
-
-    before = done()
-    until(lambda: done() >= before + 4, 400, started)
+    before = len(steps(file))
+    until(lambda: len(steps(file)) >= before + 4, 400, started)
     return of_rule(folder, "sft")[-1]
 
 
-def test_what_attempts_took_that_were_put_back_and_cancelled_is_known(folder):
+def test_what_attempts_took_that_were_put_back_and_cancelled_is_known(folder, running_cluster):
     started = begin(folder)
     subprocess.run(["scontrol", "requeue", compute(folder, started)["JobId"]], check=True)
     subprocess.run(["scancel", compute(folder, started)["JobId"]], check=True)
@@ -116,21 +113,62 @@ def test_what_attempts_took_that_were_put_back_and_cancelled_is_known(folder):
     assert float(cost["memory"]) > 0.3
 
     first, _, last = (each.job for each in known)
-    assert not {first, last} & {job["JobId"] for job in jobs()}  # the controller has forgotten them
+
+    def remembered() -> set[str]:
+        return {first, last} & {job["JobId"] for job in jobs()}
+
+    # The controller looks every ten seconds for what it may forget.
+    wait(running_cluster.folder, "the controller's forgetting", lambda: not remembered())
+    assert not remembered()
     assert (slurm.state_of(first), slurm.state_of(last)) == ("CANCELLED", "COMPLETED")
 
 
-def test_no_second_job_runs_beside_one_that_slurm_starts_again(folder, running_cluster):
-    """A job that lost its node is NODE_FAIL in the accounts until it starts again."""
+@dataclass(frozen=True)
+class Looks:
+    """How often Snakemake has asked how its jobs are, by a `squeue` in its way."""
+
+    folder: Path
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir()
+        script = self.folder / "squeue"
+        asked = f'case "$*" in *--name=*) echo >> {self.folder}/looks;; esac'
+        script.write_text(f'#!/bin/sh\n{asked}\nexec {shutil.which("squeue")} "$@"\n', encoding="utf-8")
+        script.chmod(0o755)
+
+    def path(self) -> str:
+        return f"{self.folder}:{os.environ['PATH']}"
+
+    def wait_for_another(self, started: subprocess.Popen) -> None:
+        """Until one has begun since; they come ever more rarely."""
+        before = self._count()
+        until(lambda: self._count() > before, 300, started)
+
+    def _count(self) -> int:
+        file = self.folder / "looks"
+        return len(file.read_text().splitlines()) if file.exists() else 0
+
+
+def test_no_second_job_runs_beside_one_that_slurm_starts_again(folder, tmp_path, running_cluster):
+    """A job that lost its node is NODE_FAIL in the accounts until it starts again; so it is where the controller, which
+    knows better, does not answer."""
     waiting = f"socket={running_cluster.folder}/munge.socket,cred_expire={WAITS}"
+    looks, output = Looks(tmp_path / "bin"), tmp_path / "said"
     with running_cluster.configured(restart=True, AuthInfo=waiting):
-        started = begin(folder)
-        node = compute(folder, started)["NodeList"]
-        running_cluster.lose(node)
-        time.sleep(20)  # SLURM knows after ten
-        running_cluster.start_node(node)
-        said = started.communicate(timeout=600)[0]
-    assert started.returncode == 0, said
+        started = begin(folder, output, PATH=looks.path())
+        job = compute(folder, started)
+        running_cluster.lose(job["NodeList"])
+        until(lambda: starts(folder)[-1].state == "NODE_FAIL", 60, started)
+        looks.wait_for_another(started)
+        running_cluster.stop_controller()
+        until(lambda: "goes on when SLURM answers again" in output.read_text(), 300, started)
+        running_cluster.start_controller()
+        running_cluster.start_node(job["NodeList"])
+        running_cluster.wait_for_nodes()
+        assert [each.state for each in starts(folder)] == ["NODE_FAIL"]
+        subprocess.run(["scontrol", "update", f"JobId={job['JobId']}", "StartTime=now"], check=True)
+        started.wait(timeout=600)
+    assert started.returncode == 0, output.read_text()
     known = starts(folder)
     assert known[0].state == "NODE_FAIL" and known[-1].state == "COMPLETED" and len(known) > 1
     assert all(one.end <= other.begin for one, other in itertools.pairwise(known)), known

@@ -44,12 +44,14 @@ def test_the_costs_of_all_attempts_are_summed_and_unknown_ones_are_said(layout):
     }
 
 
-def test_a_slurm_job_of_several_stages_is_counted_once(layout, monkeypatch):
-    for stage, job in (("convert", "7"), ("validate", "7"), ("sft", "8")):
+def test_of_a_slurm_job_that_others_use_each_attempt_counts_its_own_part(layout, monkeypatch):
+    """Of this run, by `groups`, or of others, in an allocation of one's own."""
+    for stage, job, shared in (("convert", "7", True), ("validate", "9", True), ("sft", "8", False)):
         ledger = usage.ledger_of(layout.log(stage, str(RUN)))
         ledger.parent.mkdir(parents=True, exist_ok=True)
-        ledger.write_text(json.dumps({"attempt": "a", "slurm_job": job, "seconds": 36, "gpus": 0}))
-    told = "7|3600|cpu=1||\n8|7200|cpu=1||\n"
+        taken = {"attempt": "a", "slurm_job": job, "shared": shared, "seconds": 36, "gpus": 0}
+        ledger.write_text(json.dumps(taken))
+    told = "7|3600|cpu=1||\n8|7200|cpu=1||\n9|3600|cpu=1||\n"
     monkeypatch.setattr(
         slurm,
         "ask",

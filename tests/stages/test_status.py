@@ -45,14 +45,23 @@ def layout(tmp_path) -> Layout:
 
 @pytest.fixture(autouse=True)
 def queue(tmp_path, monkeypatch):
-    """`queue("7|PENDING|Priority|rule_sft_…")` is what squeue says; `scontrol` and `sacct` say the state of job 8."""
+    """`queue("7|PENDING|Priority|/work|rule_sft_…")` is what squeue says, and "7|TIMEOUT" what sacct says to have `ended`.
+
+    The controller has forgotten it, or is `away`.
+    """
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{folder}:/bin")
 
-    def say(*lines: str, ended: str = "") -> None:
-        for name, text in (("squeue", "\n".join(lines)), ("scontrol", ""), ("sacct", ended)):
-            (folder / name).write_text(f"#!/bin/sh\ncat <<END\n{text}\nEND\n", encoding="utf-8")
+    def say(*lines: str, ended: str = "", away: bool = False) -> None:
+        told = "\n".join(lines)
+        refused = "Unable to contact slurm controller" if away else "Invalid job id specified"
+        for name, script in (
+            ("squeue", f"cat <<END\n{told}\nEND"),
+            ("scontrol", f"echo 'slurm_load_jobs error: {refused}' >&2; exit 1"),
+            ("sacct", f"echo '{ended}'"),
+        ):
+            (folder / name).write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
             (folder / name).chmod(stat.S_IRWXU)
 
     say()
@@ -149,15 +158,17 @@ def test_a_killed_training_goes_on_from_its_checkpoint(settings, layout):
 
 def test_jobs_of_slurm(settings, layout, queue):
     noted(layout, "sft", str(RUN), TRAINING, state="running", host="n1", process=1, slurm_job="7")
-    queue("7|RUNNING|None|rule_sft_wildcards_slake_4.1v_base")
+    queue("7|RUNNING|None|/work|rule_sft_wildcards_slake_4.1v_base")
     assert ("sft", "running", "step 10/40, loss 0.9500, 8.5 rows/s, 01:02:03 left") in rows(settings, layout)
-    queue("9|RUNNING|None|another", ended="TIMEOUT")
+    queue("9|RUNNING|None|/work|another", ended="7|TIMEOUT")
     assert ("sft", "stopped", "TIMEOUT") in rows(settings, layout)
-    queue("9|RUNNING|None|another")
+    queue(ended="7|NODE_FAIL", away=True)  # it may have begun again
+    assert ("sft", "running", "step 10/40, loss 0.9500, 8.5 rows/s, 01:02:03 left") in rows(settings, layout)
+    queue("9|RUNNING|None|/work|another")
     assert ("sft", "stopped", "SLURM does not know job 7 any more") in rows(settings, layout)
-    queue("8|PENDING|Priority|rule_sft_wildcards_slake_4.1v_base")
+    queue("8|PENDING|Priority|/work|rule_sft_wildcards_slake_4.1v_base")
     assert ("sft", "queued", "Priority, after running") in rows(settings, layout)
-    queue("8|PENDING|Resources|rule_ask_wildcards_slake_4.1v_base_sft_original")
+    queue("8|PENDING|Resources|/work|rule_ask_wildcards_slake_4.1v_base_sft_original")
     assert ("ask", "queued", "Resources") in rows(settings, layout)
 
 

@@ -38,7 +38,7 @@ REMEDIES = {
 class Note:
     """One attempt at a job. `command` is its flags, `before` how earlier attempts of the invocation ended.
 
-    `end` is how this one ended, in SLURM's words, where it has ended itself before SLURM would.
+    `end` is how this one ended, in SLURM's words: by itself, before SLURM would, or as SLURM told Snakemake.
     """
 
     invocation: str
@@ -75,13 +75,19 @@ def read(path: Path) -> Note | None:
 def reason_of(logs: Iterable[Path], slurm_job: str) -> str:
     """Why the job with these logs failed, and what to do, by its note or by SLURM's own word; "" where neither tells.
 
-    A note of an earlier invocation is still there where this one's attempt has not even begun.
+    SLURM's word is kept in the note: it forgets it. A note of an earlier invocation is still there where this one's
+    attempt has not even begun.
     """
-    notes = [note for note in map(read, map(note_of, logs)) if note and _is_of_this_invocation(note)]
-    failed = next((note.reason for note in notes if note.state == "failed"), "")
+    found = {path: read(path) for path in map(note_of, logs)}
+    notes = {path: note for path, note in found.items() if note and _is_of_this_invocation(note)}
+    failed = next((note.reason for note in notes.values() if note.state == "failed"), "")
     state = slurm.state_of(slurm_job) if slurm_job and not failed else ""
-    remedy = f"{state}: {REMEDIES[state]}" if state in REMEDIES else ""
-    return failed or remedy or next((note.reason for note in notes), "")
+    if state not in REMEDIES:
+        return failed or next((note.reason for note in notes.values()), "")
+    for path, note in notes.items():
+        if note.slurm_job == slurm_job:
+            _write(path, replace(note, end=note.end or state), note.state, note.reason)
+    return f"{state}: {REMEDIES[state]}"
 
 
 def ends(path: Path) -> tuple[str, ...]:
@@ -155,7 +161,7 @@ def _ends(earlier: Note, job: str) -> tuple[str, ...]:
     """How the attempts up to `earlier` ended; one that the cluster itself put back into the queue has not ended."""
     if not earlier.end and (not earlier.slurm_job or earlier.slurm_job == job):
         return earlier.before
-    return (*earlier.before, earlier.end or slurm.state_of(earlier.slurm_job))
+    return (*earlier.before, earlier.end or slurm.state_of(earlier.slurm_job) or "")
 
 
 def _noted(main: Callable[[list[str]], int], arguments: list[str], path: Path, note: Note | None) -> int:

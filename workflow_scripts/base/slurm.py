@@ -15,19 +15,22 @@ logger = logging.getLogger(__name__)
 END_VARIABLE = "MEDVQA_JOB_END"
 PATIENCE = 30.0  # seconds for one answer
 POLL_SECONDS = 15.0  # between two questions, where one is asked until the answer fits
-# While no job ends, Snakemake's plugin (2.8) waits ever longer between two looks, up to 180 s. By squeue, how a job
-# ended in between is known if it is remembered until the next look comes.
+# While no job ends, base/slurm_executor.py waits ever longer between two looks, up to 180 s. By squeue, how a job ended
+# in between is known if it is remembered until the next look comes.
 REMEMBER_SECONDS = 240
 TAIL = 2**16  # bytes of a job's output
 # By slurmstepd's own measure, or by the kernel's.
 MEMORY_RAN_OUT = re.compile(rb"slurmstepd.*: error: (.*exceeded memory limit|Detected \d+ oom.kill)")
-# States of a job that has not ended; in the last its processes are being ended.
-RUNS = {"PENDING", "RUNNING", "CONFIGURING", "SUSPENDED", "REQUEUED"}
-ACTIVE = {*RUNS, "COMPLETING"}
-# Of one that has ended and did not complete.
+# States of a job that runs, or will.
+RUNS = {"PENDING", "RUNNING", "CONFIGURING", "SUSPENDED", "REQUEUED", "RESIZING", "SIGNALING", "STOPPED"}
+# Of one that has ended, for good where the controller says so: the accounting calls so, for minutes, also what lost its
+# node or was preempted and goes back into the queue.
 FAILED = {
     "BOOT_FAIL", "CANCELLED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "REVOKED", "TIMEOUT",
 }  # fmt: skip
+ENDED = {"COMPLETED", *FAILED}
+# All jobs of the user, also those in hidden partitions; `queued` reads the answer.
+QUEUE = ("squeue", "--noheader", "--all", "--me", "--format=%i|%T|%r|%Z|%k")
 
 
 @dataclass(frozen=True)
@@ -52,37 +55,44 @@ def ask(*command: str, patience: float = PATIENCE) -> Told:
     return Told(done.stdout)
 
 
-def state_of(job: str) -> str:
-    """The state of a job, such as TIMEOUT, by the controller or, once that has forgotten it, the accounting; else "".
+@dataclass(frozen=True)
+class QueuedJob:
+    """A job as the controller shows it; `reason` says why it waits, `comment` what Snakemake's plugin calls it."""
 
-    Where SLURM has killed a step for memory, and the job has failed by that, it is OUT_OF_MEMORY.
+    number: str
+    state: str
+    reason: str
+    folder: str
+    comment: str
+
+
+def queued(told: str) -> list[QueuedJob]:
+    """The jobs in an answer to `QUEUE`."""
+    return [QueuedJob(*line.split("|", 4)) for line in told.splitlines() if line.count("|") >= 4]
+
+
+def recorded(jobs: Iterable[str]) -> dict[str, str] | None:
+    """The states of those of these jobs that the accounting knows; None where it does not answer."""
+    told = ask(
+        "sacct", "-X", "--noheader", "--parsable2", "--format=JobIDRaw,State", f"--jobs={','.join(jobs)}"
+    )
+    if told.failed:
+        return None
+    states = (line.split("|", 1) for line in told.text.splitlines() if "|" in line)  # the last of each job
+    return {number: state.split()[0] for number, state in states if state}  # of "CANCELLED by 1000"
+
+
+def state_of(job: str) -> str | None:
+    """The state of a job, such as TIMEOUT, by the controller or, once that has forgotten it, the accounting.
+
+    "" where neither knows it; None where the controller does not answer, who alone knows that a job goes on. Where SLURM
+    has killed a step for memory, and the job has failed by that, it is OUT_OF_MEMORY.
     """
     state = _shown(job, "JobState")
     if state in ("", "COMPLETING"):  # which hides what the job has ended by
-        recorded = ask("sacct", "-X", "--noheader", "--parsable2", "--format=State", f"--jobs={job}")
-        words = recorded.text.split()  # "CANCELLED by 1000"
-        if words and not (state and words[0] in RUNS):
-            state = words[0]
+        known = (recorded([job]) or {}).get(job, "")
+        state = known if known in ENDED else state
     return "OUT_OF_MEMORY" if state == "FAILED" and _memory_ran_out(job) else state
-
-
-def ended_badly(jobs: Iterable[str]) -> dict[str, str]:
-    """How those of these jobs have ended that did not complete, by the accounting; none that SLURM starts again."""
-    told = ask("sacct", "-X", "--noheader", "--parsable2", "--format=JobID,State", f"--jobs={','.join(jobs)}")
-    states = dict(line.split("|", 1) for line in told.text.splitlines() if "|" in line)  # the last of each
-    ended = {job: state.split()[0] for job, state in states.items()}  # of "CANCELLED by 1000"
-    # What was preempted or lost its node may go back into the queue, as the controller knows first.
-    return {
-        job: state
-        for job, state in ended.items()
-        if state in FAILED and _shown(job, "JobState") not in ACTIVE
-    }
-
-
-def goes_on(job: str) -> bool:
-    """Whether the controller runs a job, or will again: for minutes after it lost its node, sacct says NODE_FAIL alone."""
-    state = _shown(job, "JobState")
-    return state in RUNS or (state == "COMPLETING" and state_of(job) == "NODE_FAIL")
 
 
 def restarts(job: str) -> int:
@@ -90,19 +100,27 @@ def restarts(job: str) -> int:
     return int(_shown(job, "Restarts") or 0)
 
 
+def output_of(job: str) -> str:
+    """The file that a job writes to; "" where the controller does not tell."""
+    return _shown(job, "StdOut") or ""
+
+
 def _memory_ran_out(job: str) -> bool:
     """Whether the daemon of the job's node has said so in the job's output."""
     try:
-        with open(_shown(job, "StdOut"), "rb") as file:
+        with open(output_of(job), "rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
             return MEMORY_RAN_OUT.search(file.read()) is not None
     except OSError:
         return False
 
 
-def _shown(job: str, key: str) -> str:
-    """A word that the controller tells of a job; "" where it does not."""
-    found = re.search(rf"\b{key}=(\S+)", ask("scontrol", "--oneliner", "show", "job", job).text)
+def _shown(job: str, key: str) -> str | None:
+    """A word that the controller tells of a job; "" where it knows none, None where it does not answer."""
+    told = ask("scontrol", "--oneliner", "--all", "show", "job", job)
+    if told.failed and "Invalid job id" not in told.failed:
+        return None
+    found = re.search(rf"\b{key}=(\S+)", told.text)
     return found[1] if found else ""
 
 
@@ -177,8 +195,8 @@ def wait_for_earlier_jobs() -> bool:
 
 def _left() -> list[str]:
     """The jobs of Snakemake's plugin, by their comment, that were submitted in this folder and have not ended."""
-    told = wait_for_answer("squeue", "--noheader", "--me", "--format=%i|%Z|%k")
-    jobs = (line.split("|", 2) for line in told.splitlines() if line.count("|") >= 2)
     return [
-        number for number, folder, comment in jobs if folder == os.getcwd() and comment.startswith("rule_")
+        job.number
+        for job in queued(wait_for_answer(*QUEUE))
+        if job.folder == os.getcwd() and job.comment.startswith("rule_")
     ]

@@ -22,15 +22,23 @@ from workflow_scripts.base.processes import started_by_torchrun
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
+# "yes" in a SLURM job that was submitted for one job of Snakemake's: what the one took the other did.
+ALONE_VARIABLE = "MEDVQA_JOB_ALONE"
+
+
 @dataclass(frozen=True)
 class Attempt:
-    """What one attempt took: seconds, GPUs, bytes of its largest process, joules of its GPUs. None: nobody knows."""
+    """What one attempt took: seconds, GPUs, bytes of its largest process, joules of its GPUs. None: nobody knows.
+
+    `shared`: other stages, or other runs, may have used the same SLURM job.
+    """
 
     slurm_job: str = ""
     seconds: float | None = None
     gpus: int | None = None
     memory: float | None = None
     energy: float | None = None
+    shared: bool = False
 
 
 def ledger_of(log: Path) -> Path:
@@ -47,7 +55,9 @@ def recorded() -> Iterator[None]:
         return
     ledger, attempt = ledger_of(Path(log)), uuid.uuid4().hex[:12]
     started = time.monotonic()
-    _add(ledger, {"attempt": attempt, "slurm_job": os.environ.get("SLURM_JOB_ID", "")})
+    slurm_job = os.environ.get("SLURM_JOB_ID", "")
+    shared = bool(slurm_job) and not os.environ.get(ALONE_VARIABLE)
+    _add(ledger, {"attempt": attempt, "slurm_job": slurm_job, "shared": shared})
     try:
         yield
     finally:
@@ -87,12 +97,13 @@ def attempts(ledger: Path) -> list[Attempt]:
     return list(found.values())
 
 
-def accounts(jobs: Iterable[str]) -> dict[str, Attempt]:
-    """What SLURM's accounting says of these jobs, all their starts together; of none where there is no accounting."""
-    numbers = ",".join(sorted(jobs))
+def accounts(taken: Iterable[Attempt]) -> dict[str, Attempt]:
+    """What SLURM's accounting says of the jobs that these attempts had to themselves, all their starts together; of none
+    where there is no accounting."""
+    numbers = ",".join(sorted({each.slurm_job for each in taken if each.slurm_job and not each.shared}))
     if not numbers:
         return {}
-    fields = "--format=JobID,ElapsedRaw,AllocTRES,MaxRSS,ConsumedEnergyRaw"
+    fields = "--format=JobIDRaw,ElapsedRaw,AllocTRES,MaxRSS,ConsumedEnergyRaw"
     told = slurm.ask("sacct", "--noheader", "--parsable2", "--duplicates", fields, f"--jobs={numbers}")
     starts: dict[str, list[Attempt]] = {}  # one for each time a job was put back into the queue, and one more
     for line in told.text.splitlines():

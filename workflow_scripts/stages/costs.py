@@ -1,6 +1,5 @@
 """What a run has cost so far, stage by stage: by SLURM's accounting, else by what its jobs have noted themselves."""
 
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypedDict
@@ -41,9 +40,7 @@ def of_run(layout: Layout, run: Run) -> list[Cost]:
         attempts = [attempt for ledger in _ledgers(layout, stage, run) for attempt in usage.attempts(ledger)]
         if attempts:
             found[stage] = attempts
-    counts = Counter(job for attempts in found.values() for job in {each.slurm_job for each in attempts})
-    # One of several stages, by `groups` or in an allocation of one's own, would be told as a whole for each of them.
-    told = usage.accounts(job for job, stages in counts.items() if job and stages == 1)
+    told = usage.accounts(attempt for attempts in found.values() for attempt in attempts)
     found = {stage: usage.accounted(attempts, told) for stage, attempts in found.items()}
     peaks = _gpu_peaks(layout, run)
     rows = [_cost(stage, attempts, peaks.get(stage)) for stage, attempts in found.items()]

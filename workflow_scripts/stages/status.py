@@ -37,14 +37,6 @@ class Job:
 
 
 @dataclass(frozen=True)
-class QueuedJob:
-    """A job in SLURM's queue."""
-
-    state: str
-    reason: str
-
-
-@dataclass(frozen=True)
 class StatusLine:
     """A line of the table."""
 
@@ -70,12 +62,11 @@ class SlurmQueue:
     """The user's jobs in SLURM's queue: asked once, and only where there may be one."""
 
     def __init__(self) -> None:
-        lines = slurm.ask("squeue", "--noheader", "--me", "--format=%i|%T|%r|%k").text.splitlines()
-        jobs = [line.split("|", 3) for line in lines if line.count("|") >= 3]
-        self._by_number = {number: QueuedJob(state, reason) for number, state, reason, _ in jobs}
-        self._by_comment = {comment: self._by_number[number] for number, _, _, comment in jobs}
+        jobs = slurm.queued(slurm.ask(*slurm.QUEUE).text)
+        self._by_number = {job.number: job for job in jobs}
+        self._by_comment = {job.comment: job for job in jobs}
 
-    def waiting(self, comment: str) -> QueuedJob | None:
+    def waiting(self, comment: str) -> slurm.QueuedJob | None:
         """The job of this comment, if it waits for a node."""
         found = self._by_comment.get(comment)
         return found if found and found.state == "PENDING" else None
@@ -83,7 +74,7 @@ class SlurmQueue:
     def lives(self, number: str) -> bool:
         """Whether a job has not ended."""
         found = self._by_number.get(number)
-        return found is not None and found.state in slurm.ACTIVE
+        return found is not None and found.state not in slurm.ENDED
 
 
 def jobs(settings: Config, layout: Layout, run: Run) -> Iterator[Job]:
@@ -153,8 +144,12 @@ def _ended(note: attempts.Note, queue: SlurmQueue) -> str:
     if note.slurm_job:
         if queue.lives(note.slurm_job):
             return ""
+        if note.end:
+            return note.end
         state = slurm.state_of(note.slurm_job)
-        return "" if state in slurm.ACTIVE else state or f"SLURM does not know job {note.slurm_job} any more"
+        if state == "":
+            return f"SLURM does not know job {note.slurm_job} any more"
+        return state if state in slurm.ENDED else ""
     if note.host == socket.gethostname() and not is_running(note.process):
         return "killed"
     return ""
