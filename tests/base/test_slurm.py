@@ -3,6 +3,7 @@
 import asyncio
 import os
 import stat
+import threading
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -132,7 +133,7 @@ def test_the_reason_of_a_job_is_in_its_note_or_is_slurms(command, tmp_path, monk
 
 
 SACCT, SQUEUE = "sacct", "squeue"
-ACCOUNTING = "AccountingStorageType = accounting_storage/slurmdbd"
+JOB = SimpleNamespace(name="sft", wildcards=["slake"], resources={}, log=[])
 
 
 def executor(monkeypatch, reported: list[str], asks: str = SQUEUE):
@@ -145,16 +146,19 @@ def executor(monkeypatch, reported: list[str], asks: str = SQUEUE):
 
         monkeypatch.setattr(slurm_executor.Executor, name, report)
     monkeypatch.setattr(slurm_executor.Executor, "__init__", lambda self: None)
+    monkeypatch.setattr(slurm_executor.Executor, "shutdown", lambda self: None)
     made = slurm_executor.SteadyExecutor()
     made.run_uuid, made._main_event_loop, made._next_seconds_between_status_checks = "uuid", None, 10
     made.status_rate_limiter = nullcontext()
+    made._has_accounting = asks == SACCT
     settings = {"status_command": asks, "keep_successful_logs": True, "init_seconds_before_status_checks": 40}
     made.workflow = SimpleNamespace(executor_settings=SimpleNamespace(**settings))
     return made
 
 
 def looked_after(steady, folder: Path, numbers: str) -> str:
-    """The numbers of those of these jobs that go on, by one look."""
+    """The numbers of those of these jobs that go on, by one look, after they were submitted."""
+    steady._submitted |= set(numbers)
     jobs = [
         SubmittedJobInfo(
             SimpleNamespace(log=[str(folder / f"{number}.log")]),
@@ -172,12 +176,16 @@ def looked_after(steady, folder: Path, numbers: str) -> str:
 
 def shows(*jobs: str) -> str:
     """A stand-in for squeue that shows these jobs, each as NUMBER|STATE|REASON."""
-    return "; ".join(["true", *(f"echo '{job}|/work|rule_sft_wildcards_slake'" for job in jobs)])
+    lines = (job.replace("|", "|uuid|", 1) + "|/work|rule_sft_wildcards_slake" for job in jobs)
+    return "; ".join(["true", *(f"echo '{line}'" for line in lines)])
 
 
-def began(folder: Path, number: str) -> None:
+def began(folder: Path, number: str, ended: bool = True) -> None:
     """As a job notes it."""
-    (folder / f"{number}.usage.jsonl").write_text(f'{{"attempt": "a", "slurm_job": "{number}"}}\n')
+    (folder / f"{number}.usage.jsonl").write_text(
+        f'{{"attempt": "a", "slurm_job": "{number}"}}\n'
+        + ('{"attempt": "a", "seconds": 1}\n' if ended else "")
+    )
 
 
 @pytest.mark.parametrize("asks", [SQUEUE, SACCT])
@@ -189,7 +197,6 @@ def test_what_the_controller_does_not_call_ended_goes_on(command, tmp_path, monk
     """The accounting calls it NODE_FAIL for minutes, before its second start."""
     command(SQUEUE, shows(f"1|{state}|None"))
     command(SACCT, "echo '1|NODE_FAIL'")
-    command("scontrol", f'echo "{ACCOUNTING}"')
     reported: list[str] = []
     assert looked_after(executor(monkeypatch, reported, asks), tmp_path, "1") == "1"
     assert not reported
@@ -214,30 +221,50 @@ def test_where_the_controller_does_not_answer_everything_goes_on(command, tmp_pa
     assert not reported
 
 
-@pytest.mark.parametrize(
-    ("asks", "storage"),
-    [(SQUEUE, "none"), (SACCT, "none"), (SQUEUE, "slurmdbd")],
-    ids=["no accounting", "accounting that is off", "accounting that is not asked"],
-)
-def test_what_is_forgotten_has_succeeded_where_it_began_and_says_no_more(
-    command, tmp_path, monkeypatch, asks, storage
-):
-    """2 has left its note, and 3 never began: its outputs, and the note of its start, are of an earlier run."""
+def test_what_is_forgotten_has_succeeded_where_it_noted_begin_and_end(command, tmp_path, monkeypatch):
+    """2 has left its note. 3 never began: its outputs, and the notes of its start, are of an earlier run. 5 was killed
+    before its note. What squeue does not show is not forgotten before the controller says so: 6 it still knows."""
     command(SQUEUE, shows("4|RUNNING|None"))
-    command("scontrol", f"echo 'AccountingStorageType = accounting_storage/{storage}'")
-    began(tmp_path, "1")
-    began(tmp_path, "2")
+    command("scontrol", f"case \"$*\" in *' 6') echo 'JobId=6 JobState=RUNNING';; *) {FORGOTTEN};; esac")
+    for number in "12":
+        began(tmp_path, number)
     (tmp_path / "2.json").write_text("{}", encoding="utf-8")
     (tmp_path / "3.usage.jsonl").write_text('{"attempt": "a", "slurm_job": "0"}\n')
+    began(tmp_path, "5", ended=False)
     reported: list[str] = []
-    assert looked_after(executor(monkeypatch, reported, asks), tmp_path, "1234") == "4"
-    assert reported == ["success 1", "error 2", "error 3"]
+    assert looked_after(executor(monkeypatch, reported), tmp_path, "123456") == "46"
+    assert reported == ["success 1", "error 2", "error 3", "error 5"]
+
+
+def test_a_job_without_a_log_has_no_word_of_its_own():
+    job = SubmittedJobInfo(SimpleNamespace(log=[]), "1")
+    assert slurm_executor._own_word(job) == ""
+
+
+def test_where_the_notes_cannot_be_read_the_job_is_looked_at_again(command, tmp_path, monkeypatch):
+    command(SQUEUE, shows())
+    command("scontrol", FORGOTTEN)
+
+    def stale(ledger):
+        raise OSError(116, "Stale file handle")
+
+    monkeypatch.setattr(usage, "attempts", stale)
+    assert looked_after(executor(monkeypatch, []), tmp_path, "1") == "1"
+
+
+@pytest.mark.parametrize(("storage", "has"), [("none", False), ("slurmdbd", True)])
+def test_sacct_is_asked_where_the_cluster_keeps_accounts(command, monkeypatch, storage, has):
+    command("scontrol", f"echo 'AccountingStorageType = accounting_storage/{storage}'")
+    command(SACCT, "true")
+    steady = executor(monkeypatch, [], SACCT)
+    submit(monkeypatch, steady, "1")
+    assert steady._has_accounting == has
 
 
 def test_the_accounting_tells_how_that_ended_which_the_controller_forgets(command, tmp_path, monkeypatch):
     """5 and 6 it tells nothing of, or that they run: they are waited for, as it may be late, and not for ever."""
     command(SQUEUE, shows())
-    command("scontrol", f'[ "$*" = "show config" ] && echo "{ACCOUNTING}" || {{ {FORGOTTEN}; }}')
+    command("scontrol", FORGOTTEN)
     command(
         SACCT,
         "echo '1|COMPLETED'; echo '2|CANCELLED by 0'; echo '3|PREEMPTED'; echo '4|NODE_FAIL'; echo '6|RUNNING'",
@@ -256,21 +283,24 @@ def test_the_accounting_tells_how_that_ended_which_the_controller_forgets(comman
 
 def test_where_the_accounting_does_not_answer_what_is_forgotten_waits(command, tmp_path, monkeypatch):
     command(SQUEUE, shows())
-    command("scontrol", f'echo "{ACCOUNTING}"')
+    command("scontrol", FORGOTTEN)
     command(SACCT, "exit 1")
     steady = executor(monkeypatch, [], SACCT)
     for _ in range(2 * slurm_executor.LOOKS):
         assert looked_after(steady, tmp_path, "1") == "1"
 
 
-def test_that_slurm_holds_a_job_is_said_once(command, tmp_path, monkeypatch, caplog):
-    held = ("1|PENDING|launch failed requeued held", "2|REQUEUE_HOLD|None", "3|PENDING|JobHeldUser")
-    command(SQUEUE, shows(*held, "4|PENDING|Priority", "5|RUNNING|None"))
+def test_that_slurm_holds_a_job_is_said_once_each_time(command, tmp_path, monkeypatch, caplog):
+    held = ("1|PENDING|launch failed requeued held", "2|REQUEUE_HOLD|None", "3|PENDING|PartitionTimeLimit")
     steady = executor(monkeypatch, [])
     for _ in range(2):
-        assert looked_after(steady, tmp_path, "12345") == "12345"
+        command(SQUEUE, shows(*held, "4|PENDING|Priority", "5|RUNNING|None"))
+        for _ in range(2):
+            assert looked_after(steady, tmp_path, "12345") == "12345"
+        command(SQUEUE, shows("1|RUNNING|None", *held[1:]))  # until it is held again
+        assert looked_after(steady, tmp_path, "123") == "123"
     said = [record.getMessage() for record in caplog.records]
-    assert [line.partition(" (")[0] for line in said] == [f"SLURM holds job {number}" for number in "123"]
+    assert [line.partition(" (")[0] for line in said] == [f"SLURM holds job {number}" for number in "1231"]
     assert "launch failed requeued held" in said[0] and "scontrol release 1" in said[0]
 
 
@@ -304,9 +334,7 @@ def submit(monkeypatch, steady, *outcomes: str | Exception) -> None:
     monkeypatch.setattr(slurm, "POLL_SECONDS", 0.01)
     monkeypatch.setattr(slurm_executor.Executor, "run_job", plugin)
     while left:
-        steady.run_job(
-            SimpleNamespace(name="sft", wildcards=["slake"], resources={}, log=[], is_group=lambda: False)
-        )
+        steady.run_job(JOB)
 
 
 TIMED_OUT = "Batch job submission failed: Socket timed out on send/recv operation"
@@ -316,11 +344,13 @@ TIMED_OUT = "Batch job submission failed: Socket timed out on send/recv operatio
     ("outcomes", "reported"),
     [
         ([TIMED_OUT, TIMED_OUT, "3"], ["submission 3"]),
+        (["AssocMaxSubmitJobLimit Batch job submission failed: Job violates policy", "3"], ["submission 3"]),
         (["Batch job submission failed: Invalid partition"], ["error"]),
+        ([WorkflowError("sacctmgr: Connection refused")], ["error"]),
         ([WorkflowError("no such log folder")], ["error"]),
         ([AttributeError("'GroupJob' object has no attribute 'rule'")], ["error"]),
     ],
-    ids=["passes", "refused", "workflow", "group"],
+    ids=["passes", "too many", "refused", "accounts", "workflow", "group"],
 )
 def test_what_cannot_be_submitted_is_told_and_what_passes_is_tried_again(
     command, monkeypatch, outcomes, reported
@@ -335,33 +365,75 @@ def test_what_cannot_be_submitted_is_told_and_what_passes_is_tried_again(
 
 def test_a_job_that_was_taken_though_sbatch_gave_up_is_not_submitted_twice(command, monkeypatch):
     command("scontrol", "echo 'JobId=2 StdOut=/work/2.log'")
-    command(SQUEUE, shows("1|RUNNING|None", "2|PENDING|Priority") + "; echo '9|RUNNING|None|/work|rule_dpo'")
+    command(
+        SQUEUE,
+        shows("1|RUNNING|None", "2|PENDING|Priority")
+        + "; echo '9|another|RUNNING|None|/work|rule_sft_wildcards_slake'",
+    )
     found: list[str] = []
     submit(monkeypatch, executor(monkeypatch, found), "1", TIMED_OUT)
     assert found == ["submission 1", "submission 2"]
 
 
-@pytest.mark.parametrize(("group", "alone"), [(False, "yes"), (True, "")])
-def test_a_job_is_told_whether_it_is_for_one_stage_alone(command, monkeypatch, group, alone):
+def test_what_was_taken_after_it_was_submitted_again_is_cancelled(command, tmp_path, monkeypatch):
     command("scontrol", "echo up")
-    found: list[str] = []
+    command(SQUEUE, shows("1|RUNNING|None"))
+    command("scancel", f"echo $* >> {tmp_path}/cancelled")
     steady = executor(monkeypatch, [])
-    monkeypatch.setattr(
-        slurm_executor.Executor, "run_job", lambda self, job: found.append(os.environ[usage.ALONE_VARIABLE])
-    )
-    steady.run_job(SimpleNamespace(name="sft", resources={}, is_group=lambda: group))
-    assert found == [alone] and usage.ALONE_VARIABLE not in os.environ
+    submit(monkeypatch, steady, "1", TIMED_OUT, "3")
+    command(SQUEUE, shows("1|RUNNING|None", "2|PENDING|Priority", "3|PENDING|Priority", "4|COMPLETED|None"))
+    with steady._submission:  # 2 may be the one that is being submitted
+        assert looked_after(steady, tmp_path, "13") == "13"
+    assert not (tmp_path / "cancelled").exists()
+    assert looked_after(steady, tmp_path, "13") == "13"
+    assert (tmp_path / "cancelled").read_text() == "2\n"
 
 
-def test_what_runs_on_another_cluster_is_refused(command, monkeypatch):
+def test_a_workflow_that_is_ended_submits_nothing_more_and_ends_all_jobs(command, tmp_path, monkeypatch):
+    """Also those that are being looked at, of which the base class knows nothing, and while the controller is away."""
+    command("scontrol", AWAY)
+    command("scancel", f"echo $* >> {tmp_path}/cancelled")
+    found: list[str] = []
+    steady = executor(monkeypatch, found)
+    monkeypatch.setattr(slurm_executor.Executor, "run_job", lambda self, job: found.append("submitted"))
+    waits = [threading.Thread(target=steady.run_job, args=(JOB,)) for _ in range(2)]
+    for thread in waits:
+        thread.start()
+    steady.cancel()
+    for thread in waits:
+        thread.join(timeout=60)
+        assert not thread.is_alive()
+    assert (tmp_path / "cancelled").read_text() == "--name=uuid\n" and not found
+
+
+def test_the_pause_between_two_looks_ends_with_the_workflow(monkeypatch):
+    steady = executor(monkeypatch, [])
+    steady.wait, steady.next_seconds_between_status_checks = False, 10**6
+    asyncio.run(steady.sleep())
+
+
+def test_a_job_of_one_stage_is_told_so(monkeypatch):
+    steady = executor(monkeypatch, [])
+    said = [
+        steady.get_job_exec_prefix(SimpleNamespace(is_group=lambda group=group: group))
+        for group in (False, True)
+    ]
+    assert said == [f"export {usage.ALONE_VARIABLE}=yes", ""]
+
+
+@pytest.mark.parametrize(
+    ("resources", "variables"),
+    [({"clusters": "b"}, {}), ({"slurm_extra": "--exclusive -M b"}, {}), ({}, {"SBATCH_CLUSTERS": "b"})],
+)
+def test_what_runs_on_another_cluster_is_refused(command, monkeypatch, resources, variables):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
     command("scontrol", "echo up")
     command(SQUEUE, shows())
     found: list[str] = []
     steady = executor(monkeypatch, found)
     monkeypatch.setattr(slurm_executor.Executor, "run_job", lambda self, job: found.append("submitted"))
-    steady.run_job(
-        SimpleNamespace(name="sft", wildcards=[], resources={"clusters": "b"}, log=[], is_group=lambda: False)
-    )
+    steady.run_job(SimpleNamespace(name="sft", wildcards=[], resources=resources, log=[]))
     assert found == ["error"]
 
 
@@ -384,6 +456,14 @@ def test_the_thread_that_looks_after_jobs_may_begin_at_once(monkeypatch):
     assert seen == [[]]
 
 
+def test_the_users_shell_hides_no_job(command, monkeypatch):
+    monkeypatch.setenv("SQUEUE_PARTITION", "cpu")
+    monkeypatch.setenv("SLURM_CLUSTERS", "b")
+    monkeypatch.setenv("SLURM_CONF", "/etc/slurm.conf")
+    command(SQUEUE, "echo $SQUEUE_PARTITION $SLURM_CLUSTERS $SLURM_CONF; printf '\\xe9'")
+    assert slurm.ask(SQUEUE).text == "/etc/slurm.conf\n\ufffd"  # a folder's name in Latin-1 is no error
+
+
 def test_what_is_submitted_waits_until_slurm_answers(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(slurm, "POLL_SECONDS", 0.01)
@@ -391,7 +471,7 @@ def test_what_is_submitted_waits_until_slurm_answers(command, tmp_path, monkeypa
     assert slurm.wait_for_answer("scontrol", "show", "config") == "up\n"
     command(
         "squeue",
-        f"echo >> looks; [ $(wc -l < looks) = 1 ] && echo '5|RUNNING|None|{os.getcwd()}|rule_sft'; true",
+        f"echo >> looks; [ $(wc -l < looks) = 1 ] && echo '5|x|PENDING|JobHeldUser|{os.getcwd()}|rule_sft'; true",
     )
     assert slurm.wait_for_earlier_jobs() and not slurm.wait_for_earlier_jobs()
     assert len(Path("looks").read_text().splitlines()) == 3

@@ -124,42 +124,51 @@ def test_what_attempts_took_that_were_put_back_and_cancelled_is_known(folder, ru
 
 
 @dataclass(frozen=True)
-class Looks:
-    """How often Snakemake has asked how its jobs are, by a `squeue` in its way."""
+class InTheWay:
+    """Commands between Snakemake and SLURM's own: `squeue` counts how often Snakemake looks how its jobs are, and
+    `sbatch` gives up on the first job, which the controller has taken."""
 
     folder: Path
 
     def __post_init__(self) -> None:
         self.folder.mkdir()
-        script = self.folder / "squeue"
-        asked = f'case "$*" in *--name=*) echo >> {self.folder}/looks;; esac'
-        script.write_text(f'#!/bin/sh\n{asked}\nexec {shutil.which("squeue")} "$@"\n', encoding="utf-8")
-        script.chmod(0o755)
+        looks, taken, gave_up = (self.folder / name for name in ("looks", "taken", "gave_up"))
+        self._install("squeue", f'case "$*" in *--name=*) echo >> {looks};; esac; exec {{squeue}} "$@"')
+        self._install(
+            "sbatch",
+            f'{{sbatch}} "$@" > {taken} || exit; [ -e {gave_up} ] && exec cat {taken}; touch {gave_up}\n'
+            "echo 'Batch job submission failed: Socket timed out on send/recv operation' >&2; exit 1",
+        )
+
+    def _install(self, name: str, script: str) -> None:
+        text = script.format(**{name: shutil.which(name)})
+        (self.folder / name).write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")
+        (self.folder / name).chmod(0o755)
 
     def path(self) -> str:
         return f"{self.folder}:{os.environ['PATH']}"
 
-    def wait_for_another(self, started: subprocess.Popen) -> None:
+    def wait_for_a_look(self, started: subprocess.Popen) -> None:
         """Until one has begun since; they come ever more rarely."""
-        before = self._count()
-        until(lambda: self._count() > before, 300, started)
+        before = self._looks()
+        until(lambda: self._looks() > before, 300, started)
 
-    def _count(self) -> int:
+    def _looks(self) -> int:
         file = self.folder / "looks"
         return len(file.read_text().splitlines()) if file.exists() else 0
 
 
 def test_no_second_job_runs_beside_one_that_slurm_starts_again(folder, tmp_path, running_cluster):
     """A job that lost its node is NODE_FAIL in the accounts until it starts again; so it is where the controller, which
-    knows better, does not answer."""
+    knows better, does not answer. Nor is one submitted where sbatch only gave up."""
     waiting = f"socket={running_cluster.folder}/munge.socket,cred_expire={WAITS}"
-    looks, output = Looks(tmp_path / "bin"), tmp_path / "said"
+    between, output = InTheWay(tmp_path / "bin"), tmp_path / "said"
     with running_cluster.configured(restart=True, AuthInfo=waiting):
-        started = begin(folder, output, PATH=looks.path())
+        started = begin(folder, output, PATH=between.path())
         job = compute(folder, started)
         running_cluster.lose(job["NodeList"])
         until(lambda: starts(folder)[-1].state == "NODE_FAIL", 60, started)
-        looks.wait_for_another(started)
+        between.wait_for_a_look(started)
         running_cluster.stop_controller()
         until(lambda: "goes on when SLURM answers again" in output.read_text(), 300, started)
         running_cluster.start_controller()
@@ -169,6 +178,7 @@ def test_no_second_job_runs_beside_one_that_slurm_starts_again(folder, tmp_path,
         subprocess.run(["scontrol", "update", f"JobId={job['JobId']}", "StartTime=now"], check=True)
         started.wait(timeout=600)
     assert started.returncode == 0, output.read_text()
+    assert f"SLURM has taken job {job['JobId']}, though sbatch says otherwise" in output.read_text()
     known = starts(folder)
     assert known[0].state == "NODE_FAIL" and known[-1].state == "COMPLETED" and len(known) > 1
     assert all(one.end <= other.begin for one, other in itertools.pairwise(known)), known

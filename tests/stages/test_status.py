@@ -45,7 +45,7 @@ def layout(tmp_path) -> Layout:
 
 @pytest.fixture(autouse=True)
 def queue(tmp_path, monkeypatch):
-    """`queue("7|PENDING|Priority|/work|rule_sft_…")` is what squeue says, and "7|TIMEOUT" what sacct says to have `ended`.
+    """`queue("7|uuid|PENDING|Priority|/work|rule_sft_…")` is what squeue says, and "7|TIMEOUT" what sacct says to have `ended`.
 
     The controller has forgotten it, or is `away`.
     """
@@ -158,17 +158,17 @@ def test_a_killed_training_goes_on_from_its_checkpoint(settings, layout):
 
 def test_jobs_of_slurm(settings, layout, queue):
     noted(layout, "sft", str(RUN), TRAINING, state="running", host="n1", process=1, slurm_job="7")
-    queue("7|RUNNING|None|/work|rule_sft_wildcards_slake_4.1v_base")
+    queue("7|uuid|RUNNING|None|/work|rule_sft_wildcards_slake_4.1v_base")
     assert ("sft", "running", "step 10/40, loss 0.9500, 8.5 rows/s, 01:02:03 left") in rows(settings, layout)
-    queue("9|RUNNING|None|/work|another", ended="7|TIMEOUT")
+    queue("9|uuid|RUNNING|None|/work|another", ended="7|TIMEOUT")
     assert ("sft", "stopped", "TIMEOUT") in rows(settings, layout)
     queue(ended="7|NODE_FAIL", away=True)  # it may have begun again
     assert ("sft", "running", "step 10/40, loss 0.9500, 8.5 rows/s, 01:02:03 left") in rows(settings, layout)
-    queue("9|RUNNING|None|/work|another")
+    queue("9|uuid|RUNNING|None|/work|another")
     assert ("sft", "stopped", "SLURM does not know job 7 any more") in rows(settings, layout)
-    queue("8|PENDING|Priority|/work|rule_sft_wildcards_slake_4.1v_base")
+    queue("8|uuid|PENDING|Priority|/work|rule_sft_wildcards_slake_4.1v_base")
     assert ("sft", "queued", "Priority, after running") in rows(settings, layout)
-    queue("8|PENDING|Resources|/work|rule_ask_wildcards_slake_4.1v_base_sft_original")
+    queue("8|uuid|PENDING|Resources|/work|rule_ask_wildcards_slake_4.1v_base_sft_original")
     assert ("ask", "queued", "Resources") in rows(settings, layout)
 
 

@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 logger = logging.getLogger(__name__)
@@ -29,8 +29,17 @@ FAILED = {
     "BOOT_FAIL", "CANCELLED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "REVOKED", "TIMEOUT",
 }  # fmt: skip
 ENDED = {"COMPLETED", *FAILED}
+# Why a job waits for somebody to do something, as squeue says it, and states that say so themselves.
+HELD = re.compile(
+    "held|BadConstraints|NeverSatisfied|Partition(Time|Node)Limit|MaxWallDurationPerJob|Invalid(Account|QOS)",
+    re.IGNORECASE,
+)
+HELD_STATES = {"REQUEUE_HOLD", "SPECIAL_EXIT"}
 # All jobs of the user, also those in hidden partitions; `queued` reads the answer.
-QUEUE = ("squeue", "--noheader", "--all", "--me", "--format=%i|%T|%r|%Z|%k")
+QUEUE = ("squeue", "--noheader", "--all", "--me", "--format=%i|%j|%T|%r|%Z|%k")
+CONFIGURATION = ("scontrol", "show", "config")  # `settings_in` reads the answer
+# Through which a user's shell hides some jobs from the commands, or asks another cluster.
+FILTERS = re.compile("(SQUEUE|SACCT|SCONTROL|SCANCEL)_|(SLURM|SBATCH)_CLUSTERS$")
 
 
 @dataclass(frozen=True)
@@ -42,9 +51,13 @@ class Told:
 
 
 def ask(*command: str, patience: float = PATIENCE) -> Told:
-    """Run a command of SLURM's."""
+    """Run a command of SLURM's, without what the user's shell has set for it."""
+    environment = {name: value for name, value in os.environ.items() if not FILTERS.match(name)}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=patience)
+        done = subprocess.run(
+            command, env=environment, capture_output=True, encoding="utf-8", errors="replace", check=False,
+            timeout=patience,
+        )  # fmt: skip
     except FileNotFoundError:
         return Told(failed=f"{command[0]}: not found")
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -57,18 +70,25 @@ def ask(*command: str, patience: float = PATIENCE) -> Told:
 
 @dataclass(frozen=True)
 class QueuedJob:
-    """A job as the controller shows it; `reason` says why it waits, `comment` what Snakemake's plugin calls it."""
+    """A job as the controller shows it; `reason` says why it waits, `comment` what Snakemake's plugin calls it, and
+    `name` of which run of Snakemake it is."""
 
     number: str
+    name: str
     state: str
     reason: str
     folder: str
     comment: str
 
+    @property
+    def held(self) -> bool:
+        """Whether it waits until somebody does something."""
+        return self.state in HELD_STATES or (self.state == "PENDING" and bool(HELD.search(self.reason)))
+
 
 def queued(told: str) -> list[QueuedJob]:
     """The jobs in an answer to `QUEUE`."""
-    return [QueuedJob(*line.split("|", 4)) for line in told.splitlines() if line.count("|") >= 4]
+    return [QueuedJob(*line.split("|", 5)) for line in told.splitlines() if line.count("|") >= 5]
 
 
 def recorded(jobs: Iterable[str]) -> dict[str, str] | None:
@@ -93,6 +113,11 @@ def state_of(job: str) -> str | None:
         known = (recorded([job]) or {}).get(job, "")
         state = known if known in ENDED else state
     return "OUT_OF_MEMORY" if state == "FAILED" and _memory_ran_out(job) else state
+
+
+def is_forgotten(job: str) -> bool:
+    """Whether the controller answers that it does not know a job."""
+    return _shown(job, "JobState") == ""
 
 
 def restarts(job: str) -> int:
@@ -154,14 +179,18 @@ def seconds_of(limit: str) -> int | None:
 
 
 def configuration() -> dict[str, str]:
-    """`scontrol show config`, and empty where no cluster answers."""
-    lines = ask("scontrol", "show", "config").text.splitlines()
-    pairs = (line.partition("=") for line in lines if "=" in line)
+    """The settings of the cluster, and empty where none answers."""
+    return settings_in(ask(*CONFIGURATION).text)
+
+
+def settings_in(told: str) -> dict[str, str]:
+    """The settings in an answer to `CONFIGURATION`."""
+    pairs = (line.partition("=") for line in told.splitlines() if "=" in line)
     return {key.strip(): value.strip() for key, _, value in pairs}
 
 
 def has_accounting(settings: dict[str, str]) -> bool:
-    """Whether sacct has a database to ask, by `configuration`."""
+    """Whether sacct has a database to ask, by the settings of the cluster."""
     return not settings.get("AccountingStorageType", "none").endswith("none")
 
 
@@ -171,11 +200,11 @@ def seconds(value: str) -> int | None:
     return int(found[0]) if found else None
 
 
-def wait_for_answer(*command: str) -> str:
+def wait_for_answer(*command: str, pause: Callable[[float], object] = time.sleep) -> str:
     """What a command of SLURM's tells, once SLURM answers."""
     while (answer := ask(*command)).failed:
         logger.warning("%s; asked again in %.0f s", answer.failed, POLL_SECONDS)
-        time.sleep(POLL_SECONDS)
+        pause(POLL_SECONDS)
     return answer.text
 
 
@@ -184,19 +213,19 @@ def wait_for_earlier_jobs() -> bool:
 
     What they make is not made twice.
     """
-    said = 0
+    said: list[tuple[str, bool]] = []
     while left := _left():
-        if len(left) != said:
-            logger.warning("waiting for %d jobs of an earlier Snakemake: %s", len(left), " ".join(left))
-            said = len(left)
+        if said != (said := [(job.number, job.held) for job in left]):
+            numbers = " ".join(job.number + (f" (held: {job.reason})" if job.held else "") for job in left)
+            logger.warning("waiting for %d jobs of an earlier Snakemake: %s", len(left), numbers)
         time.sleep(POLL_SECONDS)
-    return said > 0
+    return bool(said)
 
 
-def _left() -> list[str]:
+def _left() -> list[QueuedJob]:
     """The jobs of Snakemake's plugin, by their comment, that were submitted in this folder and have not ended."""
     return [
-        job.number
+        job
         for job in queued(wait_for_answer(*QUEUE))
         if job.folder == os.getcwd() and job.comment.startswith("rule_")
     ]

@@ -13,9 +13,8 @@ import re
 import shutil
 import sys
 import threading
-import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -30,19 +29,22 @@ from workflow_scripts.base import attempts, slurm, usage
 
 logger = logging.getLogger(__name__)
 
+ALL = (*slurm.QUEUE, "--states=all")
 LONGEST_PAUSE = 180  # seconds between two looks while no job ends; see slurm.REMEMBER_SECONDS
 # The accounting may be late: so often neither it nor the controller knows a job before that counts as forgotten.
 LOOKS = 5
-# What sbatch says where the controller may have taken the job, or will take it soon.
-PASSES = re.compile("timed out|Unable to contact|temporarily|Zero Bytes|Connection re|Transport endpoint")
-# Why a job waits for somebody to do something.
-HELD = re.compile("held|BadConstraints|NeverSatisfied", re.IGNORECASE)
-HELD_STATES = {"REQUEUE_HOLD", "SPECIAL_EXIT"}
-ELSEWHERE = (
-    "cluster",
-    "clusters",
-    "slurm_cluster",
-)  # resources by which the plugin submits to another cluster
+# What sbatch says where the controller may have taken the job, or will take it later.
+PASSES = re.compile(
+    "timed out|Unable to contact|temporarily|Zero Bytes|Connection re|Transport endpoint|MaxSubmitJob"
+)
+# How a job could come to another cluster, which nobody looks at.
+ELSEWHERE = ("cluster", "clusters", "slurm_cluster")
+ELSEWHERE_VARIABLES = ("SBATCH_CLUSTERS", "SLURM_CLUSTERS")
+ELSEWHERE_FLAG = re.compile(r"(^|\s)(-M|--clusters?\b)")
+
+
+class Ending(BaseException):
+    """Nothing is to be submitted any more; no error that the plugin would report."""
 
 
 def install() -> None:
@@ -55,8 +57,11 @@ class SteadyExecutor(Executor):  # type: ignore[misc]  # the plugin states no ty
 
     def __init__(self, *args: Any) -> None:
         # Before the thread that looks after the jobs begins, in the last line.
-        self._submission = threading.RLock()
+        self._submission = threading.Lock()
         self._submitted: set[str] = set()
+        self._again = False
+        self._ending = threading.Event()
+        self._has_accounting = False
         self._unknown: Counter[str] = Counter()
         self._held: set[str] = set()
         super().__init__(*args)
@@ -71,19 +76,34 @@ class SteadyExecutor(Executor):  # type: ignore[misc]  # the plugin states no ty
             os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
     def run_job(self, job: Any) -> None:
-        """Submit a job, once SLURM answers: what cannot be submitted would count as failed."""
-        with self._submission:  # so that a job that nobody was told of is the one that is being submitted
-            slurm.wait_for_answer("scontrol", "show", "config")
-            os.environ[usage.ALONE_VARIABLE] = "" if job.is_group() else "yes"  # which sbatch hands on
-            try:
-                if any(job.resources.get(name) for name in ELSEWHERE):
-                    raise WorkflowError("what runs on another cluster cannot be watched: take out `clusters`")
-                super().run_job(job)
-            except Exception as error:  # the plugin's own report asks for a rule, which a group has not
-                told = f"Job submission failed: {error.__context__ or error}. "
-                self._report_job_error_threadsafe(SubmittedJobInfo(job), told)
-            finally:
-                os.environ.pop(usage.ALONE_VARIABLE, None)
+        """Submit a job, once SLURM answers and takes it: what cannot be submitted would count as failed."""
+        with (
+            self._submission,
+            suppress(Ending),
+        ):  # one by one, so that a job that is new is known to be this one
+            self._again = True
+            while self._again:
+                self._again = False
+                self._submit(job)
+
+    def _submit(self, job: Any) -> None:
+        settings = slurm.settings_in(slurm.wait_for_answer(*slurm.CONFIGURATION, pause=self._pause))
+        asked = self.get_status_command() == "sacct" and shutil.which("sacct")
+        self._has_accounting = bool(asked) and slurm.has_accounting(settings)
+        try:
+            _check_cluster(job)
+            super().run_job(job)
+        except Exception as error:  # the plugin's own report asks for a rule, which a group has not
+            told = f"Job submission failed: {error.__context__ or error}. "
+            self._report_job_error_threadsafe(SubmittedJobInfo(job), told)
+
+    def _pause(self, seconds: float) -> None:
+        if self._ending.wait(seconds):
+            raise Ending
+
+    def get_job_exec_prefix(self, job: Any) -> str:
+        """Tells a job whether it is for one stage alone."""
+        return "" if job.is_group() else f"export {usage.ALONE_VARIABLE}=yes"
 
     def _report_job_submission_threadsafe(self, job_info: SubmittedJobInfo) -> None:
         self._submitted.add(job_info.external_jobid)
@@ -91,16 +111,17 @@ class SteadyExecutor(Executor):  # type: ignore[misc]  # the plugin states no ty
 
     def _report_job_error_threadsafe(self, job_info: SubmittedJobInfo, msg: str) -> None:
         """Of a job that could not be submitted; one that was taken all the same is submitted."""
-        passes = PASSES.search(msg.partition("sbatch call:")[0])
+        said = msg.partition("sbatch call:")[0].strip()
+        passes = said.startswith("SLURM sbatch failed") and PASSES.search(said)
         if passes:
-            time.sleep(slurm.POLL_SECONDS)
+            self._pause(slurm.POLL_SECONDS)
         if taken := self._taken(job_info.job):
             logger.warning("SLURM has taken job %s, though sbatch says otherwise", taken)
             output = {"slurm_logfile": Path(slurm.output_of(taken))}
             self._report_job_submission_threadsafe(SubmittedJobInfo(job_info.job, taken, output))
         elif passes:
-            logger.warning("sbatch: %s; submitted again", passes[0])
-            self.run_job(job_info.job)
+            logger.warning("%s It is submitted again.", said)
+            self._again = True
         else:
             super()._report_job_error_threadsafe(job_info, msg)
 
@@ -108,14 +129,30 @@ class SteadyExecutor(Executor):  # type: ignore[misc]  # the plugin states no ty
         """The number of a job that SLURM has and that was not reported; "" where there is none."""
         wildcards = get_job_wildcards(job)
         comment = f"rule_{job.name}_wildcards_{wildcards}" if wildcards else f"rule_{job.name}"
-        known = slurm.queued(slurm.wait_for_answer(*self._queue()))
-        new = (
-            each.number for each in known if each.comment == comment and each.number not in self._submitted
-        )
-        return next(new, "")
+        known = slurm.queued(slurm.wait_for_answer(*ALL, pause=self._pause))
+        return next((each.number for each in known if self._is_new(each) and each.comment == comment), "")
 
-    def _queue(self) -> tuple[str, ...]:
-        return (*slurm.QUEUE, "--states=all", f"--name={self.run_uuid}")
+    def _is_new(self, job: slurm.QueuedJob) -> bool:
+        """Whether it is of this run of Snakemake's, which knows nothing of it."""
+        return job.name == self.run_uuid and job.number not in self._submitted
+
+    def cancel(self) -> None:
+        """End all jobs, also those that are being looked at, and submit none of those that wait for that."""
+        self._ending.set()
+        with self._submission:  # until the one that is being submitted has its number
+            if failed := slurm.ask("scancel", f"--name={self.run_uuid}").failed:
+                logger.error("%s; jobs go on: `scancel --name=%s` ends them", failed, self.run_uuid)
+        self.shutdown()
+
+    def shutdown(self) -> None:
+        self._ending.set()
+        super().shutdown()
+
+    async def sleep(self) -> None:
+        """Until the next look, or the end."""
+        for _ in range(int(self.next_seconds_between_status_checks)):
+            if self.wait:
+                await asyncio.sleep(1)
 
     async def check_active_jobs(self, active_jobs: list[SubmittedJobInfo]) -> AsyncIterator[SubmittedJobInfo]:
         """The jobs of `active_jobs` that go on; the others are reported."""
@@ -124,10 +161,13 @@ class SteadyExecutor(Executor):  # type: ignore[misc]  # the plugin states no ty
             async with self.status_rate_limiter:
                 ends = await asyncio.to_thread(self._ends, {job.external_jobid for job in active_jobs})
         for job in active_jobs:
-            if job.external_jobid in ends:
-                self._report_end(job, ends[job.external_jobid])
-            else:
+            end = ends.get(job.external_jobid)
+            if end == "":
+                end = _own_word(job)
+            if end is None:
                 yield job
+            else:
+                self._report_end(job, end)
         if ends or not active_jobs:
             pause = self.workflow.executor_settings.init_seconds_before_status_checks
         else:
@@ -139,17 +179,20 @@ class SteadyExecutor(Executor):  # type: ignore[misc]  # the plugin states no ty
 
         The controller alone knows what goes on, and the accounting how that ended which it has forgotten.
         """
-        if (answer := slurm.ask(*self._queue())).failed:
+        if (answer := slurm.ask(*ALL)).failed:
             logger.warning("%s; the workflow goes on when SLURM answers again", answer.failed)
             return {}
-        known = {job.number: job for job in slurm.queued(answer.text) if job.number in jobs}
-        for job in known.values():
-            self._say_if_held(job)
+        shown = slurm.queued(answer.text)
+        self._end_orphans(shown)
+        known = {job.number: job for job in shown if job.number in jobs}
+        self._say_what_is_held(known.values())
         ends = {number: job.state for number, job in known.items() if job.state in slurm.ENDED}
-        return ends | self._ends_of_forgotten(jobs - known.keys())
+        # By its number, for which no name or partition matters.
+        forgotten = {job for job in jobs - known.keys() if slurm.is_forgotten(job)}
+        return ends | self._ends_of_forgotten(forgotten)
 
     def _ends_of_forgotten(self, jobs: set[str]) -> dict[str, str]:
-        if not jobs or not self._has_accounting():
+        if not jobs or not self._has_accounting:
             return dict.fromkeys(jobs, "")
         if (states := slurm.recorded(jobs)) is None:
             logger.warning("sacct does not answer; the workflow goes on when it does")
@@ -158,23 +201,30 @@ class SteadyExecutor(Executor):  # type: ignore[misc]  # the plugin states no ty
         self._unknown = Counter({job: self._unknown[job] + 1 for job in jobs - ends.keys()})
         return ends | {job: "" for job, looks in self._unknown.items() if looks >= LOOKS}
 
-    def _has_accounting(self) -> bool:
-        asked = self.get_status_command() == "sacct" and shutil.which("sacct")
-        return bool(asked) and slurm.has_accounting(slurm.configuration())
+    def _end_orphans(self, shown: list[slurm.QueuedJob]) -> None:
+        """Cancel what SLURM took so late that it was submitted again."""
+        if not self._submission.acquire(blocking=False):
+            return  # a new one may be the one that is being submitted
+        try:
+            for job in filter(self._is_new, shown):
+                if job.state not in slurm.ENDED:
+                    logger.warning("SLURM has taken job %s after all; it is cancelled", job.number)
+                    slurm.ask("scancel", job.number)
+        finally:
+            self._submission.release()
 
-    def _say_if_held(self, job: slurm.QueuedJob) -> None:
-        waits = job.state in HELD_STATES or (job.state == "PENDING" and HELD.search(job.reason))
-        if waits and job.number not in self._held:
-            self._held.add(job.number)
+    def _say_what_is_held(self, jobs: Iterable[slurm.QueuedJob]) -> None:
+        held = {job.number: job for job in jobs if job.held}
+        for number in sorted(held.keys() - self._held):
             logger.warning(
                 "SLURM holds job %s (%s): `scontrol release %s` lets it go on, `scancel %s` lets it be tried again",
-                job.number, job.reason, job.number, job.number,
+                number, held[number].reason, number, number,
             )  # fmt: skip
+        self._held = set(held)
 
     def _report_end(self, job: SubmittedJobInfo, end: str) -> None:
-        number = job.external_jobid
-        output = job.aux["slurm_logfile"]
-        if end == "COMPLETED" or (not end and _has_succeeded(job)):
+        number, output = job.external_jobid, job.aux["slurm_logfile"]
+        if end == "COMPLETED":
             self.report_job_success(job)  # Snakemake looks whether its outputs are there
             if not self.workflow.executor_settings.keep_successful_logs:
                 with suppress(OSError):
@@ -188,10 +238,30 @@ class SteadyExecutor(Executor):  # type: ignore[misc]  # the plugin states no ty
         super().report_job_error(job_info, msg=(msg or "") + (f"{reason}. " if reason else ""), **kwargs)
 
 
-def _has_succeeded(job_info: SubmittedJobInfo) -> bool:
-    """Whether the job itself has told so: it noted that it began, and nothing else since."""
-    return all(
-        not attempts.note_of(log).exists()
-        and any(each.slurm_job == job_info.external_jobid for each in usage.attempts(usage.ledger_of(log)))
-        for log in map(Path, job_info.job.log)
-    )
+def _check_cluster(job: Any) -> None:
+    flags = str(job.resources.get("slurm_extra") or "")
+    found = [name for name in ELSEWHERE if job.resources.get(name)]
+    found += [name for name in ELSEWHERE_VARIABLES if os.environ.get(name)]
+    found += ["slurm_extra"] if ELSEWHERE_FLAG.search(flags) else []
+    if found:
+        raise WorkflowError(f"what runs on another cluster cannot be watched from here: take out {found[0]}")
+
+
+def _own_word(job_info: SubmittedJobInfo) -> str | None:
+    """How a job ended by its own notes: "COMPLETED" where each of its stages noted its begin and its end and left no note
+    of a failure, else "". None where the disk does not tell."""
+    number = job_info.external_jobid
+    logs = [Path(log) for log in job_info.job.log]
+    try:
+        done = [
+            not attempts.note_of(log).exists()
+            and any(
+                each.slurm_job == number and each.seconds is not None
+                for each in usage.attempts(usage.ledger_of(log))
+            )
+            for log in logs
+        ]
+    except OSError as error:
+        logger.warning("SLURM has forgotten job %s, and its notes cannot be read: %s", number, error)
+        return None
+    return "COMPLETED" if done and all(done) else ""

@@ -22,7 +22,7 @@ from workflow_scripts.base.processes import started_by_torchrun
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
-# "yes" in a SLURM job that was submitted for one job of Snakemake's: what the one took the other did.
+# Set in a SLURM job that was submitted for one job of Snakemake's: what the one took the other did.
 ALONE_VARIABLE = "MEDVQA_JOB_ALONE"
 
 
@@ -87,7 +87,7 @@ def _add(ledger: Path, line: dict[str, Any]) -> None:
 def attempts(ledger: Path) -> list[Attempt]:
     """All attempts at the job, by its own account."""
     found: dict[str, Attempt] = {}
-    for line in ledger.read_text(encoding="utf-8").splitlines() if ledger.is_file() else []:
+    for line in ledger.read_text(encoding="utf-8", errors="replace").splitlines() if ledger.is_file() else []:
         try:
             told = json.loads(line)
             known = found.get(attempt := told.pop("attempt"), Attempt())

@@ -57,7 +57,7 @@ def checks(settings: Config, layout: Layout, profile: dict[str, Any], urls: list
     """All checks; `urls` are what the downloads of models must reach."""
     configuration = slurm.configuration()
     if not configuration:
-        failed = slurm.ask("scontrol", "show", "config").failed
+        failed = slurm.ask(*slurm.CONFIGURATION).failed
         yield Check(
             "slurm", "fail", failed or "scontrol told nothing", "go to a login node, or load SLURM's module"
         )

@@ -69,7 +69,7 @@ class SlurmQueue:
     def waiting(self, comment: str) -> slurm.QueuedJob | None:
         """The job of this comment, if it waits for a node."""
         found = self._by_comment.get(comment)
-        return found if found and found.state == "PENDING" else None
+        return found if found and (found.state == "PENDING" or found.held) else None
 
     def lives(self, number: str) -> bool:
         """Whether a job has not ended."""
