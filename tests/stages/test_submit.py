@@ -52,7 +52,8 @@ def test_inside_it_waits_for_the_jobs_of_this_folder_alone(command, tmp_path, mo
         "echo >> looks\n"
         "[ $(wc -l < looks) = 1 ] && { echo the controller is away >&2; exit 1; }\n"
         f"[ $(wc -l < looks) -lt 3 ] && echo '5|x|RUNNING|None|{here}|rule_sft_wildcards_x'\n"
-        f"echo '6|x|RUNNING|None|/elsewhere|rule_sft_wildcards_x'; echo '7|x|RUNNING|None|{here}|another program'; echo '8|x|RUNNING|None|{here}|(null)'",
+        "echo '6|x|RUNNING|None|/elsewhere|rule_sft_wildcards_x'\n"
+        f"echo '7|x|RUNNING|None|{here}|another program'\necho '8|x|RUNNING|None|{here}|(null)'",
     )
     command(
         "python", f'echo "$@" >> called; env | grep -E "^(SLURM|{attempts.MAIN_VARIABLE})" > told; exit 3'

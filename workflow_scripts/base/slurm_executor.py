@@ -77,10 +77,8 @@ class SteadyExecutor(Executor):  # type: ignore[misc]  # the plugin states no ty
 
     def run_job(self, job: Any) -> None:
         """Submit a job, once SLURM answers and takes it: what cannot be submitted would count as failed."""
-        with (
-            self._submission,
-            suppress(Ending),
-        ):  # one by one, so that a job that is new is known to be this one
+        # One by one, so that a job that nothing is known of is this one.
+        with self._submission, suppress(Ending):
             self._again = True
             while self._again:
                 self._again = False
