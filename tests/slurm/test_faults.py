@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from cluster import URGENT, Cluster, nodes
+from cluster import URGENT, Cluster, jobs, nodes
 from submitted import ROOT, of_rule, snakemake, start, steps, until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.usefixtures("running_cluster")]
@@ -235,3 +236,15 @@ def test_a_snakemake_that_was_killed_takes_over_when_its_jobs_have_ended(brief):
     assert status == 0, said
     assert "waiting for 1 jobs of an earlier Snakemake" in said and "planning anew" in said
     assert begun(folder, "long") == 1
+
+
+def test_a_snakemake_that_is_interrupted_ends_its_jobs_at_once(brief):
+    folder, flags = brief
+    started = start(folder, *flags, "long")
+    until(lambda: begun(folder, "long"), 120, started)
+    started.send_signal(signal.SIGINT)
+    said = started.communicate(timeout=90)[0]
+    assert started.returncode != 0, said
+    states = [job["JobState"] for job in jobs() if job["WorkDir"] == str(folder)]
+    assert states in (["CANCELLED"], ["COMPLETING"]), said
+    assert not (folder / "long").exists()
