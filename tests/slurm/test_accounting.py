@@ -133,7 +133,7 @@ class InTheWay:
     def __post_init__(self) -> None:
         self.folder.mkdir()
         looks, taken, gave_up = (self.folder / name for name in ("looks", "taken", "gave_up"))
-        self._install("squeue", f'case "$*" in *--name=*) echo >> {looks};; esac; exec {{squeue}} "$@"')
+        self._install("squeue", f'case "$*" in *--states=all*) echo >> {looks};; esac; exec {{squeue}} "$@"')
         self._install(
             "sbatch",
             f'{{sbatch}} "$@" > {taken} || exit; [ -e {gave_up} ] && exec cat {taken}; touch {gave_up}\n'
