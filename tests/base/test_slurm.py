@@ -456,6 +456,16 @@ def test_the_thread_that_looks_after_jobs_may_begin_at_once(monkeypatch):
     assert seen == [[]]
 
 
+def test_job_arrays_are_refused(monkeypatch):
+    """Of one task the accounting tells nothing that could not be the whole array's."""
+    steady = executor(monkeypatch, [])
+    monkeypatch.setattr(
+        slurm_executor.Executor, "__post_init__", lambda self, test_mode: setattr(self, "array_jobs", {"sft"})
+    )
+    with pytest.raises(WorkflowError, match="slurm-array-jobs: take it out"):
+        steady.__post_init__()
+
+
 def test_the_users_shell_hides_no_job(command, monkeypatch):
     monkeypatch.setenv("SQUEUE_PARTITION", "cpu")
     monkeypatch.setenv("SLURM_CLUSTERS", "b")
