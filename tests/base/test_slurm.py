@@ -4,6 +4,7 @@ import asyncio
 import os
 import stat
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,6 +31,8 @@ def command(tmp_path, monkeypatch):
         (folder / name).write_text(f"#!/bin/bash\n{script}\n", encoding="utf-8")
         (folder / name).chmod(stat.S_IRWXU)
 
+    for name in ("squeue", "sacct", "scontrol", "scancel", "sbatch"):
+        install(name, "exit 1")  # and no real one of this machine
     return install
 
 
@@ -55,7 +58,7 @@ def test_a_container_is_told_when_its_job_ends(command, tmp_path, monkeypatch):
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     slurm.hand_on_end()
     monkeypatch.setenv("PATH", str(tmp_path))  # where no squeue is
-    assert 298 <= slurm.seconds_left("7") <= 300
+    assert 240 <= slurm.seconds_left("7") <= 300
     assert slurm.seconds_left("8") is None  # not of a job that this one has submitted
     monkeypatch.setenv(slurm.END_VARIABLE, "")
     assert slurm.seconds_left("7") is None
@@ -252,9 +255,12 @@ def test_where_the_notes_cannot_be_read_the_job_is_looked_at_again(command, tmp_
     assert looked_after(executor(monkeypatch, []), tmp_path, "1") == "1"
 
 
-@pytest.mark.parametrize(("storage", "has"), [("none", False), ("slurmdbd", True)])
+@pytest.mark.parametrize(
+    ("storage", "has"),
+    [("accounting_storage/none", False), ("(null)", False), ("accounting_storage/slurmdbd", True)],
+)
 def test_sacct_is_asked_where_the_cluster_keeps_accounts(command, monkeypatch, storage, has):
-    command("scontrol", f"echo 'AccountingStorageType = accounting_storage/{storage}'")
+    command("scontrol", f"echo 'AccountingStorageType = {storage}'")
     command(SACCT, "true")
     steady = executor(monkeypatch, [], SACCT)
     submit(monkeypatch, steady, "1")
@@ -344,7 +350,7 @@ TIMED_OUT = "Batch job submission failed: Socket timed out on send/recv operatio
     ("outcomes", "reported"),
     [
         ([TIMED_OUT, TIMED_OUT, "3"], ["submission 3"]),
-        (["AssocMaxSubmitJobLimit Batch job submission failed: Job violates policy", "3"], ["submission 3"]),
+        (["AssocGrpSubmitJobsLimit Batch job submission failed: Job violates policy", "3"], ["submission 3"]),
         (["Batch job submission failed: Invalid partition"], ["error"]),
         ([WorkflowError("sacctmgr: Connection refused")], ["error"]),
         ([WorkflowError("no such log folder")], ["error"]),
@@ -379,7 +385,8 @@ def test_what_was_taken_after_it_was_submitted_again_is_cancelled(command, tmp_p
     command("scontrol", "echo up")
     command(SQUEUE, shows("1|RUNNING|None"))
     command("scancel", f"echo $* >> {tmp_path}/cancelled")
-    steady = executor(monkeypatch, [])
+    reported: list[str] = []
+    steady = executor(monkeypatch, reported)
     submit(monkeypatch, steady, "1", TIMED_OUT, "3")
     command(SQUEUE, shows("1|RUNNING|None", "2|PENDING|Priority", "3|PENDING|Priority", "4|COMPLETED|None"))
     with steady._submission:  # 2 may be the one that is being submitted
@@ -387,29 +394,64 @@ def test_what_was_taken_after_it_was_submitted_again_is_cancelled(command, tmp_p
     assert not (tmp_path / "cancelled").exists()
     assert looked_after(steady, tmp_path, "13") == "13"
     assert (tmp_path / "cancelled").read_text() == "2\n"
+    reported.clear()
+    command(SQUEUE, shows("1|RUNNING|None", "2|CANCELLED|None", "3|FAILED|None"))
+    submit(monkeypatch, steady, TIMED_OUT, "4")  # 2 is no later attempt
+    assert reported == ["submission 4"]
 
 
-def test_a_workflow_that_is_ended_submits_nothing_more_and_ends_all_jobs(command, tmp_path, monkeypatch):
-    """Also those that are being looked at, of which the base class knows nothing, and while the controller is away."""
-    command("scontrol", AWAY)
+@pytest.mark.parametrize("answers", [AWAY, "echo up"], ids=["away", "up"])
+def test_a_workflow_that_is_ended_submits_nothing_more_and_ends_all_jobs(
+    command, tmp_path, monkeypatch, answers
+):
+    """Also those that are being looked at, of which the base class knows nothing."""
+    command("scontrol", answers)
     command("scancel", f"echo $* >> {tmp_path}/cancelled")
     found: list[str] = []
     steady = executor(monkeypatch, found)
-    monkeypatch.setattr(slurm_executor.Executor, "run_job", lambda self, job: found.append("submitted"))
-    waits = [threading.Thread(target=steady.run_job, args=(JOB,)) for _ in range(2)]
-    for thread in waits:
-        thread.start()
+    begins, goes_on = threading.Event(), threading.Event()
+
+    def plugin(self, job) -> None:
+        begins.set()
+        goes_on.wait()
+        found.append("submitted")
+
+    monkeypatch.setattr(slurm_executor.Executor, "run_job", plugin)
+    pool = ThreadPoolExecutor(max_workers=2)
+    monkeypatch.setattr(slurm_executor.Executor, "shutdown", lambda self: pool.shutdown(wait=True))
+    waiting = [pool.submit(steady.run_job, JOB) for _ in range(5)]
+    if answers != AWAY:
+        begins.wait()
+    steady._ending.set()  # as `cancel` does before it waits for the one that is being submitted
+    goes_on.set()
     steady.cancel()
-    for thread in waits:
-        thread.join(timeout=60)
-        assert not thread.is_alive()
-    assert (tmp_path / "cancelled").read_text() == "--name=uuid\n" and not found
+    assert all(each.done() for each in waiting)
+    assert (tmp_path / "cancelled").read_text() == "--name=uuid\n"
+    assert found == ([] if answers == AWAY else ["submitted"])
 
 
 def test_the_pause_between_two_looks_ends_with_the_workflow(monkeypatch):
     steady = executor(monkeypatch, [])
-    steady.wait, steady.next_seconds_between_status_checks = False, 10**6
+    steady.wait, steady.next_seconds_between_status_checks = True, 5
+    slept = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        steady.wait = len(slept) != 8
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
     asyncio.run(steady.sleep())
+    assert slept == [1] * 5
+    asyncio.run(steady.sleep())
+    assert slept == [1] * 8
+
+
+@pytest.mark.parametrize("warnings", [0, 9])
+def test_the_cause_is_found_behind_warnings(command, warnings):
+    command(
+        "scontrol", f"for i in {{1..{warnings}}}; do echo 'Ignoring obsolete option' >&2; done; {FORGOTTEN}"
+    )
+    assert slurm.is_forgotten("7")
 
 
 def test_a_job_of_one_stage_is_told_so(monkeypatch):

@@ -45,7 +45,7 @@ def layout(tmp_path) -> Layout:
 
 @pytest.fixture(autouse=True)
 def queue(tmp_path, monkeypatch):
-    """`queue("7|uuid|PENDING|Priority|/work|rule_sft_…")` is what squeue says, and "7|TIMEOUT" what sacct says to have `ended`.
+    """`queue("7|uuid|PENDING|Priority|/work|rule_…")` is what squeue says, and "7|TIMEOUT" what sacct says to have `ended`.
 
     The controller has forgotten it, or is `away`.
     """
@@ -158,7 +158,7 @@ def test_a_killed_training_goes_on_from_its_checkpoint(settings, layout):
 
 def test_jobs_of_slurm(settings, layout, queue):
     noted(layout, "sft", str(RUN), TRAINING, state="running", host="n1", process=1, slurm_job="7")
-    queue("7|uuid|RUNNING|None|/work|rule_sft_wildcards_slake_4.1v_base")
+    queue(f"7|uuid|RUNNING|None|{os.getcwd()}|rule_sft_wildcards_slake_4.1v_base")
     assert ("sft", "running", "step 10/40, loss 0.9500, 8.5 rows/s, 01:02:03 left") in rows(settings, layout)
     queue("9|uuid|RUNNING|None|/work|another", ended="7|TIMEOUT")
     assert ("sft", "stopped", "TIMEOUT") in rows(settings, layout)
@@ -166,9 +166,11 @@ def test_jobs_of_slurm(settings, layout, queue):
     assert ("sft", "running", "step 10/40, loss 0.9500, 8.5 rows/s, 01:02:03 left") in rows(settings, layout)
     queue("9|uuid|RUNNING|None|/work|another")
     assert ("sft", "stopped", "SLURM does not know job 7 any more") in rows(settings, layout)
-    queue("8|uuid|PENDING|Priority|/work|rule_sft_wildcards_slake_4.1v_base")
+    queue(f"8|uuid|PENDING|Priority|{os.getcwd()}|rule_sft_wildcards_slake_4.1v_base")
     assert ("sft", "queued", "Priority, after running") in rows(settings, layout)
-    queue("8|uuid|PENDING|Resources|/work|rule_ask_wildcards_slake_4.1v_base_sft_original")
+    queue("7|uuid|PENDING|Priority|/elsewhere|rule_sft_wildcards_slake_4.1v_base")  # of the same name
+    assert ("sft", "queued", "Priority, after running") not in rows(settings, layout)
+    queue(f"8|uuid|PENDING|Resources|{os.getcwd()}|rule_ask_wildcards_slake_4.1v_base_sft_original")
     assert ("ask", "queued", "Resources") in rows(settings, layout)
 
 

@@ -63,7 +63,7 @@ def ask(*command: str, patience: float = PATIENCE) -> Told:
     except (OSError, subprocess.TimeoutExpired) as error:
         return Told(failed=f"{command[0]}: {error}")
     if done.returncode:
-        said = " ".join(done.stderr.split())[:200]
+        said = " ".join(done.stderr.split())[-200:]  # warnings come before the cause
         return Told(failed=f"{command[0]}: {said or f'status {done.returncode}'}")
     return Told(done.stdout)
 
@@ -191,7 +191,7 @@ def settings_in(told: str) -> dict[str, str]:
 
 def has_accounting(settings: dict[str, str]) -> bool:
     """Whether sacct has a database to ask, by the settings of the cluster."""
-    return not settings.get("AccountingStorageType", "none").endswith("none")
+    return not settings.get("AccountingStorageType", "none").endswith(("none", "(null)"))
 
 
 def seconds(value: str) -> int | None:

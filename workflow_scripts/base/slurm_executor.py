@@ -33,9 +33,10 @@ ALL = (*slurm.QUEUE, "--states=all")
 LONGEST_PAUSE = 180  # seconds between two looks while no job ends; see slurm.REMEMBER_SECONDS
 # The accounting may be late: so often neither it nor the controller knows a job before that counts as forgotten.
 LOOKS = 5
-# What sbatch says where the controller may have taken the job, or will take it later.
+# What sbatch says where the controller may have taken the job, or will take it later: also that the user or the group
+# has as many jobs there as it may.
 PASSES = re.compile(
-    "timed out|Unable to contact|temporarily|Zero Bytes|Connection re|Transport endpoint|MaxSubmitJob"
+    "timed out|Unable to contact|standby mode|temporarily|Zero Bytes|Connection re|Transport endpoint|SubmitJob"
 )
 # How a job could come to another cluster, which nobody looks at.
 ELSEWHERE = ("cluster", "clusters", "slurm_cluster")
@@ -80,15 +81,15 @@ class SteadyExecutor(Executor):  # type: ignore[misc]  # the plugin states no ty
         # One by one, so that a job that nothing is known of is this one.
         with self._submission, suppress(Ending):
             self._again = True
-            while self._again:
+            while self._again and not self._ending.is_set():
                 self._again = False
                 self._submit(job)
 
     def _submit(self, job: Any) -> None:
-        settings = slurm.settings_in(slurm.wait_for_answer(*slurm.CONFIGURATION, pause=self._pause))
-        asked = self.get_status_command() == "sacct" and shutil.which("sacct")
-        self._has_accounting = bool(asked) and slurm.has_accounting(settings)
         try:
+            settings = slurm.settings_in(slurm.wait_for_answer(*slurm.CONFIGURATION, pause=self._pause))
+            asked = self.get_status_command() == "sacct" and shutil.which("sacct")
+            self._has_accounting = bool(asked) and slurm.has_accounting(settings)
             _check_cluster(job)
             super().run_job(job)
         except Exception as error:  # the plugin's own report asks for a rule, which a group has not
@@ -104,8 +105,8 @@ class SteadyExecutor(Executor):  # type: ignore[misc]  # the plugin states no ty
         return "" if job.is_group() else f"export {usage.ALONE_VARIABLE}=yes"
 
     def _report_job_submission_threadsafe(self, job_info: SubmittedJobInfo) -> None:
-        self._submitted.add(job_info.external_jobid)
         super()._report_job_submission_threadsafe(job_info)
+        self._submitted.add(job_info.external_jobid)
 
     def _report_job_error_threadsafe(self, job_info: SubmittedJobInfo, msg: str) -> None:
         """Of a job that could not be submitted; one that was taken all the same is submitted."""
@@ -207,7 +208,8 @@ class SteadyExecutor(Executor):  # type: ignore[misc]  # the plugin states no ty
             for job in filter(self._is_new, shown):
                 if job.state not in slurm.ENDED:
                     logger.warning("SLURM has taken job %s after all; it is cancelled", job.number)
-                    slurm.ask("scancel", job.number)
+                    if not slurm.ask("scancel", job.number).failed:
+                        self._submitted.add(job.number)  # and it is no later attempt
         finally:
             self._submission.release()
 

@@ -64,7 +64,7 @@ class SlurmQueue:
     def __init__(self) -> None:
         jobs = slurm.queued(slurm.ask(*slurm.QUEUE).text)
         self._by_number = {job.number: job for job in jobs}
-        self._by_comment = {job.comment: job for job in jobs}
+        self._by_comment = {job.comment: job for job in jobs if job.folder == os.getcwd()}
 
     def waiting(self, comment: str) -> slurm.QueuedJob | None:
         """The job of this comment, if it waits for a node."""

@@ -59,7 +59,7 @@ def inside(arguments: list[str]) -> int:
         return process.wait()
     except Terminated as warning:
         if process and warning.number == signal.SIGUSR1:
-            process.kill()  # a gentler signal would make it cancel its jobs
+            process.kill()  # to a gentler signal it would wait for its jobs, or cancel them
         elif process:
             process.terminate()
         if process:
