@@ -270,7 +270,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def wait(folder: Path, name: str, ready) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 180
     while not ready():
         if time.monotonic() > deadline:
             logs = "".join(

@@ -29,7 +29,7 @@ CONFIGURATION = {
     "models": {"4.1v": {"base": {"embedded": True}}},
     "tracking": [],
     "sft": {
-        "gpus": GPUS, "threads": 1, "max_steps": 12, "batch_size": 4, "gradient_checkpointing": False,
+        "gpus": GPUS, "threads": 1, "max_steps": 24, "batch_size": 4, "gradient_checkpointing": False,
         "save_steps": 3, "log_steps": 1,
     },
 }  # fmt: skip
@@ -92,7 +92,7 @@ def compute(folder: Path, started: subprocess.Popen) -> dict[str, str]:
     """Wait for four more steps of the training; the job that does them."""
     file = folder / f"results/checkpoints/sft/{RUN}.steps"
     before = len(steps(file))
-    until(lambda: len(steps(file)) >= before + 4, 400, started)
+    until(lambda: len(steps(file)) >= before + 4, 600, started)
     return of_rule(folder, "sft")[-1]
 
 

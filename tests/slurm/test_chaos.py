@@ -12,4 +12,4 @@ def test_a_run_under_faults_comes_to_the_same_bytes(running_cluster: Cluster, tm
     for name in ("quiet", "stormy"):
         evaluation = {**chaos.CONFIGURATION["evaluation"], "blank_image": False}
         chaos.prepare(tmp_path / name, 1, ["base"], evaluation=evaluation)
-    assert not chaos.soak(running_cluster, tmp_path, faults=6, seed=1, seconds=800, pauses=(10, 25))
+    assert not chaos.soak(running_cluster, tmp_path, faults=6, seed=1, seconds=1400, pauses=(10, 25))

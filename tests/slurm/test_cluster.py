@@ -157,7 +157,7 @@ def test_what_ran_out_of_time_is_tried_again_with_more(tmp_path, profile, monkey
     assert status == 0, said
     assert [(job["JobState"], job["TimeLimit"]) for job in of_rule(tmp_path, "timed")] == [
         ("TIMEOUT", "00:01:00"),
-        ("COMPLETED", "00:02:00"),
+        ("COMPLETED", "00:03:00"),
     ]
     assert not (tmp_path / "logs/timed.json").exists()
 
@@ -245,12 +245,12 @@ TRAINED = f"results/sft/{RUN}/metrics.json"
 def test_a_training_on_two_nodes_saves_before_its_time_limit(workdir, on_two_nodes, tmp_path):
     """By itself, in time for a slow save, once one has been measured: SLURM has not ended it."""
     status, said = snakemake(
-        tmp_path, *on_two_nodes, "--set-resources", "sft:runtime=2", "--", TRAINED, **SLOW
+        tmp_path, *on_two_nodes, "--set-resources", "sft:runtime=3", "--", TRAINED, **SLOW
     )
     assert status == 1, said
     job = by_rule(workdir)["sft"]
     assert (job["NumNodes"], job["TresPerNode"]) == ("2", "gres:gpu:1")
-    assert job["JobState"] == "FAILED" and job["RunTime"] < "00:02:00"
+    assert job["JobState"] == "FAILED" and job["RunTime"] < "00:03:00"
     step = re.search(r"stopped before the time limit of the job after step (\d+)", said)[1]
     kept = workdir / f"results/checkpoints/sft/{RUN}/checkpoint-{step}"
     assert checkpoints.is_whole(kept)

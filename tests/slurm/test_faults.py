@@ -25,7 +25,7 @@ SFT = {
 }  # fmt: skip
 SLOW = {
     "PYTHONPATH": str(ROOT / "tests/slurm/slow"),
-    "SLOW_STEP": "1.5",
+    "SLOW_STEP": "3",
     "SLOW_SAVE": "4",
     "SLOWEST": "timed",
 }
@@ -103,10 +103,10 @@ def test_trainings_outlive_what_befalls_their_jobs(folder, running_cluster: Clus
     )
     with running_cluster.configured(KillWait="30"):  # as sites have it
         started = start(folder, *where, "--set-resources", *asked, "--", *targets, **SLOW)
-        until(lambda: all(max(computed(folder, name), default=0) > EVERY for name in ANY), 400, started)
+        until(lambda: all(max(computed(folder, name), default=0) > EVERY for name in ANY), 900, started)
         urgent = ["sbatch", f"--partition={URGENT}", f"--nodelist={first}", "--gpus=1", "--output=/dev/null"]
         subprocess.run([*urgent, "--mem=100", "--wrap=sleep 1"], check=True)  # all four are in use there
-        until(lambda: any(job["Restarts"] == "1" for job in of_rule(folder, "sft")), 60, started)
+        until(lambda: any(job["Restarts"] == "1" for job in of_rule(folder, "sft")), 200, started)
         running = [name for name in ANY if job_of(folder, name)["JobState"] == "RUNNING"]
         running.sort(key=lambda name: job_of(folder, name)["NodeList"] == second)
         cancelled, warned, requeued, *lost = running
@@ -114,12 +114,12 @@ def test_trainings_outlive_what_befalls_their_jobs(folder, running_cluster: Clus
         subprocess.run(["scancel", "--signal=USR1", job_of(folder, warned)["JobId"]], check=True)
         until(
             lambda: all(job_of(folder, name)["JobState"] != "RUNNING" for name in (cancelled, warned)),
-            60,
+            200,
             started,
         )
         subprocess.run(["scontrol", "requeue", job_of(folder, requeued)["JobId"]], check=True)
         running_cluster.lose(second)
-        until(lambda: all(job_of(folder, name)["Restarts"] == "1" for name in lost), 90, started)
+        until(lambda: all(job_of(folder, name)["Restarts"] == "1" for name in lost), 200, started)
         running_cluster.start_node(second)
         said = started.communicate(timeout=900)[0]
     assert started.returncode == 0, said
@@ -176,9 +176,9 @@ from workflow_scripts.base import attempts, slurm_executor
 if workflow.is_main_process:
     attempts.new_invocation()
     slurm_executor.install()
-SECONDS = {{"brief": 1, "wrong": 1, "long": 45}}
+SECONDS = {{"brief": 1, "wrong": 1, "long": 45, "longer": 90}}
 rule makes:
-    output: "{{name,brief|wrong|long}}"
+    output: "{{name,brief|wrong|long|longer}}"
     log: "logs/{{name}}.log"
     params: seconds=lambda wildcards: SECONDS[wildcards.name]
     resources: mem_mb=400, runtime=10
@@ -210,7 +210,7 @@ def test_snakemake_outlives_a_slurm_that_forgets_and_does_not_answer(brief, runn
     folder, flags = brief
     with running_cluster.configured(MinJobAge="5", RequeueExit="1"):
         started = start(folder, *flags, "brief", "wrong", "long")
-        until(lambda: begun(folder, "long"), 120, started)
+        until(lambda: begun(folder, "long"), 400, started)
         running_cluster.stop_controller()
         time.sleep(40)
         running_cluster.start_controller()
@@ -227,23 +227,23 @@ def test_snakemake_outlives_a_slurm_that_forgets_and_does_not_answer(brief, runn
 
 def test_a_snakemake_that_was_killed_takes_over_when_its_jobs_have_ended(brief):
     folder, flags = brief
-    first = start(folder, *flags, "long")
-    until(lambda: begun(folder, "long"), 120, first)
+    first = start(folder, *flags, "longer")
+    until(lambda: begun(folder, "longer"), 400, first)
     first.kill()
     first.communicate()
     assert snakemake(folder, "--unlock")[0] == 0
-    status, said = snakemake(folder, *flags, "long")
+    status, said = snakemake(folder, *flags, "longer")
     assert status == 0, said
     assert "waiting for 1 jobs of an earlier Snakemake" in said and "planning anew" in said
-    assert begun(folder, "long") == 1
+    assert begun(folder, "longer") == 1
 
 
 def test_a_snakemake_that_is_interrupted_ends_its_jobs_at_once(brief):
     folder, flags = brief
     started = start(folder, *flags, "long")
-    until(lambda: begun(folder, "long"), 120, started)
+    until(lambda: begun(folder, "long"), 400, started)
     started.send_signal(signal.SIGINT)
-    said = started.communicate(timeout=90)[0]
+    said = started.communicate(timeout=300)[0]
     assert started.returncode != 0, said
     states = [job["JobState"] for job in jobs() if job["WorkDir"] == str(folder)]
     assert states in (["CANCELLED"], ["COMPLETING"]), said

@@ -10,7 +10,7 @@ from types import ModuleType
 
 STEP = float(os.environ.get("SLOW_STEP", 0))  # seconds
 SAVE = float(os.environ.get("SLOW_SAVE", 0))
-SLOWEST = os.environ.get("SLOWEST", "")  # a dataset whose first job takes ten times as long for a step
+SLOWEST = os.environ.get("SLOWEST", "")  # a dataset whose first job takes five times as long for a step
 FAILING = os.environ.get("FAILING_RANK", "none")  # the process that fails after its third step
 HANGING = os.environ.get("HANGING_RANK", "none")  # one that is deaf to all but SIGKILL from then on
 OLD = os.environ.get("OLD_RANK", "none")  # a process whose environment is another one
@@ -41,7 +41,7 @@ def progress(module: ModuleType) -> None:
             signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
             time.sleep(3600)
         first = SLOWEST in sys.argv and len({line.split()[0] for line in done.open()}) == 1
-        time.sleep(10 * STEP if first else STEP)
+        time.sleep(5 * STEP if first else STEP)
         ends(self, args, state, control, **kwargs)
 
     module.Progress.on_step_end = slowly
