@@ -59,11 +59,11 @@ def run(
 def start(module: str, *arguments: str, folder: Path, output: Path) -> multiprocessing.process.BaseProcess:
     """Start `python -m MODULE ARGUMENT…` in `folder`, both outputs in a file."""
     place = (module, arguments, folder, dict(os.environ), [output, output])
-    return _started(_become, *place)
+    return copied(_become, *place)
 
 
-def _started(target: Callable[..., None], *arguments: Any) -> multiprocessing.process.BaseProcess:
-    """A copy of this process, which has imported more; where OpenMP has threads, a copy would wait for them forever."""
+def copied(target: Callable[..., None], *arguments: Any) -> multiprocessing.process.BaseProcess:
+    """Start `target` in a copy of this process, which has imported more; with threads of OpenMP's it would wait forever."""
     copies = multiprocessing.get_context("fork") if os.environ.get("OMP_NUM_THREADS") == "1" else _context
     process = copies.Process(target=target, args=arguments)
     with warnings.catch_warnings():
@@ -78,7 +78,7 @@ def served(address: Path) -> Iterator[None]:
     """Run what workflow/preloaded.py asks for at `address`, in copies of a process with the libraries of a training."""
     for name in HEAVY:  # this process needs them, too
         importlib.import_module(name)
-    process = _started(_serve, str(address))
+    process = copied(_serve, str(address))
     try:
         while not address.exists():
             assert process.is_alive()

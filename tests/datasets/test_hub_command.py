@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import zipfile
 from pathlib import Path
@@ -137,7 +138,8 @@ def test_a_killed_download_goes_on_where_it_was(server, slake, command, run, tmp
     raw = tmp_path / "results" / "raw"
     assert not (raw / "slake").exists()
     server.go_on.set()
-    time.sleep(0.2)  # the server finds the connection closed
+    while any("process_request" in thread.name for thread in threading.enumerate()):
+        time.sleep(0.01)  # until the server finds the connection closed
     server.sent.clear()
     run("--dataset", "slake")
     assert server.sent == {"imgs.zip": len(slake["imgs.zip"]) - arrived}

@@ -33,6 +33,7 @@ class Server(ThreadingHTTPServer):
         self.message, self.choice, self.body = {}, {}, {}
         self.requests, self.keys, self.paths = [], [], []
         self.at_once, self.most_at_once = 0, 0
+        self.slow = 0.5  # seconds
         self.lock = threading.Lock()
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 
@@ -69,7 +70,7 @@ class Handler(BaseHTTPRequestHandler):
             **self.server.body,
         }
         if fault == "slow":
-            time.sleep(0.5)
+            time.sleep(self.server.slow)
         if fault == "hang up":
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)

@@ -42,8 +42,11 @@ def judge(server, tmp_path):
 
 
 @pytest.fixture
-def client(server):
-    found = OpenAIClient(server.url, "model", "TEST_API_KEY", timeout=0.2, retries=2, first_wait=0.001)
+def client(server, request):
+    """It waits longer than any server stalls, but for one that is to be slow."""
+    slow = "[slow]" in request.node.name
+    server.slow, timeout = (2.0, 1.0) if slow else (0.5, 60.0)
+    found = OpenAIClient(server.url, "model", "TEST_API_KEY", timeout=timeout, retries=2, first_wait=0.001)
     yield found
     found.close()
 

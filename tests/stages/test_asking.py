@@ -59,7 +59,7 @@ def started(script: Path, config: Path, layout: Layout) -> subprocess.Popen:
 
 
 def wait_for(condition, ended=lambda: False) -> None:
-    until = time.monotonic() + 120
+    until = time.monotonic() + 600
     while not condition():
         assert time.monotonic() < until and not ended()
         time.sleep(0.01)
@@ -107,7 +107,7 @@ def test_processes_share_the_questions_and_end_with_the_one_that_started_them(pl
     process.wait()
     wait_for(lambda: not any(alive(int(child)) for child in children))
     second = started(tmp_path / "two.py", config, layout)
-    assert second.wait(timeout=300) == 0
+    assert second.wait(timeout=900) == 0
     shared = list(files.read_jsonl(layout.answers(RUN, "untrained", "original")))
     shutil.rmtree(layout.kept_answers())
     assert ask.ask(load([config]), layout, RUN, "untrained", "original")["asked_now"]

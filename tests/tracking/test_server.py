@@ -14,7 +14,7 @@ import pytest
 from workflow_scripts import tracking
 from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.configuration.settings import Config
-from workflow_scripts.tracking import server
+from workflow_scripts.tracking import server, tracker
 from workflow_scripts.tracking.experiment import EXPERIMENT
 
 JOBS, STEPS = 16, 20
@@ -62,9 +62,10 @@ def job(address, root, number):
 
 
 @pytest.mark.slow
-def test_sixteen_jobs_at_once_lose_nothing(address, tmp_path):
+def test_sixteen_jobs_at_once_lose_nothing(address, tmp_path, monkeypatch):
     from mlflow import MlflowClient
 
+    monkeypatch.setattr(tracker, "LAST_WAIT", 900.0)
     MlflowTracker = tracking.TRACKERS["mlflow"]
     MlflowTracker.load()
     with ThreadPoolExecutor(JOBS) as pool:

@@ -105,7 +105,7 @@ def greetings(folder: Path) -> dict[str, str]:
 def test_one_gpu_is_one_process_under_torchrun_where_gpus_share_the_work(tmp_path):
     """DeepSpeed wants to be told its rank, and a second visible GPU must not be used."""
     parent = start(tmp_path, GREETER, {"gpus": 1, "strategy": "zero3_offload"})
-    errors = parent.communicate(timeout=120)[1]
+    errors = parent.communicate(timeout=600)[1]
     assert parent.returncode == 0, errors
     assert greetings(tmp_path) == {"rank.0": "1--flag"}
 
@@ -113,7 +113,7 @@ def test_one_gpu_is_one_process_under_torchrun_where_gpus_share_the_work(tmp_pat
 @pytest.mark.slow
 def test_nodes_without_slurm_meet_at_the_master(tmp_path):
     parents = start_two_nodes(tmp_path, GREETER)
-    errors = [parent.communicate(timeout=180)[1] for parent in parents]
+    errors = [parent.communicate(timeout=600)[1] for parent in parents]
     assert [parent.returncode for parent in parents] == [0, 0], errors
     assert greetings(tmp_path) == {"rank.0": "2--flag", "rank.1": "2--flag"}
 
@@ -136,7 +136,7 @@ def test_a_process_that_dies_ends_those_of_all_nodes_and_its_traceback_is_shown(
     ended: list[float] = []
 
     def wait(number: int) -> None:
-        said[number] = parents[number].communicate(timeout=180)[1]
+        said[number] = parents[number].communicate(timeout=600)[1]
         ended.append(time.monotonic())
 
     threads = [threading.Thread(target=wait, args=(number,)) for number in range(2)]
@@ -253,7 +253,7 @@ def test_gpus_that_are_not_there_are_an_error(monkeypatch, settings, error):
 def test_processes_that_ran_out_of_memory_start_again(tmp_path, limit, status, budgets):
     """Once, as configured: that is enough below the first limit and not below the second."""
     parent = start(tmp_path, LARGE.replace("LIMIT", str(limit)), {"gpus": 2})
-    errors = parent.communicate(timeout=120)[1]
+    errors = parent.communicate(timeout=600)[1]
     assert parent.returncode == status, errors
     assert errors.count("starting all processes again") == 1
     assert list(greetings(tmp_path).values()) == budgets
@@ -265,7 +265,7 @@ def test_a_failure_is_not_taken_for_memory(tmp_path):
     memory.halve(Sft(oom_retries=1), tmp_path / "kept")
     worker = "import shutil, sys; shutil.rmtree('kept'); sys.exit(1)"
     parent = start(tmp_path, worker, {"gpus": 1, "strategy": "zero2"})
-    errors = parent.communicate(timeout=60)[1]
+    errors = parent.communicate(timeout=600)[1]
     assert parent.returncode == 1 and "starting all processes again" not in errors
 
 
@@ -274,12 +274,12 @@ def test_sigterm_reaches_the_processes_of_all_gpus(tmp_path):
     """And all of them write what happened into one structured log, of one attempt."""
     log = tmp_path / "logs/sft/slake_4.1v_base.log"
     parent = start(tmp_path, WORKER, {"gpus": 2}, **{attempts.LOG_VARIABLE: str(log)})
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while len(list(tmp_path.glob("started.*"))) < 2:
         assert parent.poll() is None and time.monotonic() < deadline
         time.sleep(0.1)
     parent.send_signal(signal.SIGTERM)
-    errors = parent.communicate(timeout=60)[1]
+    errors = parent.communicate(timeout=600)[1]
     assert parent.returncode == 143 and errors.endswith("error: stopped by SIGTERM\n")
     assert sorted(path.name for path in tmp_path.glob("cleaned.*")) == ["cleaned.0", "cleaned.1"]
     lines = list(files.read_jsonl(log.with_suffix(".jsonl")))

@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import forked
@@ -24,7 +23,7 @@ from workflow_scripts.base import cli, files, versions
 from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.models import standins
 from workflow_scripts.models.catalogue import VERSIONS
-from workflow_scripts.training import checkpoints, launch
+from workflow_scripts.training import checkpoints, launch, progress
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 10  # at least
@@ -114,17 +113,17 @@ class Workplace:
                 break
         else:
             pytest.fail("".join(said))
-        family = psutil.Process(process.pid).children(recursive=True)
+        killed = number == signal.SIGKILL
+        family = psutil.Process(process.pid).children(recursive=True) if killed else []
         process.send_signal(number)
-        if number == signal.SIGKILL:
-            for child in family:
-                child.kill()
-        rest, _ = process.communicate(timeout=120)
+        for child in family:
+            child.kill()
+        rest, _ = process.communicate(timeout=400)
         return process.returncode, "".join(said) + rest
 
     def finished(self, stage: str, processes: int, *more: str) -> str:
         process = self.start(stage, processes, *more)
-        said, _ = process.communicate(timeout=300)
+        said, _ = process.communicate(timeout=900)
         assert process.returncode == 0, said
         return said
 
@@ -218,15 +217,23 @@ def test_two_processes_that_find_it_done_train_nothing(workplace):
 def stopped(tmp_path_factory) -> Workplace:
     """A workplace whose SFT was killed after step 5, with checkpoints of the steps 2 and 4."""
     work = Workplace(tmp_path_factory.mktemp("stopped") / "work", "4.1v")
-    said = work.folder / "said.txt"
-    process = forked.start("workflow_scripts.sft", *work.flags(), folder=work.folder, output=said)
-    until = time.monotonic() + 300
-    while not (said.exists() and " step 5/" in said.read_text()):
-        assert process.is_alive() and time.monotonic() < until, said.read_text()
-        time.sleep(0.02)
-    process.kill()
+    process = forked.copied(_train_and_die, work.folder, work.flags())
     process.join()
+    assert process.exitcode == -signal.SIGKILL
     return work
+
+
+def _train_and_die(folder: Path, flags: list[str]) -> None:
+    ends = progress.Progress.on_step_end
+
+    def dies(self, args, state, control, **kwargs) -> None:
+        ends(self, args, state, control, **kwargs)
+        if state.global_step == 5:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    progress.Progress.on_step_end = dies
+    os.chdir(folder)
+    cli.run(sft.main, flags)
 
 
 @pytest.fixture

@@ -102,9 +102,13 @@ def test_a_mistake_in_the_configuration_is_said(demo, folder):
 
 
 @pytest.mark.slow
-def test_ctrl_c_stops_it_and_it_goes_on_later(start):
-    started = start(SECONDS_OF=json.dumps({"convert": 60}))
+def test_ctrl_c_stops_it_and_it_goes_on_later(start, folder):
+    started = start(SECONDS_OF=json.dumps({"convert": 300}))
     assert any("convert" in line for line in iter(started.stderr.readline, ""))
+    log = folder / "results/logs/convert/combined_4.1v_thinking.log"
+    while not log.exists() or "convert is at work" not in log.read_text():
+        assert started.poll() is None
+        time.sleep(0.1)
     time.sleep(2)  # past the start of the job, where Snakemake may not hear it
     # The terminal sends it to all processes in the foreground.
     subprocess.run(["kill", f"-{int(signal.SIGINT)}", "--", f"-{started.pid}"], check=True)

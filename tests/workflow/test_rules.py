@@ -39,7 +39,7 @@ def times(tmp_path, stood_in):
     (tmp_path / "settings.yaml").write_text(yaml.safe_dump(settings))
     targets = [f"results/sft/{name}_4.1v_base/metrics.json" for name in ("slake", "rad")]
     where = ["--snakefile", str(ROOT / "Snakefile"), "--configfile", "settings.yaml", "--cores", "4"]
-    seconds = {"validate rad": 1.5, "sft slake": 3}
+    seconds = {"validate rad": 4, "sft slake": 8}
 
     def run(gpus: str) -> dict[str, list[tuple[float, float]]]:
         environment = {**stood_in, "SECONDS_OF": json.dumps(seconds), "CUDA_VISIBLE_DEVICES": gpus}
