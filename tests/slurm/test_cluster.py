@@ -157,7 +157,7 @@ def test_what_ran_out_of_time_is_tried_again_with_more(tmp_path, profile, monkey
     assert status == 0, said
     assert [(job["JobState"], job["TimeLimit"]) for job in of_rule(tmp_path, "timed")] == [
         ("TIMEOUT", "00:01:00"),
-        ("COMPLETED", "00:03:00"),
+        ("COMPLETED", "00:02:00"),
     ]
     assert not (tmp_path / "logs/timed.json").exists()
 
