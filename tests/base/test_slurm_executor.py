@@ -58,7 +58,7 @@ def looked_after(steady, folder: Path, numbers: str) -> str:
 
 def shows(*jobs: str) -> str:
     """A stand-in for squeue that shows these jobs, each as NUMBER|STATE|REASON."""
-    lines = (job.replace("|", "|uuid|", 1) + "|/work|rule_sft_wildcards_slake" for job in jobs)
+    lines = (job.replace("|", "|uuid|", 1) + "|/somewhere|rule_sft_wildcards_slake" for job in jobs)
     return "; ".join(["true", *(f"echo '{line}'" for line in lines)])
 
 
@@ -249,11 +249,11 @@ def test_what_cannot_be_submitted_is_told_and_what_passes_is_tried_again(
 
 
 def test_a_job_that_was_taken_though_sbatch_gave_up_is_not_submitted_twice(command, monkeypatch):
-    command("scontrol", "echo 'JobId=2 StdOut=/work/2.log'")
+    command("scontrol", "echo 'JobId=2 StdOut=/somewhere/2.log'")
     command(
         SQUEUE,
         shows("1|RUNNING|None", "2|PENDING|Priority")
-        + "; echo '9|another|RUNNING|None|/work|rule_sft_wildcards_slake'",
+        + "; echo '9|another|RUNNING|None|/somewhere|rule_sft_wildcards_slake'",
     )
     found: list[str] = []
     submit(monkeypatch, executor(monkeypatch, found), "1", TIMED_OUT)

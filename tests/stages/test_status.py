@@ -45,7 +45,7 @@ def layout(tmp_path) -> Layout:
 
 @pytest.fixture(autouse=True)
 def queue(tmp_path, monkeypatch):
-    """`queue("7|uuid|PENDING|Priority|/work|rule_…")` is what squeue says, and "7|TIMEOUT" what sacct says to have `ended`.
+    """`queue("7|uuid|PENDING|Priority|/somewhere|rule_…")` is what squeue says, and "7|TIMEOUT" what sacct says to have `ended`.
 
     The controller has forgotten it, or is `away`.
     """
@@ -160,11 +160,11 @@ def test_jobs_of_slurm(settings, layout, queue):
     noted(layout, "sft", str(RUN), TRAINING, state="running", host="n1", process=1, slurm_job="7")
     queue(f"7|uuid|RUNNING|None|{os.getcwd()}|rule_sft_wildcards_slake_4.1v_base")
     assert ("sft", "running", "step 10/40, loss 0.9500, 8.5 rows/s, 01:02:03 left") in rows(settings, layout)
-    queue("9|uuid|RUNNING|None|/work|another", ended="7|TIMEOUT")
+    queue("9|uuid|RUNNING|None|/somewhere|another", ended="7|TIMEOUT")
     assert ("sft", "stopped", "TIMEOUT") in rows(settings, layout)
     queue(ended="7|NODE_FAIL", away=True)  # it may have begun again
     assert ("sft", "running", "step 10/40, loss 0.9500, 8.5 rows/s, 01:02:03 left") in rows(settings, layout)
-    queue("9|uuid|RUNNING|None|/work|another")
+    queue("9|uuid|RUNNING|None|/somewhere|another")
     assert ("sft", "stopped", "SLURM does not know job 7 any more") in rows(settings, layout)
     queue(f"8|uuid|PENDING|Priority|{os.getcwd()}|rule_sft_wildcards_slake_4.1v_base")
     assert ("sft", "queued", "Priority, after running") in rows(settings, layout)

@@ -25,10 +25,10 @@ MEMORY_RAN_OUT = re.compile(rb"slurmstepd.*: error: (.*exceeded memory limit|Det
 RUNS = {"PENDING", "RUNNING", "CONFIGURING", "SUSPENDED", "REQUEUED", "RESIZING", "SIGNALING", "STOPPED"}
 # Of one that has ended, for good where the controller says so: the accounting calls so, for minutes, also what lost its
 # node or was preempted and goes back into the queue.
-FAILED = {
-    "BOOT_FAIL", "CANCELLED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "REVOKED", "TIMEOUT",
+ENDED = {
+    "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "REVOKED",
+    "TIMEOUT",
 }  # fmt: skip
-ENDED = {"COMPLETED", *FAILED}
 # Why a job waits for somebody to do something, as squeue says it, and states that say so themselves.
 HELD = re.compile(
     "held|BadConstraints|NeverSatisfied|Partition(Time|Node)Limit|MaxWallDurationPerJob|Invalid(Account|QOS)",

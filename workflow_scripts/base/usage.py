@@ -19,11 +19,9 @@ from workflow_scripts.base import gpus, slurm
 from workflow_scripts.base.attempts import LOG_VARIABLE
 from workflow_scripts.base.processes import started_by_torchrun
 
-_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-
-
 # Set in a SLURM job that was submitted for one job of Snakemake's: what the one took the other did.
 ALONE_VARIABLE = "MEDVQA_JOB_ALONE"
+_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 @dataclass(frozen=True)
