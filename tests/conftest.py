@@ -1,5 +1,6 @@
 import gc
 import os
+import stat
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,22 @@ def pytest_collection_finish() -> None:
     """What the libraries have made stays: not to look for garbage in it saves a fifth of the time of all tests."""
     freeze()
     gc.set_threshold(20_000)
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+    """`command("squeue", "echo 1")` puts a stand-in for one of SLURM's commands in the way."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:/bin")
+
+    def install(name: str, script: str) -> None:
+        (folder / name).write_text(f"#!/bin/bash\n{script}\n", encoding="utf-8")
+        (folder / name).chmod(stat.S_IRWXU)
+
+    for name in ("squeue", "sacct", "scontrol", "scancel", "sbatch"):
+        install(name, "exit 1")  # and no real one of this machine
+    return install
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -1,6 +1,6 @@
 """What preflight says of a machine, and of clusters that stand-ins for SLURM's commands describe."""
 
-import stat
+import os
 import sys
 from pathlib import Path
 
@@ -29,11 +29,9 @@ def profile() -> dict:
 
 
 @pytest.fixture
-def cluster(tmp_path, monkeypatch):
+def cluster(command, monkeypatch):
     """Stand-ins for SLURM's commands, and no others: `cluster(squeue="echo 1; exit 1")`."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    monkeypatch.setenv("PATH", f"{folder}:/bin:/usr/bin")
+    monkeypatch.setenv("PATH", f"{os.environ['PATH']}:/usr/bin")
 
     def install(**commands: str) -> None:
         defaults = {
@@ -46,9 +44,7 @@ def cluster(tmp_path, monkeypatch):
             "squeue": "exit 0",
         }
         for name, script in {**defaults, **commands}.items():
-            file = folder / name
-            file.write_text(f"#!/bin/bash\n{script}\n", encoding="utf-8")
-            file.chmod(file.stat().st_mode | stat.S_IXUSR)
+            command(name, script)
 
     install()
     return install

@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import socket
-import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -44,14 +43,11 @@ def layout(tmp_path) -> Layout:
 
 
 @pytest.fixture(autouse=True)
-def queue(tmp_path, monkeypatch):
+def queue(command):
     """`queue("7|uuid|PENDING|Priority|/somewhere|rule_…")` is what squeue says, and "7|TIMEOUT" what sacct says to have `ended`.
 
     The controller has forgotten it, or is `away`.
     """
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    monkeypatch.setenv("PATH", f"{folder}:/bin")
 
     def say(*lines: str, ended: str = "", away: bool = False) -> None:
         told = "\n".join(lines)
@@ -61,8 +57,7 @@ def queue(tmp_path, monkeypatch):
             ("scontrol", f"echo 'slurm_load_jobs error: {refused}' >&2; exit 1"),
             ("sacct", f"echo '{ended}'"),
         ):
-            (folder / name).write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
-            (folder / name).chmod(stat.S_IRWXU)
+            command(name, script)
 
     say()
     return say

@@ -1,7 +1,6 @@
 """Snakemake as a job, with stand-ins for SLURM's commands; tests/slurm has the real ones."""
 
 import os
-import stat
 import sys
 
 import pytest
@@ -12,20 +11,12 @@ from workflow_scripts.stages import submit
 
 
 @pytest.fixture
-def command(tmp_path, monkeypatch):
-    """`command("squeue", "echo 1")` puts a stand-in in the way; the test runs in a folder of its own."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    monkeypatch.setenv("PATH", f"{folder}:/bin")
+def command(command, tmp_path, monkeypatch):
+    """The same, in a folder of the test's own, where no job is queued."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(slurm, "POLL_SECONDS", 0.01)
-
-    def install(name: str, script: str) -> None:
-        (folder / name).write_text(f"#!/bin/bash\n{script}\n", encoding="utf-8")
-        (folder / name).chmod(stat.S_IRWXU)
-
-    install("squeue", "exit 0")
-    return install
+    command("squeue", "exit 0")
+    return command
 
 
 def test_what_sbatch_is_given(command, tmp_path):
