@@ -1,5 +1,6 @@
 import gc
 import os
+import signal
 import stat
 from collections import Counter
 from pathlib import Path
@@ -13,6 +14,11 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when MLflow is imported
+
+# A shell lets what it starts in the background ignore Ctrl-C, as `make test-slow` starts the tests on a cluster.
+# Subprocesses inherit that, too.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # A busy machine is no failure.
