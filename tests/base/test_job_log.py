@@ -78,6 +78,22 @@ def test_a_retry_appends_and_says_so(readable):
     assert job_log.ATTEMPT_VARIABLE not in os.environ
 
 
+def test_what_an_attempt_has_said_can_be_read_also_where_a_line_is_torn(readable):
+    def fails():
+        logger.warning("half\nway")
+        raise KeyError("frame")
+
+    with pytest.raises(KeyError):
+        job_log.recorded(fails, [])
+    with open(readable.with_suffix(".jsonl"), "a") as file:
+        file.write('{"attempt": 1, "mess')
+    cli.run(saying("again"), [])
+    first, second = job_log.said(readable, 1), job_log.said(readable, 2)
+    assert "warning half\nway\n" in first and "error   KeyError: 'frame'\nTraceback" in first
+    assert first.endswith("KeyError: 'frame'\n") and "again" in second and "frame" not in second
+    assert job_log.said(readable, 3) == "" == job_log.said(readable.with_name("none.log"), 1)
+
+
 def test_processes_that_a_job_starts_are_of_its_attempt(readable, monkeypatch):
     cli.run(saying("first"), [])
 

@@ -241,12 +241,25 @@ def test_an_evaluation_of_before_says_nothing_about_a_model_of_another_configura
         }
 
     trained(Config(), "first")
-    models = {stage: {"fingerprint": "first"} for stage in ("sft", "dpo")}
+    models = {"sft": {"fingerprint": "first"}, "dpo": {"fingerprint": "not told of"}}
     provenance = {"run_fingerprint": dependencies.run_fingerprint(Config(), RUN)}
     made = {**made_evaluation, "model": models, "provenance": provenance, "final_stage": "sft"}
-    files.write_json(layout.evaluation(RUN), made)
-    with tracking.stage(Config(), layout, RUN, "evaluate", {}):
-        pass
+
+    def scored(accuracy):
+        """Evaluate the model; the newest score that MLflow has of it, and on which data set."""
+        made["stages"]["sft"]["test_sets"]["slake"]["accuracy"] = accuracy
+        files.write_json(layout.evaluation(RUN), made)
+        with tracking.stage(Config(), layout, RUN, "evaluate", {}) as record:
+            record.dataset(layout.split(RUN, "test"), made["data_fingerprint"], "evaluation")
+        client, _, (evaluating, *_) = seen()
+        (model,) = client.search_logged_models([evaluating.info.experiment_id])
+        told = [metric for metric in model.metrics if metric.key == "eval/slake/accuracy"]
+        score = max(told, key=lambda metric: metric.timestamp)
+        (test,) = [found.dataset for found in evaluating.inputs.dataset_inputs]
+        assert (score.dataset_name, score.dataset_digest) == (test.name, test.digest)
+        return score.value, len(told)
+
+    assert [scored(0.5), scored(0.75), scored(0.75)] == [(0.5, 1), (0.75, 2), (0.75, 2)]
     assert aliased()["champion"] == "first"
     trained(Config(seed=2), "second")
     assert aliased() == {"champion": "first", "candidate": "second"}

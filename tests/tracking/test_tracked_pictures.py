@@ -38,6 +38,41 @@ def test_nothing_of_the_images_is_sent_where_that_is_set(layout, run, prediction
     assert {"sft", "dpo", "question", "gold"} <= set(table["columns"]) and 50 <= len(table["data"]) <= 100
 
 
+@pytest.mark.parametrize("pictures", [True, False])
+def test_wandb_shows_the_same_sample(layout, run, predictions, pictures, monkeypatch):
+    for name in ("WANDB_API_KEY", "WANDB_DATA_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    settings = Config(tracking=["wandb"], tracking_images=pictures)
+    with tracking.stage(settings, layout, run, "evaluate", {"seed": 7}) as record:
+        record.table(predictions, "predictions")
+    (media,) = (layout.root / "wandb").glob("wandb/offline-run-*/files/media")
+    (table,) = map(files.read_json, media.glob("table/*.table.json"))
+    shown = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+    assert 50 <= len(shown) <= 100 and len({row["id"] for row in shown}) == len(shown)
+    assert all((row["sft"], row["dpo"], row["gold"]) == ("red", "red", "red") for row in shown)
+    copied = [
+        path.read_bytes()[:4] for path in (layout.root / "wandb/artifacts").rglob("*") if path.is_file()
+    ]
+    assert (b"\x89PNG" in copied) == pictures == ("image" in table["columns"])
+    (kept,) = (layout.root / "wandb").glob("wandb/offline-run-*/*.wandb")
+    written = kept.read_bytes()
+    assert b"git_commit" in written and b"manifests" in written and b"memory_gb" in written
+
+
+def test_what_was_recorded_before_pictures_were_forbidden_keeps_them_back(layout, run, seen):
+    page, plain = layout.evaluation_page(run), layout.validation(run)
+    for path in (page, plain):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("<img>")
+    with tracking.stage(Config(tracking=["tensorboard"]), layout, run, "evaluate", {}) as record:
+        record.artifact(page, "pages", pictures=True)
+        record.artifact(plain, "checks")
+    tracking.sync(Config(tracking=["mlflow"], tracking_images=False), layout)
+    client, _, (child,) = seen()
+    kept = {entry.path for entry in client.list_artifacts(child.info.run_id)}
+    assert "checks" in kept and "pages" not in kept
+
+
 def client_path(run, name):
     from urllib.parse import urlparse
 

@@ -14,7 +14,7 @@ from tensorboard.util.tensor_util import make_ndarray
 from wandb.proto.wandb_internal_pb2 import Record
 
 from workflow_scripts import tracking
-from workflow_scripts.base import versions
+from workflow_scripts.base import attempts, job_log, versions
 from workflow_scripts.base.errors import Terminated, UserError
 from workflow_scripts.base.paths import Layout, Run
 from workflow_scripts.configuration.settings import Config
@@ -118,6 +118,32 @@ def test_a_stage_that_died_is_closed_when_the_next_one_begins(layout, seen):
         "sft": "FINISHED",
     }
     assert len(parents) == 1
+
+
+def test_each_attempt_keeps_its_own_log_also_one_that_was_killed(layout, seen, monkeypatch):
+    """The next job of the stage, of another configuration, has written over the readable one by then."""
+    monkeypatch.setenv(attempts.LOG_VARIABLE, str(layout.log("validate", str(RUN))))
+    code = (
+        "import logging, os, sys; from pathlib import Path; from workflow_scripts import tracking;"
+        "from workflow_scripts.base import job_log;"
+        "from workflow_scripts.configuration.settings import Config;"
+        "from workflow_scripts.base.paths import Layout, Run;"
+        "log = job_log.kept(); log.__enter__();"
+        "stage = tracking.stage(Config(), Layout(Path(sys.argv[1])), Run('slake', '4.1v', 'thinking'), 'validate', {});"
+        "mirror = stage.__enter__(); logging.warning('the first'); os._exit(9)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(layout.root)], check=False)
+    with job_log.kept(), tracking.stage(Config(seed=2), layout, RUN, "validate", {}):
+        logging.warning("the second")
+    client, _, children = seen()
+    assert [run.info.status for run in children] == ["FINISHED", "KILLED"]
+    for run, number, said, other in zip(
+        children, (2, 1), ("second", "first"), ("first", "second"), strict=True
+    ):
+        (log,) = client.list_artifacts(run.info.run_id, "logs")
+        text = Path(client.download_artifacts(run.info.run_id, log.path)).read_text()
+        assert log.path == f"logs/attempt-{number}.log"
+        assert f"warning the {said}\n" in text and f"the {other}" not in text
 
 
 def test_another_configuration_is_another_parent_that_names_the_one_before(layout, seen):

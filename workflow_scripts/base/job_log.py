@@ -134,6 +134,37 @@ def kept() -> Iterator[JobLog | None]:
             del os.environ[ATTEMPT_VARIABLE]
 
 
+def attempt() -> int | None:
+    """Which attempt at its job this process is of; None outside a job."""
+    number = os.environ.get(ATTEMPT_VARIABLE)
+    return int(number) if number else None
+
+
+def said(readable: Path, attempt: int) -> str:
+    """What an attempt at the job with this log has said, to be read; "" where nothing of it is left.
+
+    The readable log itself has only what the last one said.
+    """
+    path = readable.with_suffix(".jsonl")
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    own = [line for line in map(_parsed, lines) if line.get("attempt") == attempt]
+    return "".join(_to_be_read(line) for line in own)
+
+
+def _parsed(line: str) -> dict[str, Any]:
+    """A line; empty where a full disk or a machine that went down has torn it."""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _to_be_read(line: dict[str, Any]) -> str:
+    error = f"{line['error'].rstrip()}\n" if line["error"] else ""
+    return f"{line['time']} {line['level']:7} {line['message']}\n{error}"
+
+
 def _path(readable: Path) -> Path:
     """Where this process writes."""
     node = os.environ.get("GROUP_RANK", "0") if started_by_torchrun() else "0"

@@ -54,7 +54,6 @@ class Recorder:
         self._senders: list[Sender] = []
         self._trains = False
         self._before: list[tuple[str, dict[str, Any]]] = []  # what was said before a training began
-        self._pictures = bool(self._start.get("pictures"))
 
     def send_to(self, outboxes: list[Outbox]) -> None:
         """Send what is recorded, from now on and what has been."""
@@ -67,7 +66,7 @@ class Recorder:
     def begin(self, resumed: bool) -> None:
         """The stage begins, or goes on as the attempt of before."""
         if self._journal:
-            self._journal.begin(resumed, **self._start["open"])
+            self._journal.begin(resumed, **self._start)
         self._notify()
 
     def train_from(self, step: int) -> None:
@@ -89,9 +88,8 @@ class Recorder:
         self._add("metrics", values=names.numbers(values))
 
     def artifact(self, path: Path, folder: str = "", pictures: bool = False) -> None:
-        """A file; one that has `pictures` of the data only where trackers may have these."""
-        if self._pictures or not pictures:
-            self._add_file("artifact", path, folder=folder)
+        """A file; one that has `pictures` of the data is sent only where trackers may have these."""
+        self._add_file("artifact", path, folder=folder, pictures=pictures)
 
     def table(self, path: Path, name: str) -> None:
         """The predictions of a JSONL file, a sample of which is shown as a table where the tracker can."""
@@ -196,8 +194,7 @@ def _recorder(
             "whole_settings": settings.of_run[1],
         },
     }
-    started = {"open": opened, "pictures": settings.tracking_images}
-    record = Recorder(layout, lines, started, partial(_settle, settings, layout, run))
+    record = Recorder(layout, lines, opened, partial(_settle, settings, layout, run))
     record.begin(resumed=name in RESUMED)
     for path in filter(Path.is_file, manifests):
         record.artifact(path, f"manifests/{path.parent.name}")

@@ -193,15 +193,17 @@ def evaluated(client: "MlflowClient", start: StageStart, layout: Layout, time: i
                 time,
                 0,
                 model_id=model.model_id,
-                dataset_name=f"{start.run}/test/{source}",
+                dataset_name=f"{start.run}/test",
                 dataset_digest=evaluation["data_fingerprint"],
                 run_id=model.source_run_id,
             )
             for source, found in evaluation["stages"][stage]["test_sets"].items()
             if found["accuracy"] is not None
         ]
-        if not any(metric.key.startswith("eval/") for metric in model.metrics or []):
-            client.log_batch(str(model.source_run_id), scores)
+        told = sorted(model.metrics or [], key=lambda metric: metric.timestamp)
+        known = {metric.key: metric.value for metric in told}  # the newest
+        if changed := [score for score in scores if known.get(score.key) != score.value]:
+            client.log_batch(str(model.source_run_id), changed)
         versions[stage] = str(version.version)
     for stage, number in versions.items():
         alias = CHAMPION if stage == evaluation["final_stage"] else CANDIDATE

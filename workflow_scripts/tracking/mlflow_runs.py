@@ -4,9 +4,10 @@ import json
 import logging
 from pathlib import Path
 
+from workflow_scripts.base import job_log
 from workflow_scripts.base.paths import Layout
 from workflow_scripts.configuration.settings import Config
-from workflow_scripts.tracking import mlflow_checkpoints, mlflow_models, mlflow_parent, mlflow_tables
+from workflow_scripts.tracking import mlflow_checkpoints, mlflow_models, mlflow_parent, samples, surroundings
 from workflow_scripts.tracking.journal import StageStart
 from workflow_scripts.tracking.mlflow_store import prepare_store, store, tracking_uri
 from workflow_scripts.tracking.tracker import Dataset, KeptCheckpoint, Tracker
@@ -14,7 +15,6 @@ from workflow_scripts.tracking.tracker import Dataset, KeptCheckpoint, Tracker
 logger = logging.getLogger(__name__)
 
 MOST = 100  # parameters or tags that MLflow takes at once
-_ENVIRONMENT = ("python", "system", "cpu_cores", "memory_gb", "host", "slurm_job", "versions")
 
 
 class MlflowTracker(Tracker):
@@ -89,7 +89,7 @@ class MlflowTracker(Tracker):
         for first in range(0, len(params), MOST):
             self.client.log_batch(run_id, params=params[first : first + MOST])
         self.client.log_text(run_id, about["settings"], "config.yaml")
-        environment = {key: about[key] for key in _ENVIRONMENT}
+        environment = {key: about[key] for key in surroundings.ENVIRONMENT}
         self.client.log_dict(run_id, environment, "environment/environment.json")
         self.client.set_tag(run_id, "attempt", start.attempt)
         return run_id
@@ -111,9 +111,19 @@ class MlflowTracker(Tracker):
         self.client.log_artifact(self.run_id, str(path), folder or None)
 
     def table(self, path: Path, name: str) -> None:
-        mlflow_tables.log_sample(
-            self.client, self.run_id, path, name, self.settings.tracking_images, self.settings.data.frames
+        import mlflow
+        import pandas
+
+        artifact = f"{name}.json"
+        if artifact in {entry.path for entry in self.client.list_artifacts(self.run_id)}:
+            return  # MLflow would add the rows to it
+        shown = (
+            samples.with_pictures(path, self.settings.data.frames) if self.settings.tracking_images else []
         )
+        rows = [{"image": mlflow.Image(image), **asked.values} for asked, image in shown]
+        rows = rows or [asked.values for asked in samples.sample(path)]
+        if rows:
+            self.client.log_table(self.run_id, pandas.DataFrame(rows), artifact)
 
     def dataset(self, dataset: Dataset) -> None:
         from mlflow.entities import Dataset as Entity
@@ -135,9 +145,9 @@ class MlflowTracker(Tracker):
         mlflow_models.log(self.client, self.experiment, runs, self.start, folder, self.layout, step, time)
 
     def close(self, status: str, time: int) -> None:
-        log = self.layout.root / "logs" / self.start.stage / f"{self.start.run}.log"
-        if log.is_file():
-            self.client.log_artifact(self.run_id, str(log), "logs")
+        if number := self.start.about.get("job_attempt"):
+            log = self.layout.log(self.start.stage, str(self.start.run))
+            self.client.log_text(self.run_id, job_log.said(log, number), f"logs/attempt-{number}.log")
         self.client.set_terminated(self.run_id, status, end_time=time)
         mlflow_models.evaluated(self.client, self.start, self.layout, time)
         mlflow_parent.describe(self.client, self.experiment, self.parent, self.start, self.layout, time)

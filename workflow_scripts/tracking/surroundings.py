@@ -9,7 +9,7 @@ from typing import Any
 
 import psutil
 
-from workflow_scripts.base import environment, footprint
+from workflow_scripts.base import environment, footprint, job_log
 from workflow_scripts.base.footprint import GIB
 from workflow_scripts.tracking.experiment import git_commit
 
@@ -24,6 +24,8 @@ PACKAGES = (
     "mlflow",
     "snakemake",
 )
+# Those of `about` that results may depend on, or their time.
+ENVIRONMENT = ("python", "system", "cpu_cores", "memory_gb", "host", "slurm_job", "versions")
 
 
 def about() -> dict[str, Any]:
@@ -34,6 +36,7 @@ def about() -> dict[str, Any]:
         "host": socket.gethostname(),
         "process": os.getpid(),
         "slurm_job": os.environ.get("SLURM_JOB_ID", ""),
+        "job_attempt": job_log.attempt(),
         "user": _user(),
         "python": platform.python_version(),
         "system": platform.platform(),

@@ -164,7 +164,10 @@ class Outbox:
                 tracker.curve(event["step"], event["values"], when)
             case "metrics":
                 tracker.metrics(event["values"], when)
-            case "artifact" if is_same:
+            # By the present setting: the line may be older, and the destination another.
+            case "artifact" if is_same and (
+                tracker.settings.tracking_images or event.get("pictures") is False
+            ):
                 tracker.artifact(path, event["folder"])
             case "table" if is_same:
                 tracker.table(path, event["name"])

@@ -4,12 +4,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from workflow_scripts.base import files
+from workflow_scripts.tracking import samples, surroundings
 from workflow_scripts.tracking.experiment import EXPERIMENT
 from workflow_scripts.tracking.journal import StageStart
 from workflow_scripts.tracking.tracker import Tracker
-
-SAMPLE = 200  # rows of a table
 
 
 def is_online() -> bool:
@@ -38,13 +36,19 @@ class WandbTracker(Tracker):
             self.run.finish()
         folder = self.layout.root / "wandb"
         folder.mkdir(parents=True, exist_ok=True)
+        os.environ.setdefault(
+            "WANDB_DATA_DIR", str(folder.absolute())
+        )  # pictures of tables, else in the user's home
         self.run = wandb.init(
             project=EXPERIMENT,
             id=start.attempt,
             group=f"{start.run} {start.configuration}",
             job_type=start.stage,
             name=f"{start.run} {start.stage}",
-            config={**start.parameters, "git_commit": start.about["git_commit"]},
+            config={
+                **start.parameters,
+                **{key: start.about[key] for key in ("git_commit", "manifests", *surroundings.ENVIRONMENT)},
+            },
             dir=str(folder),
             mode="online" if is_online() else "offline",
             settings=wandb.Settings(silent=True),
@@ -62,9 +66,13 @@ class WandbTracker(Tracker):
         self.run.save(str(path), base_path=str(path.parent), policy="now")
 
     def table(self, path: Path, name: str) -> None:
-        rows = [row for row, _ in zip(files.read_jsonl(path), range(SAMPLE), strict=False)]
-        columns = list(rows[0]) if rows else []
-        data = [[row.get(key) for key in columns] for row in rows]
+        shown = (
+            samples.with_pictures(path, self.settings.data.frames) if self.settings.tracking_images else []
+        )
+        rows = [{"image": self.wandb.Image(image), **asked.values} for asked, image in shown]
+        rows = rows or [asked.values for asked in samples.sample(path)]
+        columns: list[str | int] = list(dict.fromkeys(key for row in rows for key in row))
+        data = [[row.get(str(key)) for key in columns] for row in rows]
         self.run.log({name: self.wandb.Table(columns=columns, data=data)})
 
     def close(self, status: str, time: int) -> None:
