@@ -1,8 +1,10 @@
 """What is installed, requirements*.in, requirements.lock and envs/*.yaml say the same."""
 
+import ast
 import itertools
 import re
 import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -13,6 +15,12 @@ from torchvision import ops
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENTS = sorted((ROOT / "envs").glob("*.yaml"))
+# Imported only where it is there, or after a word on how to install it.
+OPTIONAL = {
+    "gradio",  # the page of `serve`: `make page`
+    "pynvml",  # without it nothing is said of the energy
+    "vllm",  # evaluation.backend vllm: `pip install vllm`
+}
 
 
 def canonical(name: str) -> str:
@@ -39,6 +47,28 @@ def lock() -> dict[str, str]:
 def versions(name: str) -> dict[str, str]:
     text = (ROOT / name).read_text()
     return {canonical(name): version for name, version in re.findall(r"^([\w.-]+)==([^ ;\\]+)", text, re.M)}
+
+
+def imported(path: Path) -> set[str]:
+    """The top-level modules that a file imports, within functions too."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            names.add(node.module)
+    return {name.partition(".")[0] for name in names}
+
+
+def test_requirements_state_all_that_the_package_imports():
+    """Not only what happens to come with another's dependency: the wheel asks for what is stated alone."""
+    text = (ROOT / "requirements.in").read_text()
+    stated = {canonical(name) for name in re.findall(r"^[\w.-]+", text, re.M)}
+    providers = metadata.packages_distributions()
+    modules = set().union(*map(imported, (ROOT / "workflow_scripts").rglob("*.py")))
+    foreign = modules - sys.stdlib_module_names - {"workflow_scripts"}
+    unstated = {name for name in foreign if stated.isdisjoint(map(canonical, providers.get(name, [])))}
+    assert unstated == OPTIONAL
 
 
 def test_lock_covers_the_direct_dependencies(lock):

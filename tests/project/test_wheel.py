@@ -149,6 +149,12 @@ def test_stages_find_the_stand_ins_templates_and_terms_of_the_wheel(medvqa):
     assert (medvqa.folder / "results/data/rad_4.1v_base/validation.html").is_file()
 
 
+def test_the_changelog_dates_the_version():
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    heading = rf"^## \[{re.escape(workflow_scripts.__version__)}\] - \d{{4}}-\d\d-\d\d$"
+    assert re.search(heading, text, re.MULTILINE)
+
+
 def test_the_changelog_says_where_scores_may_shift():
     """Whoever raises the number of a stage's results says there what other scores may come of it."""
     text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")

@@ -1,11 +1,14 @@
 """An evaluation says how it was made; from that alone it is made again, compared with what is here, and packed."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
+import forked
 import jsonschema
 import pytest
 from rocrate.rocrate import ROCrate
@@ -19,6 +22,7 @@ from workflow_scripts.base.paths import MANIFEST, Layout, Run
 from workflow_scripts.configuration import dependencies, reading, text
 from workflow_scripts.stages import crate, provenance, reproduce
 
+ROOT = Path(__file__).parents[2]
 RUN = Run("both", "4.1v", "base")
 SCHEMA = files.read_json(Path(evaluation_room.__file__).parent / "schema.json")
 CONFIGURATION = """
@@ -111,6 +115,55 @@ def test_the_configuration_that_is_written_is_the_one_that_was_read(made, tmp_pa
     commit, _ = environment.code()
     assert commit is None or f"git checkout {commit}" in commands
     assert "seed 7" in capsys.readouterr().out
+
+
+@pytest.fixture
+def other(made, tmp_path):
+    """(settings, provenance) of a run whose configuration lacks what config.yaml has: sets, checkpoints, a loss."""
+    (tmp_path / "other.yaml").write_text(CONFIGURATION + "dpo: {loss: {ipo: 1.0}}\n")
+    settings = reading.load([tmp_path / "other.yaml"])
+    return settings, {**told_by(made[1]), "configuration": settings.recorded()}
+
+
+def test_over_the_config_yaml_of_the_commit_or_of_this_folder_it_is_the_one_that_was_read(
+    other, tmp_path, monkeypatch
+):
+    settings, told = other
+    told["made"]["commit"] = "abc"
+    texts = {
+        "here": "dpo: {loss: {hinge: 1.0}, trainer: {max_grad_norm: 0.5}}",
+        "commit": (ROOT / "config.yaml").read_text(encoding="utf-8"),
+    }
+    asked = {("show", "abc:config.yaml"): texts["commit"]}
+    monkeypatch.setattr(environment, "git", lambda *arguments: asked[arguments])
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.yaml").write_text(texts["here"])
+    (tmp_path / "written.yaml").write_text(reproduce.configuration(told))
+    for name, below in texts.items():
+        (tmp_path / "below.yaml").write_text(below)
+        assert reading.load([tmp_path / "below.yaml", tmp_path / "written.yaml"]) == settings, name
+
+
+def test_snakemake_plans_by_the_one_that_was_read(other, tmp_path):
+    settings, told = other
+    folder = tmp_path / "checkout"
+    folder.mkdir()
+    shutil.copy(ROOT / "config.yaml", folder)
+    (folder / "written.yaml").write_text(reproduce.configuration(told))
+    where = ["--snakefile", str(ROOT / "Snakefile"), "--configfile", "written.yaml", "--cores", "1"]
+    arguments = ["-n", *where, "--", f"results/eval/{RUN}.json"]
+    planned = forked.run("snakemake", *arguments, folder=folder, environment=dict(os.environ))
+    assert planned.returncode == 0, planned.stderr
+    (copy,) = (folder / "results/config").iterdir()
+    assert reading.load([copy]) == settings
+
+
+def test_what_was_made_outside_of_git_names_a_version_and_no_package_of_an_index(made, tmp_path):
+    """On PyPI the name is another project's."""
+    told = told_by(made[1])
+    told["made"] |= {"commit": None, "dirty": None, "package": "0.0.7"}
+    first, *others = reproduce.steps(RUN, told, tmp_path)
+    assert first.startswith("# made by version 0.0.7 ") and not any("pip install" in line for line in others)
 
 
 @pytest.mark.parametrize(("limit", "folder"), [(None, ""), (32, "limited_32/")])

@@ -61,15 +61,39 @@ def _target(configuration: Mapping[str, Any], run: Run) -> Path:
 def configuration(told: Provenance) -> str:
     """The configuration as YAML, every key stated, whatever this version of the package takes for a default."""
     head = f"# The configuration {told['configuration_fingerprint']}, of {told['made']['date']}.\n"
-    return head + yaml.safe_dump(told["configuration"], sort_keys=False, allow_unicode=True, width=110)
+    whole = told["configuration"]
+    for below in _below(told["made"]["commit"]):
+        whole = _over(below, whole)
+    return head + yaml.safe_dump(whole, sort_keys=False, allow_unicode=True, width=110)
+
+
+def _below(commit: str | None) -> Iterator[dict[str, Any]]:
+    """What Snakemake may lay the configuration over: the config.yaml of the commit, and that of this folder."""
+    if commit and (text := environment.git("show", f"{commit}:config.yaml")):
+        yield yaml.safe_load(text) or {}
+    here = Path("config.yaml")
+    if here.is_file():
+        yield files.read_yaml(here)
+
+
+def _over(below: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values`, with null for each key that `below` has besides, which a merge of the two would keep."""
+    stated = {
+        key: _over(below[key], value)
+        if isinstance(value, dict) and isinstance(below.get(key), dict)
+        else value
+        for key, value in values.items()
+    }
+    return stated | {key: None for key in below if key not in values}
 
 
 def steps(run: Run, told: Provenance, folder: Path) -> list[str]:
     """The commands, in a checkout of the project."""
     made = told["made"]
-    code = (
-        [f"git checkout {made['commit']}"] if made["commit"] else [f"pip install medvqa=={made['package']}"]
+    outside = (
+        f"# made by version {made['package']} of the package, outside of git: take that version's checkout"
     )
+    code = [f"git checkout {made['commit']}" if made["commit"] else outside]
     if made["dirty"]:
         code.insert(0, "# the code had been changed since that commit: the result may be another")
     target = _target(told["configuration"], run)
