@@ -102,7 +102,7 @@ def test_preflight_passes_the_profile_and_names_what_does_not_fit(workdir, profi
     assert status == 0 and all(line.startswith("ok ") for line in lines)
     assert any(line.startswith("ok   status       squeue: accounting is off") for line in lines)
     assert any(" sees " in line for line in lines)
-    assert len(jobs()) == before + 1  # the look from a node
+    assert len(jobs()) == before + 2  # the looks from a node of each partition
 
     status, lines = preflight(tmp_path, workdir, profile, **{"slurm-status-command": "sacct"})
     assert status == 1

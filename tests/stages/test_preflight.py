@@ -1,8 +1,12 @@
 """What preflight says of a machine, and of clusters that stand-ins for SLURM's commands describe."""
 
+import json
 import os
+import shutil
+import socket
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -10,9 +14,10 @@ import yaml
 from workflow_scripts import preflight as top
 from workflow_scripts.base import slurm
 from workflow_scripts.base.errors import UserError
-from workflow_scripts.base.paths import Layout
+from workflow_scripts.base.paths import MANIFEST, Layout, Run
 from workflow_scripts.configuration import reading
-from workflow_scripts.stages import preflight, preflight_slurm
+from workflow_scripts.models import shapes, sizes
+from workflow_scripts.stages import preflight, preflight_disk, preflight_slurm
 from workflow_scripts.stages.preflight_check import Check
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -173,15 +178,93 @@ def test_time_limits(limit, minutes):
 
 
 def test_a_node_that_sees_another_disk(tmp_path, profile, cluster):
-    cluster(
-        srun="""echo '{"host": "n7", "seen": false, "waited": 20, "time": 0, "failed": {"https://hub": "down"}}'"""
-    )
+    told = {
+        "host": "n7",
+        "seen": False,
+        "waited": 20,
+        "time": 0,
+        "failed": {},
+        "tracker": "",
+        "scratch": None,
+    }
+    cluster(srun=f"echo '{json.dumps({**told, 'failed': {'https://hub': 'down'}})}'")
     checks = of(found(tmp_path, profile), "node")
-    assert [check.state for check in checks] == ["fail", "warn", "fail"]
-    assert "n7 does not see" in checks[0].found and "--until download" in checks[2].remedy
+    assert [check.state for check in checks] == ["fail", "warn", "fail"] * 2
+    assert "cpu: n7 does not see" in checks[0].found and "--until download" in checks[2].remedy
     cluster(srun="echo 'Unable to allocate resources' >&2; exit 1")
-    (check,) = of(found(tmp_path, profile), "node")
-    assert check.state == "warn" and "Unable to allocate resources" in check.found
+    checks = of(found(tmp_path, profile), "node")
+    assert [check.state for check in checks] == ["warn", "warn"]
+    assert "gpu: no look" in checks[1].found and "Unable to allocate resources" in checks[1].found
+
+
+def test_each_partition_is_looked_at_from_one_of_its_nodes(tmp_path, profile, cluster):
+    profile["set-resources"]["dpo"] = {
+        "slurm_partition": "large",
+        "constraint": "a100",
+        "slurm_account": "lab",
+    }
+    calls = tmp_path / "calls"
+    command = f'echo "$*" >> {calls}; while [ "$1" != {sys.executable} ]; do shift; done; "$@"'
+    cluster(srun=command)
+    lines = [check.found for check in of(found(tmp_path, profile), "node")]
+    assert [line.partition(": ")[0] for line in lines] == ["cpu", "gpu", "large"]
+    assert all(" sees " in line for line in lines)
+    told = calls.read_text(encoding="utf-8")
+    assert "--partition=large --account=lab --constraint=a100" in told and told.count("--time=2") == 3
+
+
+def asking(tmp_path, monkeypatch, profile, **configuration) -> list[Check]:
+    """What is said where a model comes from a hub that nobody runs."""
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    models = {"4.1v": {"base": {"repository": "lab/model"}}}
+    return found(tmp_path, profile, {"models": models, **configuration})
+
+
+def test_the_hub_is_asked_where_downloads_run(tmp_path, profile, cluster, monkeypatch):
+    profile["set-resources"]["download_model"] = {"slurm_partition": "transfer"}
+    (refused,) = [
+        check for check in of(asking(tmp_path, monkeypatch, profile), "node") if check.state == "fail"
+    ]
+    assert refused.found.startswith("transfer: ") and "does not reach http://127.0.0.1:9" in refused.found
+
+    here = asking(tmp_path, monkeypatch, profile, cluster={"download_here": True})
+    assert [check.state for check in of(here, "model")] == ["fail"]  # asked from here
+    assert [check.state for check in of(here, "node")] == ["ok", "ok"]
+    assert not any("transfer" in check.found for check in here)
+
+
+def test_scratch_is_looked_at_where_jobs_use_it(tmp_path, profile, cluster, monkeypatch):
+    def scratch(named: str) -> Check:
+        checks = of(found(tmp_path, profile, {"cluster": {"scratch": named}}), "scratch")
+        (of_node,) = [check for check in checks if check.found.startswith("gpu: ")]
+        return of_node
+
+    (tmp_path / "disk").mkdir()
+    monkeypatch.setenv("NODE_DISK", str(tmp_path / "disk"))
+    there = scratch("$NODE_DISK")
+    assert there.state == "ok" and f"{tmp_path}/disk: which is there, " in there.found
+    assert there.found.endswith(" GB free")
+    to_be_made = scratch("$NODE_DISK/own")
+    assert to_be_made.state == "ok" and "which jobs will make, " in to_be_made.found
+    assert not (tmp_path / "disk/own").exists()
+    unset = scratch("$NO_SUCH_DISK")
+    assert unset.state == "warn" and "$NO_SUCH_DISK: not set" in unset.found
+    (tmp_path / "file").touch()
+    no_folder = scratch(str(tmp_path / "file"))
+    assert no_folder.state == "warn" and "read where they lie" in str(no_folder)
+
+
+def test_a_tracker_is_asked_from_the_nodes_too(tmp_path, profile, cluster, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:  # it listens, and never answers
+        port = server.getsockname()[1]
+        tracking = {"tracking": ["mlflow"], "tracking_uri": f"http://127.0.0.1:{port}"}
+        monkeypatch.setattr(preflight, "PATIENCE", 0.1)
+        reached = of(found(tmp_path, profile, tracking), "tracker")
+    assert [check.found.partition(": ")[0] for check in reached[1:]] == ["cpu", "gpu"]
+    assert [check.state for check in reached[1:]] == ["ok", "ok"]
+    refused = of(found(tmp_path, profile, tracking), "tracker")
+    assert [check.state for check in refused] == ["warn"] * 3
+    assert "gpu: " in refused[2].found and "trainings go on" in str(refused[2])
 
 
 def test_models(tmp_path, monkeypatch):
@@ -199,6 +282,86 @@ def test_models(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
     refused = model(repository="lab/model")
     assert refused.state == "fail" and "refused" in refused.found
+
+
+@pytest.fixture
+def space(tmp_path, monkeypatch):
+    """`space(150, models)`: the check of a disk with so many GB free, with no other one for the hub's cache."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+
+    def check(free: float, models: dict, profile=None, **configuration) -> Check:
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free * 1e9))
+        checks = found(tmp_path, profile, {"models": models, **configuration})
+        (space,) = of(checks, "disk space")
+        return space
+
+    return check
+
+
+LARGE = {"4.5v": {"base": {"repository": "lab/large"}}}
+SMALL = {"4.1v": {"base": {"repository": "lab/small"}}}
+FULL = {"sft": {"method": "full"}, "dpo": {"method": "full"}}
+RUN = Run("slake", "4.1v", "base")
+
+
+def test_what_does_not_fit_fails_with_what_is_needed_and_what_is_there(space, tmp_path):
+    check = space(150, LARGE)
+    assert check.state == "fail"
+    assert "150 GB free, 225 GB needed: weights to fetch 215, " in check.found
+    assert space(250, LARGE).state == "ok"
+    twice = {"4.5v": dict.fromkeys(("base", "thinking"), LARGE["4.5v"]["base"])}
+    assert "weights to fetch 215, " in space(150, twice).found
+    assert space(3, {"4.5v": {"base": {"embedded": True}}}).state == "ok"
+    assert space(20, {"4.5v": {"base": {"path": str(tmp_path)}}}).state == "ok"  # linked
+
+
+def test_a_hub_cache_on_another_disk_needs_its_own_space(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", "/proc/hub")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=150e9))
+    cache, results = of(found(tmp_path, None, {"models": LARGE}), "disk space")
+    assert cache.state == "fail" and cache.found.startswith("/proc: 150 GB free, 215 GB needed")
+    assert "HF_HOME" in cache.remedy
+    assert results.state == "ok" and "10 GB needed" in results.found
+
+
+def test_a_full_training_needs_its_checkpoints_until_it_has_ended(space, tmp_path):
+    check = space(400, SMALL, **FULL)
+    assert check.state == "fail"
+    assert "weights to fetch 21, trained models 82, checkpoints 349, " in check.found
+    layout = Layout(tmp_path / "results")
+    manifest = layout.model("4.1v", "base") / MANIFEST
+    manifest.parent.mkdir(parents=True)
+    manifest.touch()
+    assert "needed: trained models 82, checkpoints 349, " in space(400, SMALL, **FULL).found
+    for stage in ("sft", "dpo"):
+        layout.metrics(stage, RUN).parent.mkdir(parents=True)
+        layout.metrics(stage, RUN).touch()
+    assert space(3, SMALL, **FULL).state == "ok"
+
+
+def test_what_lies_there_already_is_not_needed_again(space, tmp_path):
+    for folder in ("hub/models--lab--small/blobs", f"results/checkpoints/sft/{RUN}"):
+        (tmp_path / folder).mkdir(parents=True)
+        with (tmp_path / folder / "part").open("wb") as file:
+            file.truncate(10_000_000_000)
+    check = space(400, SMALL, sft={"method": "full"})
+    assert "weights to fetch 11, trained models 42, checkpoints 339, " in check.found
+
+
+def test_as_many_runs_have_checkpoints_as_train_at_once(space, profile, cluster):
+    datasets = {name: {"reader": name, "embedded": 12} for name in ("slake", "rad")}
+    several = {"datasets": datasets, **FULL}
+    assert "checkpoints 698" in space(400, SMALL, profile, **several).found
+    assert "checkpoints 349" in space(400, SMALL, {**profile, "jobs": 1}, **several).found
+
+
+@pytest.mark.parametrize("version", ["4.1v", "4.5v"])
+def test_adapters_are_as_large_as_those_of_the_models_shapes(version):
+    shape = shapes.published(version)
+    assert preflight_disk.adapter(sizes.published(version), rank=64) == shape.adapter(64)
+    assert shape.adapter(64, vision=True) <= preflight_disk.WITH_VISION * shape.adapter(64)
 
 
 def test_a_tracker_that_is_down_is_a_warning(tmp_path):

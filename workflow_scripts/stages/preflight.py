@@ -14,22 +14,17 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from workflow_scripts.base import files, shipped
+from workflow_scripts.base import files, gpus, shipped
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.paths import MANIFEST, Layout
 from workflow_scripts.configuration import runs
 from workflow_scripts.configuration.settings import Checkpoint, Config
-from workflow_scripts.stages import preflight_slurm
+from workflow_scripts.stages import preflight_disk, preflight_slurm
 from workflow_scripts.stages.preflight_check import Check, State
 from workflow_scripts.tracking.mlflow_store import tracking_uri
 
 PATIENCE = 10  # seconds for a server's answer
 SLOW_SECONDS = 0.05  # for a small file: a local disk takes a millisecond, a network disk a few
-GB = 1e9
-NEEDED_GB = {
-    "embedded": 2,
-    "whole": 100,
-}  # a model of 9B is 21 GB, and full training keeps checkpoints of 115 GB
 FEW_FILES = 100_000
 
 
@@ -56,7 +51,7 @@ def command(settings: Config, layout: Layout, profile: dict[str, Any] | None) ->
 def checks(settings: Config, layout: Layout, profile: dict[str, Any] | None) -> Iterator[Check]:
     """All checks; those of SLURM by a `profile` that uses it."""
     yield from _versions(profile is not None)
-    yield from _disk(layout, _embedded(settings))
+    yield from _disk(settings, layout, _at_once(profile))
     yield _scratch()
     yield from _tracker(settings, layout, several_machines=profile is not None)
     urls = []
@@ -76,8 +71,12 @@ def _versions(on_slurm: bool) -> Iterator[Check]:
             yield Check("version", "fail", f"{name} is not installed", "pip install -r requirements.lock")
 
 
-def _embedded(settings: Config) -> bool:
-    return all(checkpoint.embedded for _, checkpoint in _checkpoints(settings))
+def _at_once(profile: dict[str, Any] | None) -> int | None:
+    """How many runs train at a time, at most; None where the profile sets no limit."""
+    if profile is None:
+        return max(1, len(gpus.visible()))
+    jobs = profile.get("jobs")
+    return jobs if isinstance(jobs, int) else None
 
 
 def _checkpoints(settings: Config) -> list[tuple[tuple[str, str], Checkpoint]]:
@@ -86,7 +85,7 @@ def _checkpoints(settings: Config) -> list[tuple[tuple[str, str], Checkpoint]]:
     return [(name, settings.checkpoint(*name)) for name in names]
 
 
-def _disk(layout: Layout, embedded: bool) -> Iterator[Check]:
+def _disk(settings: Config, layout: Layout, at_once: int | None) -> Iterator[Check]:
     """The file system of the results: what the locks and the renames of base/ need, its speed and its space."""
     root = layout.root
     try:
@@ -96,9 +95,7 @@ def _disk(layout: Layout, embedded: bool) -> Iterator[Check]:
     except OSError as error:
         yield Check("file system", "fail", f"{root}: {error.strerror}", "give another folder as `results`")
         return
-    free, needed = shutil.disk_usage(root).free / GB, NEEDED_GB["embedded" if embedded else "whole"]
-    state: State = "ok" if free >= needed else "warn" if free >= needed / 10 else "fail"
-    yield Check("disk space", state, f"{root}: {free:.0f} GB free", f"have {needed} GB free")
+    yield from preflight_disk.checks(settings, layout, at_once)
     left = os.statvfs(root).f_favail
     if 0 < left < FEW_FILES:
         yield Check("disk space", "warn", f"{root}: room for {left} files", "ask for a larger inode quota")
@@ -147,7 +144,7 @@ def _scratch() -> Check:
         folder = tempfile.gettempdir()
     except OSError as error:
         return Check("scratch", "fail", str(error), "let TMPDIR name a folder that can be written")
-    free = shutil.disk_usage(folder).free / GB
+    free = shutil.disk_usage(folder).free / preflight_disk.GB
     state: State = "ok" if free >= 1 else "warn"
     return Check("scratch", state, f"{folder}: {free:.0f} GB free", "let TMPDIR name a larger disk")
 
@@ -188,11 +185,10 @@ def _model(name: str, checkpoint: Checkpoint, fetched: bool) -> Check:
         )
     repository = checkpoint.repository or ""
     if os.environ.get("HF_HUB_OFFLINE", "0").lower() in {"1", "true", "yes", "on"}:
-        home = Path(os.environ.get("HF_HOME", "~/.cache/huggingface")).expanduser()
-        cache = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
-        cached = (cache / f"models--{repository.replace('/', '--')}").is_dir()
+        there = preflight_disk.cached(repository).is_dir()
         return Check(
-            "model", "ok" if cached else "fail", f"{name}: HF_HUB_OFFLINE, {repository} in {cache}",
+            "model", "ok" if there else "fail",
+            f"{name}: HF_HUB_OFFLINE, {repository} in {preflight_disk.hub_cache()}",
             "it is not there: fetch it where the internet is",
         )  # fmt: skip
     failed = _unreachable(_address(repository))

@@ -5,9 +5,10 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from workflow_scripts.base import slurm
@@ -15,23 +16,26 @@ from workflow_scripts.base.paths import STAGES, Layout
 from workflow_scripts.configuration import runs
 from workflow_scripts.configuration.settings import Config, Training
 from workflow_scripts.stages.preflight_check import Check
-from workflow_scripts.training.estimation.requests import LACKED, SECTIONS, Requests
+from workflow_scripts.stages.preflight_disk import GB
+from workflow_scripts.tracking.mlflow_store import tracking_uri
+from workflow_scripts.training.estimation.requests import LACKED, SECTIONS, Kind, Requests
 
 QUEUED_SECONDS = 60  # that the job which looks from a node may wait for one
 SKEW_SECONDS = 60.0
 
-# Runs on a compute node: whether it sees the file, how late, what time it is there, and whether the hub answers.
+# Runs on a compute node: whether it sees the file, how late, what time it is there, and whether the hub, the tracker and
+# scratch can be had, whose folder the jobs make themselves.
 PROBE = """
-import json, os, socket, sys, time, urllib.error, urllib.request
-folder, *urls = sys.argv[1:]
+import json, os, shutil, socket, sys, tempfile, time, urllib.error, urllib.parse, urllib.request
+asked = json.loads(sys.argv[1])
+folder, failed, tracker, scratch = asked["folder"], {}, "", None
 started = time.monotonic()
 while not os.path.exists(os.path.join(folder, "here")) and time.monotonic() < started + 20:
     os.listdir(os.path.dirname(folder))
     time.sleep(0.1)
 seen = os.path.exists(os.path.join(folder, "here"))
 waited = time.monotonic() - started
-failed = {}
-for url in urls:
+for url in asked["urls"]:
     try:
         urllib.request.urlopen(url, timeout=10).close()
     except urllib.error.HTTPError as error:
@@ -39,7 +43,31 @@ for url in urls:
             failed[url] = f"status {error.code}"
     except OSError as error:
         failed[url] = str(getattr(error, "reason", error))
-print(json.dumps({"host": socket.gethostname(), "seen": seen, "waited": waited, "time": time.time(), "failed": failed}))
+if asked["tracker"]:
+    try:
+        server = urllib.parse.urlsplit(asked["tracker"])
+        port = server.port or (443 if server.scheme == "https" else 80)
+        socket.create_connection((server.hostname, port), timeout=10).close()
+    except (OSError, ValueError) as error:
+        tracker = str(error)
+if asked["scratch"]:
+    scratch = {"folder": os.path.expandvars(asked["scratch"]), "there": False, "free": 0, "failed": ""}
+    if "$" in scratch["folder"]:
+        scratch["failed"] = "not set"
+    else:
+        place = os.path.abspath(scratch["folder"])
+        scratch["there"] = os.path.exists(place)
+        while not os.path.exists(place):
+            place = os.path.dirname(place)
+        try:
+            tempfile.TemporaryFile(dir=place).close()
+            scratch["free"] = shutil.disk_usage(place).free
+        except OSError as error:
+            scratch["failed"] = error.strerror
+print(json.dumps({
+    "host": socket.gethostname(), "seen": seen, "waited": waited, "time": time.time(), "failed": failed,
+    "tracker": tracker, "scratch": scratch,
+}))
 """
 
 
@@ -75,7 +103,7 @@ def checks(settings: Config, layout: Layout, profile: dict[str, Any], urls: list
     for one, more in zip(first, last, strict=True):
         if limits[one.partition] is not None:
             yield _request(one, more, limits[one.partition] or "")
-    yield from _from_a_node(layout, profile, urls)
+    yield from _from_nodes(settings, layout, profile, urls)
 
 
 def status_command(profile: dict[str, Any], configuration: dict[str, str]) -> Check:
@@ -119,15 +147,10 @@ def requests(settings: Config, layout: Layout, profile: dict[str, Any], attempt:
     largest: dict[tuple[str, ...], tuple[int, int | None, str]] = {}
     for run in runs.chosen(settings):
         own = runs.settings_of(settings, run)
-        for stage in (*STAGES[:1], "download_model", *STAGES[1:]):
-            if settings.cluster.download_here and stage.startswith("download"):
-                continue
+        for stage in _submitted(settings):
             need = estimated.need(stage, None if stage in ("download", "report") else run)
-            asked = {
-                **profile.get("default-resources", {}),
-                **{kind: f"{need.resource(kind)} * attempt" for kind in LACKED},
-                **(profile.get("set-resources") or {}).get(stage, {}),
-            }
+            estimates = {kind: f"{need.resource(kind)} * attempt" for kind in LACKED}
+            asked = _asked(profile, stage, estimates)
             section = getattr(own, SECTIONS[stage]) if stage in SECTIONS else None
             key = (stage, str(asked.get("slurm_partition", "")), *_flags(asked, section))
             flag, megabytes = _memory(asked, attempt)
@@ -140,6 +163,20 @@ def requests(settings: Config, layout: Layout, profile: dict[str, Any], attempt:
         memory = [f"--{flag}={megabytes}"] if megabytes else []
         alike.setdefault((partition, minutes, (*flags, *memory)), []).append(stage)
     return [SlurmRequest(", ".join(stages), *key) for key, stages in alike.items()]
+
+
+def _submitted(settings: Config) -> list[str]:
+    """The rules whose jobs go to the cluster."""
+    rules = (*STAGES[:1], "download_model", *STAGES[1:])
+    return [rule for rule in rules if not (settings.cluster.download_here and rule.startswith("download"))]
+
+
+def _asked(
+    profile: dict[str, Any], rule: str, estimates: Mapping[Kind, str] = MappingProxyType({})
+) -> dict[str, Any]:
+    """The resources of a rule: what the profile states for it goes before estimates, and these before its defaults."""
+    own = (profile.get("set-resources") or {}).get(rule, {})
+    return {**profile.get("default-resources", {}), **estimates, **own}
 
 
 def _flags(asked: dict[str, Any], section: Any) -> Iterator[str]:
@@ -229,23 +266,33 @@ def _remedy(refused: str, partition: str) -> str:
     return f"ask for less, or another partition; `sinfo --partition={partition} --format='%D %c %m %G'` lists its nodes"
 
 
-def _from_a_node(layout: Layout, profile: dict[str, Any], urls: list[str]) -> Iterator[Check]:
-    """What a job of seconds, where the downloads run, sees of the folder of the results, the clock and the hub."""
-    asked = {
-        **profile.get("default-resources", {}),
-        **(profile.get("set-resources") or {}).get("download_model", {}),
-    }
+def _from_nodes(
+    settings: Config, layout: Layout, profile: dict[str, Any], urls: list[str]
+) -> Iterator[Check]:
+    """What a job of seconds sees in each partition: of the results, the clock, the hub, the tracker and scratch."""
+    uri = tracking_uri(settings, layout) if "mlflow" in settings.tracking else ""
+    rules: dict[str, list[str]] = {}
+    for rule in _submitted(settings):
+        rules.setdefault(str(_asked(profile, rule).get("slurm_partition", "")), []).append(rule)
+    for partition, of_it in rules.items():
+        question = {
+            "urls": urls if "download_model" in of_it else [],
+            "tracker": uri if uri.startswith("http") else "",
+            "scratch": settings.cluster.scratch if SECTIONS.keys() & set(of_it) else None,
+        }
+        flags = [f"--partition={partition}"] if partition else []
+        flags += _flags(_asked(profile, of_it[0]), None)
+        yield from _from_a_node(layout, partition or "default", flags, question)
+
+
+def _from_a_node(
+    layout: Layout, partition: str, flags: list[str], question: dict[str, Any]
+) -> Iterator[Check]:
     with tempfile.TemporaryDirectory(prefix=".preflight-", dir=layout.root) as name:
         (folder := Path(name).resolve()).joinpath("here").touch()
-        flags = {
-            "partition": asked.get("slurm_partition"),
-            "account": asked.get("slurm_account"),
-            "qos": asked.get("qos"),
-        }
         answer = slurm.ask(
-            "srun", "--quiet", f"--immediate={QUEUED_SECONDS}", "--ntasks=1", "--time=2", "--mem=500",
-            *(f"--{flag}={value}" for flag, value in flags.items() if value),
-            sys.executable, "-c", PROBE, str(folder), *urls,
+            "srun", "--quiet", f"--immediate={QUEUED_SECONDS}", "--ntasks=1", "--time=2", "--mem=500", *flags,
+            sys.executable, "-c", PROBE, json.dumps({"folder": str(folder), **question}),
             patience=2 * QUEUED_SECONDS + 60,
         )  # fmt: skip
     now = time.time()
@@ -253,26 +300,39 @@ def _from_a_node(layout: Layout, profile: dict[str, Any], urls: list[str]) -> It
         told = json.loads(answer.text.splitlines()[-1])
     except (IndexError, ValueError):
         yield Check(
-            "node", "warn", f"no look from a compute node: {answer.failed or 'it said nothing'}",
+            "node", "warn", f"{partition}: no look from a compute node: {answer.failed or 'it said nothing'}",
             "try again when a node is free; the environment of this command must lie on a disk that all nodes share",
         )  # fmt: skip
         return
-    if not told["seen"]:
-        yield Check(
-            "node",
-            "fail",
-            f"{told['host']} does not see {layout.root}",
-            "let `results` lie on a disk that all share",
-        )
+    host = f"{partition}: {told['host']}"
+    if told["seen"]:
+        yield Check("node", "ok", f"{host} sees {layout.root} after {told['waited']:.1f} s")
     else:
-        yield Check("node", "ok", f"{told['host']} sees {layout.root} after {told['waited']:.1f} s")
-    if abs(skew := told["time"] - now) > SKEW_SECONDS:
         yield Check(
-            "node", "warn", f"the clock of {told['host']} differs by {skew:.0f} s", "tell the administrators"
+            "node", "fail", f"{host} does not see {layout.root}", "let `results` lie on a disk that all share"
         )
+    if abs(skew := told["time"] - now) > SKEW_SECONDS:
+        yield Check("node", "warn", f"{host}: its clock differs by {skew:.0f} s", "tell the administrators")
     for url, failed in told["failed"].items():
         yield Check(
-            "node", "fail", f"{told['host']} does not reach {url}: {failed}",
+            "node", "fail", f"{host} does not reach {url}: {failed}",
             "run `snakemake --until download download_model` on the login node first, or give these two a partition "
             "with internet",
         )  # fmt: skip
+    if question["tracker"]:
+        yield Check(
+            "tracker", "warn" if told["tracker"] else "ok",
+            f"{host}: {question['tracker']}: {told['tracker'] or 'can be reached'}",
+            "let it listen where compute nodes reach it; trainings go on without it",
+        )  # fmt: skip
+    if told["scratch"]:
+        yield _scratch(host, told["scratch"])
+
+
+def _scratch(host: str, told: dict[str, Any]) -> Check:
+    made = "is there" if told["there"] else "jobs will make"
+    room = f"which {made}, {told['free'] / GB:.0f} GB free"
+    return Check(
+        "scratch", "ok" if told["free"] >= GB else "warn", f"{host}: {told['folder']}: {told['failed'] or room}",
+        "let cluster.scratch name a folder of the nodes that you may write; without, files are read where they lie",
+    )  # fmt: skip
