@@ -1,6 +1,7 @@
 """An adapter is merged as peft merges it, in the hub's names and the base's types, a file at a time."""
 
 import shutil
+from collections import Counter
 
 import pytest
 import torch
@@ -81,6 +82,24 @@ def test_adapters_of_other_tools_are_merged_as_by_peft(written, tmp_path, monkey
     """ms-swift's is on the routed experts too, and on a convolution."""
     monkeypatch.chdir(copied(written, tmp_path / "written"))
     same_as_peft(tmp_path / "written" / "adapter", tmp_path / "merged")
+
+
+def test_what_an_adapter_adds_to_the_experts_of_a_layer_is_computed_once(tmp_path, monkeypatch):
+    """The weights of one expert come after those of another, and each is of one of a layer's two fused ones."""
+    monkeypatch.chdir(copied(FOLDER / "ms-swift-4.6.0" / "glm4v_moe", tmp_path / "written"))
+    computed = Counter()
+    compute = merging.Merger._delta
+
+    def counted(self, stacked):
+        computed[stacked] += 1
+        return compute(self, stacked)
+
+    monkeypatch.setattr(merging.Merger, "_delta", counted)
+    (tmp_path / "merged").mkdir()
+    adapter = tmp_path / "written" / "adapter"
+    merging.write(adapter, loading.base_of(adapter), tmp_path / "merged")
+    assert {name.rpartition(".")[2] for name in computed} == {"gate_up_proj", "down_proj"}
+    assert set(computed.values()) == {1}
 
 
 def test_the_types_of_the_base_are_kept(tmp_path):

@@ -118,7 +118,8 @@ class Merger:
             if place.endswith(".bias") and (name := _in_base(place)) in saved:  # trained with the adapter
                 self._replaced[name] = value.data
         self.left = {*self._layers, *self._replaced}
-        self._of_experts = lru_cache(1)(self._delta)  # the next weight is of the same layer
+        # Files have a layer's experts one after the other, each with a weight of either fused one.
+        self._of_experts = lru_cache(2)(self._delta)
 
     def merged(self, name: str, weight: torch.Tensor) -> torch.Tensor:
         """`weight`, which the base has as `name`, with what the adapter adds; in fp32 where it adds anything."""

@@ -23,7 +23,13 @@ class Environment:
 def here() -> Environment:
     """That of this process."""
     own = {"medvqa": __version__, "python": platform.python_version()}
-    return Environment(socket.gethostname(), own | environment.libraries())
+    return Environment(socket.gethostname(), own | _commit() | environment.libraries())
+
+
+def _commit() -> dict[str, str]:
+    """That of the checkout, and whether the code is another since; empty where git does not tell."""
+    commit, dirty = environment.code()
+    return {"commit": f"{commit[:12]}{' (changed since)' if dirty else ''}"} if commit else {}
 
 
 def check() -> None:
@@ -32,7 +38,9 @@ def check() -> None:
         return
     first, *others = gather_object([here()])
     for other in others:
-        names = sorted(first.versions.keys() | other.versions.keys())
+        # A node may have no git, and yet the same code.
+        unknown = {"commit"} - (first.versions.keys() & other.versions.keys())
+        names = sorted((first.versions.keys() | other.versions.keys()) - unknown)
         differ = [name for name in names if first.versions.get(name) != other.versions.get(name)]
         if differ:
             told = ", ".join(
