@@ -12,10 +12,20 @@ from slurm_answers import AWAY, FORGOTTEN
 from snakemake.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 
-from workflow_scripts.base import slurm, slurm_executor, usage
+from workflow_scripts.base import attempts, slurm, slurm_executor, usage
 
 SACCT, SQUEUE = "sacct", "squeue"
-JOB = SimpleNamespace(name="sft", wildcards=["slake"], resources={}, log=[])
+
+
+def a_job(*logs: Path, is_group: bool = False, **given) -> SimpleNamespace:
+    """What the executor knows of one of Snakemake's jobs, which may be tried twice again."""
+    known = {"name": "sft", "wildcards": ["slake"], "resources": {}, "attempt": 1, "restart_times": 2}
+    return SimpleNamespace(
+        **{**known, **given}, log=[str(log) for log in logs], is_group=lambda group=is_group: group
+    )
+
+
+JOB = a_job()
 
 
 def executor(monkeypatch, reported: list[str], asks: str = SQUEUE):
@@ -43,7 +53,7 @@ def looked_after(steady, folder: Path, numbers: str) -> str:
     steady._submitted |= set(numbers)
     jobs = [
         SubmittedJobInfo(
-            SimpleNamespace(log=[str(folder / f"{number}.log")]),
+            a_job(folder / f"{number}.log"),
             number,
             {"slurm_logfile": folder / f"{number}.out"},
         )
@@ -119,7 +129,7 @@ def test_what_is_forgotten_has_succeeded_where_it_noted_begin_and_end(command, t
 
 
 def test_a_job_without_a_log_has_no_word_of_its_own():
-    job = SubmittedJobInfo(SimpleNamespace(log=[]), "1")
+    job = SubmittedJobInfo(a_job(), "1")
     assert slurm_executor._own_word(job) == ""
 
 
@@ -327,10 +337,7 @@ def test_the_pause_between_two_looks_ends_with_the_workflow(monkeypatch):
 
 def test_a_job_of_one_stage_is_told_so(monkeypatch):
     steady = executor(monkeypatch, [])
-    said = [
-        steady.get_job_exec_prefix(SimpleNamespace(is_group=lambda group=group: group))
-        for group in (False, True)
-    ]
+    said = [steady.get_job_exec_prefix(a_job(is_group=group)) for group in (False, True)]
     assert said == [f"export {usage.ALONE_VARIABLE}=yes", ""]
 
 
@@ -346,8 +353,41 @@ def test_what_runs_on_another_cluster_is_refused(command, monkeypatch, resources
     found: list[str] = []
     steady = executor(monkeypatch, found)
     monkeypatch.setattr(slurm_executor.Executor, "run_job", lambda self, job: found.append("submitted"))
-    steady.run_job(SimpleNamespace(name="sft", wildcards=[], resources=resources, log=[]))
+    steady.run_job(a_job(resources=resources))
     assert found == ["error"]
+
+
+@pytest.mark.parametrize(
+    ("state", "before", "is_group", "left"),
+    [
+        ("FAILED", (), False, 0),
+        ("FAILED", (), True, 2),  # its other stages may do better
+        ("TIMEOUT", (), False, 2),
+        ("TIMEOUT", ("OUT_OF_MEMORY",), False, 2),
+        ("TIMEOUT", ("TIMEOUT",), False, 0),
+        ("CANCELLED", ("CANCELLED",), False, 2),
+    ],
+)
+def test_what_would_end_at_once_is_not_submitted_again(
+    command, tmp_path, monkeypatch, state, before, is_group, left
+):
+    """By the note of the attempt, to which SLURM's word is added."""
+    monkeypatch.setenv(attempts.INVOCATION_VARIABLE, "now")
+    monkeypatch.setenv("SLURM_JOB_ID", "3")  # Snakemake's own
+    command(SQUEUE, shows(f"7|{state}|None"))
+    command("scontrol", f"echo 'JobId=7 JobState={state}'")
+    log = tmp_path / "sft.log"
+    note = attempts.Note("now", "", slurm_job="7", before=before)
+    attempts._write(attempts.note_of(log), note, "failed" if state == "FAILED" else "running")
+    reported: list[str] = []
+    steady, job = executor(monkeypatch, reported), a_job(log, is_group=is_group)
+
+    async def look() -> list:
+        submitted = SubmittedJobInfo(job, "7", {"slurm_logfile": tmp_path / "7.out"})
+        return [active async for active in steady.check_active_jobs([submitted])]
+
+    assert asyncio.run(look()) == [] and reported == ["error 7"]
+    assert job.restart_times - (job.attempt - 1) == left
 
 
 def test_the_thread_that_looks_after_jobs_may_begin_at_once(monkeypatch):

@@ -55,7 +55,7 @@ def test_one_run_from_download_to_report(workdir, flags, profile, tmp_path):
 
 
 def test_an_own_error_is_met_once_and_other_runs_go_on(workdir, flags, tmp_path):
-    """The profile tries again what failed; the second attempt ends before it loads a model."""
+    """The profile tries again what failed, but for what would fail again."""
     configuration = yaml.safe_load((workdir / "config.yaml").read_text(encoding="utf-8"))
     configuration["datasets"]["rad"] = {"reader": "rad", "embedded": 12}
     configuration["runs"] = [{"dataset": ["slake"], "sft": {"learning_rate": 1e30}}, {"dataset": ["rad"]}]
@@ -69,14 +69,12 @@ def test_an_own_error_is_met_once_and_other_runs_go_on(workdir, flags, tmp_path)
 
     note = json.loads((tmp_path / "results/logs/sft/slake_4.1v_base.json").read_text(encoding="utf-8"))
     ill = [job for job in of_rule(tmp_path, "sft") if "slake" in job["Comment"]]
-    assert [job["JobState"] for job in ill] == ["FAILED"] * 3
+    assert [job["JobState"] for job in ill] == ["FAILED"]
     assert note["state"] == "failed" and "loss" in note["reason"]
-    assert note["slurm_job"] == ill[0]["JobId"]  # nothing was noted after it
+    assert note["slurm_job"] == ill[0]["JobId"] and note["reason"] in said
     assert len([job for job in of_rule(tmp_path, "sft") if "rad" in job["Comment"]]) == 1
     last = (tmp_path / "results/logs/sft/slake_4.1v_base.log").read_text(encoding="utf-8")
-    assert (
-        last.strip() == f"error: {note['reason']} (so ended the attempt before, and this is not tried again)"
-    )
+    assert f"error: {note['reason']}" in last and "not tried again" not in last
 
 
 def preflight(tmp_path, workdir, profile, **changed) -> tuple[int, list[str]]:

@@ -28,8 +28,8 @@ MAIN_VARIABLE = "MEDVQA_MAIN"  # names a Snakemake that is started again and goe
 State = Literal["running", "failed", "stopped"]
 # What SLURM calls an end that is not the command's fault, and what a person can do where it comes twice.
 REMEDIES = {
-    "TIMEOUT": "give it more time (runtime in the profile), or let it save more often (save_steps)",
-    "OUT_OF_MEMORY": "give it more memory (mem_mb in the profile)",
+    "TIMEOUT": "give it more time (cluster.runtime), or let it save more often (save_steps)",
+    "OUT_OF_MEMORY": "give it more memory (cluster.mem_mb)",
     "NODE_FAIL": "leave out the node (slurm-exclude-failed-nodes in the profile), or ask the administrators",
 }
 
@@ -56,6 +56,11 @@ class Note:
 def new_invocation() -> None:
     """Name this invocation of Snakemake to all jobs that it starts."""
     os.environ[INVOCATION_VARIABLE] = os.environ.get(MAIN_VARIABLE) or uuid.uuid4().hex
+
+
+def goes_on() -> bool:
+    """Whether this Snakemake may be a later one of an invocation, which counts the attempts anew."""
+    return MAIN_VARIABLE in os.environ
 
 
 def note_of(log: Path) -> Path:
@@ -88,6 +93,18 @@ def reason_of(logs: Iterable[Path], slurm_job: str) -> str:
         if note.slurm_job == slurm_job:
             _write(path, replace(note, end=note.end or state), note.state, note.reason)
     return f"{state}: {REMEDIES[state]}"
+
+
+def is_hopeless(log: Path) -> bool:
+    """Whether another attempt at the job with this log would end at once, as `recorded` says."""
+    note = read(note_of(log))
+    if not note or not _is_of_this_invocation(note):
+        return False
+    return note.state == "failed" or bool(_met_twice(_ends(note, "")))
+
+
+def _met_twice(ends: tuple[str, ...]) -> str:
+    return next((end for end in REMEDIES if ends.count(end) > 1), "")
 
 
 def ends(path: Path) -> tuple[str, ...]:
@@ -142,8 +159,7 @@ def _begun(path: Path, arguments: list[str]) -> Note:
             _not_again(note.slurm_job)
             raise UserError(f"{earlier.reason} (so ended the attempt before, and this is not tried again)")
         note = Note(**{**asdict(note), "before": _ends(earlier, note.slurm_job)})
-        again = next((end for end in REMEDIES if note.before.count(end) > 1), "")
-        if again:
+        if again := _met_twice(note.before):
             reason = f"ended by {again} twice; {REMEDIES[again]}"
             _write(path, note, "failed", reason)
             raise UserError(f"{reason}; this is not tried again")

@@ -235,6 +235,10 @@ class SteadyExecutor(Executor):  # type: ignore[misc]  # the plugin states no ty
 
     def report_job_error(self, job_info: SubmittedJobInfo, msg: str | None = None, **kwargs: Any) -> None:
         reason = attempts.reason_of(map(Path, job_info.job.log), job_info.external_jobid or "")
+        job = job_info.job
+        # Of a group, others may do better than the one that failed.
+        if not job.is_group() and any(map(attempts.is_hopeless, map(Path, job.log))):
+            job.attempt = max(job.attempt, job.restart_times + 1)  # Snakemake submits it no more
         super().report_job_error(job_info, msg=(msg or "") + (f"{reason}. " if reason else ""), **kwargs)
 
 

@@ -567,6 +567,12 @@ def _no_credentials(uri: str) -> str:
     return uri
 
 
+Job = Literal[
+    "download", "download_model", "convert", "validate", "sft", "preferences", "dpo", "ask", "evaluate", "report",
+    "export",
+]  # fmt: skip
+
+
 class Cluster(Section):
     """Where jobs run on a cluster; no result depends on it."""
 
@@ -581,6 +587,13 @@ class Cluster(Section):
     container: str | None = Field(
         default=None,
         description="with --sdm apptainer: the image that jobs run in, such as medvqa.sif of envs/container.def",
+    )
+    mem_mb: dict[Job, Count] = Field(
+        default={},
+        description="megabytes of main memory by kind of job, such as {sft: 90000}; unset ones are estimated",
+    )
+    runtime: dict[Job, Count] = Field(
+        default={}, description="minutes by kind of job, such as {sft: 720}; unset ones are estimated"
     )
 
 

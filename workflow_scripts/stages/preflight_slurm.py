@@ -148,8 +148,8 @@ def requests(settings: Config, layout: Layout, profile: dict[str, Any], attempt:
     for run in runs.chosen(settings):
         own = runs.settings_of(settings, run)
         for stage in _submitted(settings):
-            need = estimated.need(stage, None if stage in ("download", "report") else run)
-            estimates = {kind: f"{need.resource(kind)} * attempt" for kind in LACKED}
+            of = None if stage in ("download", "report") else run
+            estimates = {kind: f"{estimated.first(stage, of, kind)} * attempt" for kind in LACKED}
             asked = _asked(profile, stage, estimates)
             section = getattr(own, SECTIONS[stage]) if stage in SECTIONS else None
             key = (stage, str(asked.get("slurm_partition", "")), *_flags(asked, section))
@@ -248,7 +248,7 @@ def _request(first: SlurmRequest, last: SlurmRequest, limit: str) -> Check:
     if (most is not None and (last.minutes or 0) > most) or _refused(last):
         return Check(
             name, "warn", f"{shown}; the last attempt's {' '.join(last.flags)} --time={last.minutes} is too much",
-            "state mem_mb or runtime of the stage in the profile, such as `runtime: min(300 * attempt, 600)`",
+            "let the profile state what the partition gives, such as `runtime: min(300 * attempt, 600)`",
         )  # fmt: skip
     return Check(name, "ok", shown)
 

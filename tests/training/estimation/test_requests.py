@@ -112,6 +112,22 @@ def test_a_set_that_nobody_counted_is_taken_for_a_large_one_until_it_is_converte
     assert Requests(settings, layout).need("sft", run).seconds < before.seconds / 10
 
 
+def test_what_is_stated_for_a_kind_of_job_is_asked_for_and_grows_as_estimates_do(tmp_path, monkeypatch):
+    monkeypatch.setenv(attempts.INVOCATION_VARIABLE, "now")
+    stated = settings_of("", "cluster: {mem_mb: {sft: 90000}, runtime: {sft: 720, ask: 45}}", tmp_path)
+    layout, run = Layout(tmp_path), Run("slake", "4.1v", "base")
+    job = Wildcards(fromdict={"dataset": "slake", "model_version": "4.1v", "mode": "base"})
+    requests = Requests(stated, layout)
+    sft, dpo = requests.of("sft"), requests.of("dpo")
+    assert (sft["mem_mb"](job, attempt=1), sft["runtime"](job, attempt=1)) == (90_000, 720)
+    assert requests.first("ask", run, "runtime") == 45 and requests.first("ask", run, "mem_mb") > 20_000
+    assert dpo["runtime"](job, attempt=1) == requests.need("dpo", run).resource("runtime")
+    path = attempts.note_of(layout.log("sft", str(run)))
+    path.parent.mkdir(parents=True)
+    attempts._write(path, attempts.Note("now", "", end="OUT_OF_MEMORY"), "running")
+    assert (sft["mem_mb"](job, attempt=2), sft["runtime"](job, attempt=2)) == (180_000, 720)
+
+
 @pytest.mark.parametrize(
     ("state", "memory", "minutes"),
     [("TIMEOUT", 1, 2), ("OUT_OF_MEMORY", 2, 1), ("NODE_FAIL", 1, 1), ("PREEMPTED", 1, 1), ("", 1, 1)],
@@ -134,7 +150,10 @@ def test_a_job_asks_for_more_where_it_lacked_that(tmp_path, monkeypatch, state, 
     path.parent.mkdir(parents=True)
     attempts._write(path, note, "running")
     assert asks(2) == (memory * first[0], minutes * first[1])
-    assert asks(1) == first
+    assert asks(1) == first  # nothing is looked up while a workflow is planned
+    with monkeypatch.context() as requeued:
+        requeued.setenv(attempts.MAIN_VARIABLE, "now")  # whose Snakemake counts the attempts anew
+        assert asks(1) == asks(2)
     attempts._write(path, attempts.Note(**{**vars(note), "invocation": "before"}), "running")
     assert asks(2) == first  # an earlier invocation's
     assert os.environ[attempts.INVOCATION_VARIABLE] == "now"

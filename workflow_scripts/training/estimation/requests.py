@@ -93,13 +93,18 @@ class Requests:
     def _resource(self, rule: str, kind: Kind) -> Callable[..., int]:
         def resource(wildcards: Wildcards, attempt: int) -> int:
             run, name = _named(wildcards)
-            asked = self.need(rule, run, wildcards.get("model", "")).resource(kind)
-            if attempt == 1:
+            asked = self.first(rule, run, kind, wildcards.get("model", ""))
+            if attempt == 1 and not attempts.goes_on():
                 return asked
             ends = attempts.ends(attempts.note_of(self._layout.log(_stage(rule), name)))
             return asked * (1 + ends.count(LACKED[kind]))
 
         return quickly_asked(resource)
+
+    def first(self, rule: str, run: Run | None, kind: Kind, model: str = "untrained") -> int:
+        """What the first attempt at a job of `rule` asks for: what is stated, else what is estimated."""
+        stated: dict[str, int] = dict(getattr(self._settings.cluster, kind))
+        return stated.get(rule) or self.need(rule, run, model).resource(kind)
 
     def need(self, rule: str, run: Run | None, model: str = "untrained") -> Need:
         """Of a job of `rule`; `model` is which one is asked. `run` is None where a job is of no run."""
