@@ -22,6 +22,7 @@ def test_it_prints_a_table_and_writes_settings(tmp_path, capsys):
     )
     printed = capsys.readouterr().out
     assert "10,292,777,472" in printed and "QLoRA on 1 GPU(s)" in printed
+    assert "\nDPO by the settings below: 20.2 GiB a GPU at most\n" in printed
     assert max(map(len, printed.splitlines())) <= 135
     settings = reading.load([ROOT / "config.yaml", written])
     assert settings.sft.lora.quantize == settings.dpo.lora.quantize == "4bit"

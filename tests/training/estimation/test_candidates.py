@@ -1,5 +1,6 @@
 """What fits where, the presets among it, and the settings that are written."""
 
+import dataclasses
 import itertools
 from pathlib import Path
 
@@ -32,6 +33,10 @@ def slake(shape, settings: Config | None = None) -> Rows:
     return sets.of_run(settings or Config(), Layout(Path("none")), Run("slake", "4.1v", "base"), shape)
 
 
+def of_pairs(shape, settings: Sft, rows: Rows, memory: float) -> needs.Way:
+    return candidates.of_pairs(shape, candidates.way_of(shape, settings, rows, memory), memory)
+
+
 def test_every_preset_is_tried_here():
     assert {path.stem for path in (ROOT / "profiles/presets").iterdir()} == PRESETS.keys()
 
@@ -43,11 +48,11 @@ def test_a_preset_is_valid_and_fits(shape, name, dataset):
     raw = files.read_yaml(ROOT / "profiles/presets" / f"{name}.yaml")
     settings = reading.validate(overlay.merge(files.read_yaml(ROOT / "config.yaml"), raw), name)
     rows = sets.of_run(settings, Layout(Path("none")), Run(dataset, version, "thinking"), shape[version])
-    for stage in (settings.sft, settings.dpo):
+    for stage, of in ((settings.sft, candidates.way_of), (settings.dpo, of_pairs)):
         sft = Sft.model_validate(
             {key: value for key, value in stage.model_dump().items() if key in Sft.model_fields}
         )
-        way = candidates.way_of(shape[version], sft, rows, size * GIB)
+        way = of(shape[version], sft, rows, size * GIB)
         assert needs.fits(shape[version], way, size * GIB), needs.needs(shape[version], way)
     asked = candidates.asking(shape[version], size * GIB)
     assert settings.evaluation.gpus >= asked["gpus"]
@@ -65,6 +70,17 @@ def test_what_fits_on_the_fewest_is_recommended(shape, version, size, expected):
     assert best.total <= 0.92 * size * GIB
     assert {"QLoRA", "full, FSDP"} <= {candidate.name for candidate in found} or version == "4.5v"
     assert version == "4.1v" or not any("QLoRA" in one.name or "FSDP" in one.name for one in found)
+
+
+def test_dpo_holds_two_answers_and_the_adapter_that_it_began_with(shape):
+    settings = Sft(gradient_checkpointing=True, batch_size=4)
+    way = candidates.way_of(shape["4.1v"], settings, slake(shape["4.1v"]), 80 * GIB)
+    pairs = candidates.of_pairs(shape["4.1v"], way, 80 * GIB)
+    sft, dpo = (needs.needs(shape["4.1v"], each) for each in (way, pairs))
+    assert dpo["weights"] - sft["weights"] == 4 * shape["4.1v"].adapter(settings.lora.rank)
+    assert dpo["logits"] == 2 * sft["logits"] and dpo["activations"] > 1.5 * sft["activations"]
+    full = settings.model_copy(update={"micro_batch_tokens": int(way.tokens)})
+    assert needs.of_pairs(dataclasses.replace(way, settings=full)).tokens == way.tokens  # no room for more
 
 
 def test_a_written_overlay_is_a_configuration(shape):

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from workflow_scripts.configuration.overlay import merge
-from workflow_scripts.configuration.settings import Sft
+from workflow_scripts.configuration.settings import Sft, Training
 from workflow_scripts.models.shapes import Shape
 from workflow_scripts.training.activations import BF16_BYTES
 from workflow_scripts.training.estimation import needs, sets
@@ -99,6 +99,12 @@ def way_of(shape: Shape, settings: Sft, rows: Rows, memory: float) -> Way:
     return next((way for way in ways if needs.fits(shape, way, memory)), ways[-1])
 
 
+def of_pairs(shape: Shape, way: Way, memory: float) -> Way:
+    """What DPO by the settings of `way` would do: with the fewest layers recomputed that fit."""
+    ways = [needs.of_pairs(replace(way, every=every)) for every in recomputing(shape, way.settings)]
+    return next((way for way in ways if needs.fits(shape, way, memory)), ways[-1])
+
+
 def largest_pass(settings: Sft, rows: Rows) -> tuple[float, float]:
     """Tokens and rows of the largest forward pass on a GPU: its share of a step, or what the budget holds."""
     share = settings.batch_size / (settings.gpus * settings.nodes)
@@ -107,7 +113,7 @@ def largest_pass(settings: Sft, rows: Rows) -> tuple[float, float]:
     return tokens, max(1.0, share * min(1.0, tokens / step))
 
 
-def recomputing(shape: Shape, settings: Sft) -> tuple[int | None, ...]:
+def recomputing(shape: Shape, settings: Training) -> tuple[int | None, ...]:
     """One in how many layers may recompute, from the fastest on, as `memory.recomputed` chooses."""
     if settings.gradient_checkpointing is not None:
         return (1,) if settings.gradient_checkpointing else (None,)

@@ -19,7 +19,7 @@ RESERVED = 0.08  # of a card: CUDA's context, libraries, fragments
 class Way:
     """A way to train: its settings, on how many GPUs, and how many tokens and rows a pass has on each at most.
 
-    `every` as in `memory.recomputed`.
+    `every` as in `memory.recomputed`. `pairs`: by DPO.
     """
 
     settings: Training
@@ -27,6 +27,7 @@ class Way:
     tokens: float
     rows: float
     every: int | None = 1
+    pairs: bool = False
 
     @property
     def strategy(self) -> Strategy:
@@ -39,6 +40,12 @@ class Way:
     @property
     def trains_vision(self) -> bool:
         return self.settings.trains_vision
+
+
+def of_pairs(way: Way) -> Way:
+    """DPO by the same settings: at most both answers of every row, as far as the budget of a pass lets them."""
+    tokens = max(way.tokens, min(way.settings.micro_batch_tokens, 2 * way.tokens))
+    return replace(way, tokens=tokens, rows=2 * way.rows, pairs=True)
 
 
 def trained(shape: Shape, way: Way) -> int:
@@ -63,7 +70,7 @@ def needs(shape: Shape, way: Way) -> dict[str, float]:
     held = BF16_BYTES if deepspeed else FP32_BYTES  # of a number that trains
     weights: float = shape.total * (held if way.is_full else BF16_BYTES)
     if not way.is_full:
-        weights += numbers * held
+        weights += numbers * held * (1 + way.pairs)  # DPO keeps the adapter that it begins with
         if way.settings.lora.quantize:
             weights -= shape.linear * (BF16_BYTES - NF4_BYTES)
     found = {"weights": weights, "gradients": numbers * held, "optimiser": numbers * (16 if deepspeed else 8)}

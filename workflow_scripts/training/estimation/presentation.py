@@ -7,7 +7,7 @@ import yaml
 
 from workflow_scripts.base.columns import aligned
 from workflow_scripts.models.shapes import Shape
-from workflow_scripts.training.estimation import needs, speed
+from workflow_scripts.training.estimation import candidates, needs, speed
 from workflow_scripts.training.estimation.candidates import Candidate
 from workflow_scripts.training.estimation.sets import Rows
 
@@ -81,7 +81,18 @@ def table(
     if best is None:
         return "\n".join([*lines, "", "nothing fits: larger cards, or strategy: zero3_offload"])
     told = f"{best.name} on {best.way.gpus} GPU(s) is what fits on the fewest; laid over config.yaml:"
+    lines += ["", _dpo(shape, best, memory)]
     return "\n".join([*lines, "", told, "", yaml.safe_dump(settings, sort_keys=False).rstrip()])
+
+
+def _dpo(shape: Shape, best: Candidate, memory: float) -> str:
+    way = candidates.of_pairs(shape, best.way, memory)
+    told = f"DPO by the settings below: {sum(needs.needs(shape, way).values()) / GIB:.1f} GiB a GPU at most"
+    return (
+        told
+        if needs.fits(shape, way, memory)
+        else f"{told}, which does not fit: lower dpo.micro_batch_tokens"
+    )
 
 
 def _parameters(shape: Shape, lora: Candidate) -> list[str]:
