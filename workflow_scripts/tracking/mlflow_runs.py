@@ -7,7 +7,13 @@ from pathlib import Path
 from workflow_scripts.base import job_log
 from workflow_scripts.base.paths import Layout
 from workflow_scripts.configuration.settings import Config
-from workflow_scripts.tracking import mlflow_checkpoints, mlflow_models, mlflow_parent, samples, surroundings
+from workflow_scripts.tracking import (
+    mlflow_checkpoints,
+    mlflow_models,
+    mlflow_parent,
+    question_sample,
+    surroundings,
+)
 from workflow_scripts.tracking.journal import StageStart
 from workflow_scripts.tracking.mlflow_store import prepare_store, store, tracking_uri
 from workflow_scripts.tracking.tracker import Dataset, KeptCheckpoint, Tracker
@@ -118,10 +124,12 @@ class MlflowTracker(Tracker):
         if artifact in {entry.path for entry in self.client.list_artifacts(self.run_id)}:
             return  # MLflow would add the rows to it
         shown = (
-            samples.with_pictures(path, self.settings.data.frames) if self.settings.tracking_images else []
+            question_sample.with_pictures(path, self.settings.data.frames)
+            if self.settings.tracking_images
+            else []
         )
         rows = [{"image": mlflow.Image(image), **asked.values} for asked, image in shown]
-        rows = rows or [asked.values for asked in samples.sample(path)]
+        rows = rows or [asked.values for asked in question_sample.sample(path)]
         if rows:
             self.client.log_table(self.run_id, pandas.DataFrame(rows), artifact)
 

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from workflow_scripts.tracking import samples, surroundings
+from workflow_scripts.tracking import question_sample, surroundings
 from workflow_scripts.tracking.experiment import EXPERIMENT
 from workflow_scripts.tracking.journal import StageStart
 from workflow_scripts.tracking.tracker import Tracker
@@ -67,10 +67,12 @@ class WandbTracker(Tracker):
 
     def table(self, path: Path, name: str) -> None:
         shown = (
-            samples.with_pictures(path, self.settings.data.frames) if self.settings.tracking_images else []
+            question_sample.with_pictures(path, self.settings.data.frames)
+            if self.settings.tracking_images
+            else []
         )
         rows = [{"image": self.wandb.Image(image), **asked.values} for asked, image in shown]
-        rows = rows or [asked.values for asked in samples.sample(path)]
+        rows = rows or [asked.values for asked in question_sample.sample(path)]
         columns: list[str | int] = list(dict.fromkeys(key for row in rows for key in row))
         data = [[row.get(str(key)) for key in columns] for row in rows]
         self.run.log({name: self.wandb.Table(columns=columns, data=data)})
