@@ -2,8 +2,8 @@
 
 `python tests/slurm/chaos.py --faults 100` (`make chaos`): on a busy machine commands are killed, jobs cancelled and put
 back into the queue, nodes lost and Snakemake itself killed, in all stages alike. It ends with status 1 where a byte of
-the weights, pairs, answers or scores is another one than without, or where a training repeated more steps than lie
-between two of its checkpoints.
+the weights, or a row, pair, answer or score is another one than without, where a training repeated more steps than lie
+between two of its checkpoints, or where a long one has left out a stage.
 """
 
 import argparse
@@ -28,6 +28,8 @@ import yaml
 from cluster import Cluster, Unavailable, cluster, jobs, nodes
 from submitted import ROOT, rule_of, snakemake, start, steps
 
+from workflow_scripts.base.paths import STAGES
+
 EVERY = 3  # steps between two checkpoints
 TRAINING = {
     "gpus": 1, "threads": 1, "batch_size": 4, "save_steps": EVERY, "log_steps": 1, "gradient_checkpointing": False,
@@ -45,10 +47,11 @@ SETS = ("slake", "rad", "pathvqa")
 # Each step is slow enough to be hit, and written down; a machine that is gone is known for it after seconds.
 SLOW = {"PYTHONPATH": f"{ROOT}/tests/slurm/slow:{ROOT}", "SLOW_STEP": "0.5", "SLOW_SAVE": "0.5"}
 KINDS = ("kill", "kill", "cancel", "cancel", "requeue", "requeue", "lose a node", "kill Snakemake")
+LONG = 100  # faults, of which some must befall each stage
 PAUSES = (2.0, 12.0)  # seconds between two faults
 AWAY = 20  # seconds; SLURM knows after ten that a node is gone
 MADE = (
-    "preferences/*.jsonl", "sft/*/*.safetensors", "dpo/*/*.safetensors", "answers/*/*.jsonl", "eval/*/*.jsonl",
+    "data/*/*.jsonl", "preferences/*.jsonl", "sft/*/*.safetensors", "dpo/*/*.safetensors", "answers/*/*.jsonl", "eval/*/*.jsonl",
     "eval/*.json",
 )  # fmt: skip
 # Keys of JSON objects: when it was, how long it took, and whether somebody was at the code meanwhile.
@@ -230,6 +233,9 @@ def soak(
     wrong += [f"{name}: {steps} steps were repeated" for name, steps in repeated.items() if steps > EVERY]
     if not repeated:
         wrong.append("no step was written down")
+    if faults >= LONG:
+        hit = {stage.replace("download_model", "download") for _, stage in storm.happened}
+        wrong += [f"{stage}: nothing has befallen it" for stage in STAGES if stage not in hit]
     if storm.happened.total() < faults:
         wrong.append("all was done before so many faults had happened: ask for a larger matrix")
     return wrong
@@ -269,7 +275,9 @@ def main() -> int:
         wrong.append(f"what it left is in {root}")
     elif not flags.folder:
         shutil.rmtree(root)
-    print("\n".join(wrong) or "every byte is the same")
+    print(
+        "\n".join(wrong) or "weights are the same byte for byte, and so are rows, pairs, answers and scores"
+    )
     return 1 if wrong else 0
 
 
