@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -15,6 +16,8 @@ import yaml
 from cluster import jobs, nodes
 from submitted import by_rule, of_rule, snakemake
 
+from workflow_scripts.base import usage
+from workflow_scripts.base.paths import Layout
 from workflow_scripts.training import checkpoints
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,6 +55,25 @@ def test_one_run_from_download_to_report(workdir, flags, profile, tmp_path):
         cpus = gpus * THREADS if gpus else min(CPU_THREADS.get(stage, 1), os.cpu_count())
         assert job["NumCPUs"] == str(cpus)
         assert memory_mb(job) == pytest.approx(24_000 * gpus or 4000, rel=1e-3)
+
+
+def test_small_stages_of_a_run_share_a_job_where_the_profile_groups_them(workdir, flags, tmp_path):
+    """As its remark says it."""
+    for name in ("config.yaml", "settings.yaml"):
+        shutil.copy(workdir / name, tmp_path)
+    text = (ROOT / "profiles/slurm/profile.yaml").read_text(encoding="utf-8")
+    groups = yaml.safe_load(re.search(r"^# (groups: .*\])", text, re.M)[1])["groups"]
+    flags = [tmp_path if flag == workdir else flag for flag in flags]
+    target = f"results/data/{RUN}/validation.json"
+    status, said = snakemake(tmp_path, *flags, "--groups", *groups, "--", target)
+    assert status == 0, said
+    submitted = [job["JobId"] for job in jobs() if job["WorkDir"] == str(tmp_path)]
+    ledgers = (
+        usage.ledger_of(Layout(tmp_path / "results").log(stage, RUN)) for stage in ("convert", "validate")
+    )
+    (converted,), (validated,) = map(usage.attempts, ledgers)
+    assert len(submitted) == 3 and converted.slurm_job == validated.slurm_job in submitted
+    assert converted.shared and validated.shared  # its time is that of both
 
 
 def test_an_own_error_is_met_once_and_other_runs_go_on(workdir, flags, tmp_path):

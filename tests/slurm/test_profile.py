@@ -1,13 +1,11 @@
 """What profiles/slurm asks for, without a cluster."""
 
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -84,16 +82,3 @@ def test_downloads_run_beside_snakemake_where_that_is_asked_for(flags, tmp_path,
     command = [sys.executable, "-c", LOCAL, *flags[:at], overlay, "--list-rules"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.stdout.split("local:")[1].split() == ["all", *local], done.stderr
-
-
-@pytest.mark.slow
-def test_small_stages_of_a_run_may_share_a_job(flags, profile, tmp_path):
-    """As the profile says it, in a remark."""
-    text = (ROOT / "profiles/slurm/profile.yaml").read_text(encoding="utf-8")
-    groups = yaml.safe_load(re.search(r"^# (groups: .*\])", text, re.M)[1])["groups"]
-    command = [sys.executable, "-m", "snakemake", *flags, "--groups", *groups, "--dry-run"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    said = done.stdout + done.stderr
-    assert done.returncode == 0, said
-    group = re.split(r"^\[", said.split("Group job prepare")[1], flags=re.M)[0]
-    assert re.findall(r"^    rule (\w+):", group, re.M) == ["convert", "validate"]
