@@ -19,7 +19,7 @@ SACCT, SQUEUE = "sacct", "squeue"
 
 def a_job(*logs: Path, is_group: bool = False, **given) -> SimpleNamespace:
     """What the executor knows of one of Snakemake's jobs, which may be tried twice again."""
-    known = {"name": "sft", "wildcards": ["slake"], "resources": {}, "attempt": 1, "restart_times": 2}
+    known = {"name": "sft", "wildcards": ["slake"], "resources": {}, "_attempt": 1, "restart_times": 2}
     return SimpleNamespace(
         **{**known, **given}, log=[str(log) for log in logs], is_group=lambda group=is_group: group
     )
@@ -387,7 +387,7 @@ def test_what_would_end_at_once_is_not_submitted_again(
         return [active async for active in steady.check_active_jobs([submitted])]
 
     assert asyncio.run(look()) == [] and reported == ["error 7"]
-    assert job.restart_times - (job.attempt - 1) == left
+    assert job.restart_times - (job._attempt - 1) == left
 
 
 def test_the_thread_that_looks_after_jobs_may_begin_at_once(monkeypatch):

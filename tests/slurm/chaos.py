@@ -3,7 +3,7 @@
 `python tests/slurm/chaos.py --faults 100` (`make chaos`): on a busy machine commands are killed, jobs cancelled and put
 back into the queue, nodes lost and Snakemake itself killed, in all stages alike. It ends with status 1 where a byte of
 the weights, or a row, pair, answer or score is another one than without, where a training repeated more steps than lie
-between two of its checkpoints, or where a long one has left out a stage.
+between two of its checkpoints, or where a long one has left out a stage other than the report.
 """
 
 import argparse
@@ -235,7 +235,9 @@ def soak(
         wrong.append("no step was written down")
     if faults >= LONG:
         hit = {stage.replace("download_model", "download") for _, stage in storm.happened}
-        wrong += [f"{stage}: nothing has befallen it" for stage in STAGES if stage not in hit]
+        # The report is made once, after all else, in seconds.
+        missed = set(STAGES) - {"report"} - hit
+        wrong += [f"{stage}: nothing has befallen it" for stage in sorted(missed)]
     if storm.happened.total() < faults:
         wrong.append("all was done before so many faults had happened: ask for a larger matrix")
     return wrong

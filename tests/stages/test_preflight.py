@@ -3,9 +3,10 @@
 import json
 import os
 import shutil
-import socket
 import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from types import SimpleNamespace
 
 import pytest
@@ -254,14 +255,25 @@ def test_scratch_is_looked_at_where_jobs_use_it(tmp_path, profile, cluster, monk
     assert no_folder.state == "warn" and "read where they lie" in str(no_folder)
 
 
+class WantsToken(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_error(401)
+
+    def log_message(self, *_) -> None: ...
+
+
 def test_a_tracker_is_asked_from_the_nodes_too(tmp_path, profile, cluster, monkeypatch):
-    with socket.create_server(("127.0.0.1", 0)) as server:  # it listens, and never answers
-        port = server.getsockname()[1]
-        tracking = {"tracking": ["mlflow"], "tracking_uri": f"http://127.0.0.1:{port}"}
-        monkeypatch.setattr(preflight, "PATIENCE", 0.1)
+    calls = tmp_path / "calls"
+    cluster(srun=f'echo "$*" >> {calls}; while [ "$1" != {sys.executable} ]; do shift; done; "$@"')
+    tracking = {"tracking": ["mlflow"]}
+    with ThreadingHTTPServer(("127.0.0.1", 0), WantsToken) as server:
+        Thread(target=server.serve_forever).start()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:secret@127.0.0.1:{server.server_port}")
         reached = of(found(tmp_path, profile, tracking), "tracker")
+        server.shutdown()
     assert [check.found.partition(": ")[0] for check in reached[1:]] == ["cpu", "gpu"]
-    assert [check.state for check in reached[1:]] == ["ok", "ok"]
+    assert [check.state for check in reached] == ["ok"] * 3
+    assert not any("secret" in str(check) for check in reached) and "secret" not in calls.read_text()
     refused = of(found(tmp_path, profile, tracking), "tracker")
     assert [check.state for check in refused] == ["warn"] * 3
     assert "gpu: " in refused[2].found and "trainings go on" in str(refused[2])
@@ -353,7 +365,9 @@ def test_what_lies_there_already_is_not_needed_again(space, tmp_path):
 def test_as_many_runs_have_checkpoints_as_train_at_once(space, profile, cluster):
     datasets = {name: {"reader": name, "embedded": 12} for name in ("slake", "rad")}
     several = {"datasets": datasets, **FULL}
-    assert "checkpoints 698" in space(400, SMALL, profile, **several).found
+    check = space(900, SMALL, profile, **several)
+    assert "checkpoints 698" in check.found and check.state == "ok"
+    assert [space(free, SMALL, profile, **several).state for free in (600, 530)] == ["warn", "fail"]
     assert "checkpoints 349" in space(400, SMALL, {**profile, "jobs": 1}, **several).found
 
 

@@ -17,6 +17,13 @@ def new_store(tmp_path_factory):
     return layout.root / "mlflow.db"
 
 
+@pytest.fixture(autouse=True)
+def own_folder_of_wandb(monkeypatch):
+    """The tracker names one to the whole process."""
+    monkeypatch.setenv("WANDB_DATA_DIR", "")
+    monkeypatch.delenv("WANDB_DATA_DIR")
+
+
 @pytest.fixture
 def run():
     return Run("slake", "4.1v", "thinking")

@@ -40,8 +40,7 @@ def test_nothing_of_the_images_is_sent_where_that_is_set(layout, run, prediction
 
 @pytest.mark.parametrize("pictures", [True, False])
 def test_wandb_shows_the_same_sample(layout, run, predictions, pictures, monkeypatch):
-    for name in ("WANDB_API_KEY", "WANDB_DATA_DIR"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
     settings = Config(tracking=["wandb"], tracking_images=pictures)
     with tracking.stage(settings, layout, run, "evaluate", {"seed": 7}) as record:
         record.table(predictions, "predictions")

@@ -5,6 +5,7 @@ import logging
 import struct
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import ClassVar
 
@@ -56,7 +57,7 @@ def told(monkeypatch):
         def curve(self, step, values, time):
             self._note("curve", step)
 
-        def close(self, status, time):
+        def close(self, status, reason, time):
             self._note("close", status)
 
     monkeypatch.setitem(tracking.TRACKERS, "mlflow", Told)
@@ -137,6 +138,7 @@ def test_each_attempt_keeps_its_own_log_also_one_that_was_killed(layout, seen, m
         logging.warning("the second")
     client, _, children = seen()
     assert [run.info.status for run in children] == ["FINISHED", "KILLED"]
+    assert not any("reason" in run.data.tags for run in children)  # none was said
     for run, number, said, other in zip(
         children, (2, 1), ("second", "first"), ("first", "second"), strict=True
     ):
@@ -144,6 +146,27 @@ def test_each_attempt_keeps_its_own_log_also_one_that_was_killed(layout, seen, m
         text = Path(client.download_artifacts(run.info.run_id, log.path)).read_text()
         assert log.path == f"logs/attempt-{number}.log"
         assert f"warning the {said}\n" in text and f"the {other}" not in text
+
+
+def test_a_training_that_goes_on_keeps_the_log_of_each_job_and_the_reason_of_its_end(
+    layout, seen, monkeypatch
+):
+    monkeypatch.setenv(attempts.LOG_VARIABLE, str(layout.log("sft", str(RUN))))
+    ends = (Terminated(15), UserError("no room at https://me:secret@host"), None)
+    told = ("Terminated: stopped by SIGTERM", "UserError: no room at https://host", "")
+    for number, (error, reason) in enumerate(zip(ends, told, strict=True), 1):
+        expected = pytest.raises(type(error)) if error else nullcontext()
+        with expected, job_log.kept(), tracking.stage(Config(), layout, RUN, "sft", {}):
+            logging.warning("job %d", number)
+            if error:
+                raise error
+        client, _, (run,) = seen()
+        assert run.data.tags.get("reason", "") == reason
+    logs = [entry.path for entry in client.list_artifacts(run.info.run_id, "logs")]
+    assert logs == [f"logs/attempt-{number}.log" for number in (1, 2, 3)]
+    first = Path(client.download_artifacts(run.info.run_id, logs[0])).read_text()
+    assert "job 1\n" in first and "job 2" not in first
+    assert "error   Terminated: stopped by SIGTERM" in first  # which it said after it was closed
 
 
 def test_another_configuration_is_another_parent_that_names_the_one_before(layout, seen):

@@ -61,8 +61,9 @@ def test_other_code_of_the_same_version_is_named_by_its_commit(monkeypatch):
     check(monkeypatch, mine, at("gpu08", None, None))  # without git nobody knows
     with pytest.raises(UserError, match="gpu08 has .*: commit bbbbbbbbbbbb instead of aaaaaaaaaaaa;"):
         check(monkeypatch, mine, at("gpu08", "b" * 40, False))
-    with pytest.raises(UserError, match=r"commit aaaaaaaaaaaa \(changed since\) instead of aaaaaaaaaaaa;"):
+    with pytest.raises(UserError, match="than gpu07: code changed since instead of as committed;"):
         check(monkeypatch, mine, at("gpu08", "a" * 40, True))
+    check(monkeypatch, mine, at("gpu08", "a" * 40, None))
 
 
 @pytest.mark.slow
@@ -71,7 +72,7 @@ def test_a_node_with_another_environment_ends_the_start_on_both(tmp_path):
     said = [node.communicate(timeout=600)[1] for node in nodes]
     assert all(node.returncode for node in nodes), said
     expected = (
-        "error: gpu08 has another environment than gpu07: commit bbbbbbbbbbbb (changed since) instead of "
-        "aaaaaaaaaaaa, trl 0.9 instead of 1.0;"
+        "error: gpu08 has another environment than gpu07: code changed since instead of as "
+        "committed, commit bbbbbbbbbbbb instead of aaaaaaaaaaaa, trl 0.9 instead of 1.0;"
     )
     assert any(expected in text for text in said), said

@@ -117,7 +117,7 @@ def test_mlflow_has_every_stage_and_the_predictions(lora):
     assert chosen.tags["path"] == f"{final}/{LORA}" and (lora / chosen.tags["path"]).is_dir()
     (score,) = client.get_logged_model(chosen.tags["logged_model"]).metrics
     assert (score.dataset_name, score.value) == (
-        f"{LORA}/test/slake",
+        f"{LORA}/test",
         evaluation["stages"][final]["test_sets"]["slake"]["accuracy"],
     )
     # The rate that was used, where the configuration leaves it to the method too.

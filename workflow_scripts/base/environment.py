@@ -62,11 +62,11 @@ def made() -> Made:
 
 
 def code() -> tuple[str | None, bool | None]:
-    """The commit of the checkout, and whether the code there is another than the commit's; None outside of one."""
+    """The commit of the checkout, and whether the code there is another than the commit's; None where git does not tell."""
     if git("ls-files", "--error-unmatch", "workflow_scripts/__init__.py") is None:
         return None, None  # no checkout, or somebody else's around an installed package
     commit, changes = git("rev-parse", "HEAD"), git("status", "--porcelain", "--", *_CODE)
-    return commit, bool(changes)
+    return commit, None if changes is None else bool(changes)
 
 
 def git(*arguments: str) -> str | None:

@@ -44,7 +44,7 @@ def shown(value: object) -> str:
     return _SHORT.repr(value)
 
 
-def brief(error: Exception) -> str:
+def brief(error: BaseException) -> str:
     """What a library says went wrong, in one line, and not the whole of a long one."""
     return " ".join(str(error).split())[:200]
 

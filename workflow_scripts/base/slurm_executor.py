@@ -238,7 +238,9 @@ class SteadyExecutor(Executor):  # type: ignore[misc]  # the plugin states no ty
         job = job_info.job
         # Of a group, others may do better than the one that failed.
         if not job.is_group() and any(map(attempts.is_hopeless, map(Path, job.log))):
-            job.attempt = max(job.attempt, job.restart_times + 1)  # Snakemake submits it no more
+            # Snakemake submits it no more. Past the property, whose setter has resources counted anew for that attempt,
+            # while those of the one that failed are still to be given back.
+            job._attempt = max(job._attempt, job.restart_times + 1)
         super().report_job_error(job_info, msg=(msg or "") + (f"{reason}. " if reason else ""), **kwargs)
 
 

@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from workflow_scripts.base import files, gpus, shipped
+from workflow_scripts.base import credentials, files, gpus, shipped
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.paths import MANIFEST, Layout
 from workflow_scripts.configuration import runs
@@ -152,7 +152,7 @@ def _scratch() -> Check:
 def _tracker(settings: Config, layout: Layout, several_machines: bool) -> Iterator[Check]:
     if "mlflow" not in settings.tracking:
         return
-    uri = tracking_uri(settings, layout)
+    uri = credentials.without(tracking_uri(settings, layout))
     if uri.startswith("http"):
         failed = _unreachable(f"{uri.rstrip('/')}/health")
         yield Check(

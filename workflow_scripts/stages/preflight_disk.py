@@ -10,7 +10,7 @@ from workflow_scripts.base.paths import MANIFEST, Layout, Run
 from workflow_scripts.configuration import runs
 from workflow_scripts.configuration.settings import Config, Training
 from workflow_scripts.models.sizes import Size
-from workflow_scripts.stages.preflight_check import Check
+from workflow_scripts.stages.preflight_check import Check, State
 from workflow_scripts.training.activations import BF16_BYTES, FP32_BYTES
 from workflow_scripts.training.checkpoints import KEPT
 from workflow_scripts.training.division import STRATEGIES
@@ -25,19 +25,23 @@ def checks(settings: Config, layout: Layout, at_once: int | None) -> Iterator[Ch
     """The space on the disk of the results and on that of the hub's cache; `at_once` are the runs that train, None: all."""
     root, cache = layout.root, _existing(hub_cache())
     weights = {"weights to fetch": _to_fetch(settings, layout)}
-    results = {**_of_trainings(settings, layout, at_once), "all else": REST}
+    models, largest = _of_trainings(settings, layout)
+    results = {"trained models": models, "checkpoints": sum(largest[:at_once]), "all else": REST}
     if root.stat().st_dev == cache.stat().st_dev:
         results = {**weights, **results}
     elif any(weights.values()):
-        yield _check(cache, weights, "let HF_HOME name a folder on a larger disk")
-    yield _check(root, results, "let `results` lie on a larger disk")
+        yield _check(cache, weights, 0.0, "let HF_HOME name a folder on a larger disk")
+    # The cluster may let fewer train at a time; one must.
+    yield _check(root, results, sum(largest[1:at_once]), "let `results` lie on a larger disk")
 
 
-def _check(place: Path, parts: dict[str, float], remedy: str) -> Check:
+def _check(place: Path, parts: dict[str, float], perhaps: float, remedy: str) -> Check:
+    """Of `parts` so many bytes are needed `perhaps`."""
     free, needed = shutil.disk_usage(place).free, sum(parts.values())
     shown = ", ".join(f"{name} {size / GB:.0f}" for name, size in parts.items() if size >= GB / 2)
     text = f"{place}: {free / GB:.0f} GB free, {needed / GB:.0f} GB needed: {shown}"
-    return Check("disk space", "ok" if free >= needed else "fail", text, f"free some, or {remedy}")
+    state: State = "ok" if free >= needed else "warn" if free >= needed - perhaps else "fail"
+    return Check("disk space", state, text, f"free some, let fewer train at a time (jobs), or {remedy}")
 
 
 def hub_cache() -> Path:
@@ -68,8 +72,8 @@ def _to_fetch(settings: Config, layout: Layout) -> float:
     return sum(found.values())
 
 
-def _of_trainings(settings: Config, layout: Layout, at_once: int | None) -> dict[str, float]:
-    """The bytes of the models that are still to be trained, and of the largest checkpoints at a time."""
+def _of_trainings(settings: Config, layout: Layout) -> tuple[float, list[float]]:
+    """The bytes of the models that are still to be trained, and of each run's checkpoints, the largest first."""
     models, passing = 0.0, []
     for run in runs.chosen(settings):
         demand = Demand(settings, layout, run, BOUND)
@@ -82,7 +86,7 @@ def _of_trainings(settings: Config, layout: Layout, at_once: int | None) -> dict
             # The next one is whole before the oldest goes.
             largest = max(largest, (KEPT + 1) * checkpoint - _there(layout.checkpoints(stage, run)))
         passing.append(largest)
-    return {"trained models": models, "checkpoints": sum(sorted(passing, reverse=True)[:at_once])}
+    return models, sorted(passing, reverse=True)
 
 
 def written(size: Size, settings: Training) -> tuple[float, float]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from workflow_scripts.base import slurm
+from workflow_scripts.base import credentials, slurm
 from workflow_scripts.base.paths import STAGES, Layout
 from workflow_scripts.configuration import runs
 from workflow_scripts.configuration.settings import Config, Training
@@ -26,30 +26,27 @@ SKEW_SECONDS = 60.0
 # Runs on a compute node: whether it sees the file, how late, what time it is there, and whether the hub, the tracker and
 # scratch can be had, whose folder the jobs make themselves.
 PROBE = """
-import json, os, shutil, socket, sys, tempfile, time, urllib.error, urllib.parse, urllib.request
+import json, os, shutil, socket, sys, tempfile, time, urllib.error, urllib.request
+
+def unreachable(url):
+    try:
+        urllib.request.urlopen(url, timeout=10).close()
+    except urllib.error.HTTPError as error:
+        return "" if error.code in (401, 403) else f"status {error.code}"
+    except (OSError, ValueError) as error:
+        return str(getattr(error, "reason", error))
+    return ""
+
 asked = json.loads(sys.argv[1])
-folder, failed, tracker, scratch = asked["folder"], {}, "", None
+folder, scratch = asked["folder"], None
 started = time.monotonic()
 while not os.path.exists(os.path.join(folder, "here")) and time.monotonic() < started + 20:
     os.listdir(os.path.dirname(folder))
     time.sleep(0.1)
 seen = os.path.exists(os.path.join(folder, "here"))
 waited = time.monotonic() - started
-for url in asked["urls"]:
-    try:
-        urllib.request.urlopen(url, timeout=10).close()
-    except urllib.error.HTTPError as error:
-        if error.code not in (401, 403):
-            failed[url] = f"status {error.code}"
-    except OSError as error:
-        failed[url] = str(getattr(error, "reason", error))
-if asked["tracker"]:
-    try:
-        server = urllib.parse.urlsplit(asked["tracker"])
-        port = server.port or (443 if server.scheme == "https" else 80)
-        socket.create_connection((server.hostname, port), timeout=10).close()
-    except (OSError, ValueError) as error:
-        tracker = str(error)
+failed = {url: why for url in asked["urls"] if (why := unreachable(url))}
+tracker = unreachable(asked["tracker"].rstrip("/") + "/health") if asked["tracker"] else ""
 if asked["scratch"]:
     scratch = {"folder": os.path.expandvars(asked["scratch"]), "there": False, "free": 0, "failed": ""}
     if "$" in scratch["folder"]:
@@ -277,7 +274,7 @@ def _from_nodes(
     for partition, of_it in rules.items():
         question = {
             "urls": urls if "download_model" in of_it else [],
-            "tracker": uri if uri.startswith("http") else "",
+            "tracker": credentials.without(uri) if uri.startswith("http") else "",  # others see commands
             "scratch": settings.cluster.scratch if SECTIONS.keys() & set(of_it) else None,
         }
         flags = [f"--partition={partition}"] if partition else []
@@ -301,7 +298,8 @@ def _from_a_node(
     except (IndexError, ValueError):
         yield Check(
             "node", "warn", f"{partition}: no look from a compute node: {answer.failed or 'it said nothing'}",
-            "try again when a node is free; the environment of this command must lie on a disk that all nodes share",
+            "try again when a node is free; the environment of this command must lie on a disk that all nodes share; where "
+            "the partition takes no job so small or without a GPU, nothing is to be done",
         )  # fmt: skip
         return
     host = f"{partition}: {told['host']}"
@@ -322,7 +320,7 @@ def _from_a_node(
     if question["tracker"]:
         yield Check(
             "tracker", "warn" if told["tracker"] else "ok",
-            f"{host}: {question['tracker']}: {told['tracker'] or 'can be reached'}",
+            f"{host}: {question['tracker']}: {told['tracker'] or 'answers'}",
             "let it listen where compute nodes reach it; trainings go on without it",
         )  # fmt: skip
     if told["scratch"]:

@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workflow_scripts.base import files, versions
-from workflow_scripts.base.errors import Terminated
+from workflow_scripts.base import credentials, files, versions
+from workflow_scripts.base.errors import Terminated, brief
 from workflow_scripts.base.paths import MANIFEST, Layout, Run
 from workflow_scripts.base.processes import processes
 from workflow_scripts.configuration import dependencies, text
@@ -112,11 +112,11 @@ class Recorder:
         """A model that was trained, after `step`."""
         self._add_file("model", folder, step=step)
 
-    def close(self, status: str) -> None:
-        """The stage has ended: FINISHED, FAILED or KILLED."""
+    def close(self, status: str, reason: str = "") -> None:
+        """The stage has ended: FINISHED, FAILED or KILLED; `reason` is its error."""
         if self._journal:
             self._add("metrics", values=surroundings.peaks())
-            self._add("close", status=status)
+            self._add("close", status=status, reason=reason)
             for sender in self._senders:
                 sender.close()
             self._journal.release()
@@ -156,15 +156,15 @@ def stage(
 ) -> Iterator[Recorder]:
     """Record stage `name` of `run`; only the first of several processes does."""
     record = _recorder(settings, layout, run, name, parameters)
-    status = "FAILED"
+    status, reason = "FINISHED", ""
     try:
         yield record
-        status = "FINISHED"
-    except (KeyboardInterrupt, Terminated):
-        status = "KILLED"
+    except BaseException as error:
+        status = "KILLED" if isinstance(error, KeyboardInterrupt | Terminated) else "FAILED"
+        reason = f"{type(error).__name__}: {credentials.hidden(brief(error))}"
         raise
     finally:
-        record.close(status)
+        record.close(status, reason)
 
 
 def _recorder(

@@ -158,7 +158,7 @@ def settle(layout: Layout, run: Run | None = None) -> list[Path]:
 def _settle(journal: Journal, left: list[dict[str, Any]]) -> None:
     ended = {"status": "KILLED"}
     if journal.closed:  # whoever reads on from before opens it again
-        ended = {key: journal.closed[key] for key in ("status", "time")}
+        ended = {key: value for key, value in journal.closed.items() if key != "kind"}
     if left != journal.kept:
         journal.append("checkpoints", kept=left)
     journal.append("close", **ended)

@@ -60,11 +60,13 @@ class MlflowTracker(Tracker):
         return found[0].info.run_id if found else None
 
     def open(self, start: StageStart, fresh: bool) -> None:
-        self.start = start
+        before, self.start = getattr(self, "start", None), start
         self.parent = mlflow_parent.find_or_create(self.client, self.experiment, start)
         known = self._found(start)
         self.run_id = known or self._create(start)
         if known and not fresh:
+            if before:
+                self._keep_log(before)  # it was killed
             self.client.update_run(self.run_id, status="RUNNING")
         self.client.update_run(self.parent, status="RUNNING")
 
@@ -152,10 +154,15 @@ class MlflowTracker(Tracker):
         runs = self.run_id, self.parent
         mlflow_models.log(self.client, self.experiment, runs, self.start, folder, self.layout, step, time)
 
-    def close(self, status: str, time: int) -> None:
-        if number := self.start.about.get("job_attempt"):
-            log = self.layout.log(self.start.stage, str(self.start.run))
-            self.client.log_text(self.run_id, job_log.said(log, number), f"logs/attempt-{number}.log")
+    def _keep_log(self, start: StageStart) -> None:
+        number = start.about.get("job_attempt")  # None outside a job of Snakemake's
+        if number and (said := job_log.said(self.layout.log(start.stage, str(start.run)), number)):
+            self.client.log_text(self.run_id, said, f"logs/attempt-{number}.log")
+
+    def close(self, status: str, reason: str, time: int) -> None:
+        self._keep_log(self.start)
+        if reason != self.client.get_run(self.run_id).data.tags.get("reason", ""):
+            self.client.set_tag(self.run_id, "reason", reason)
         self.client.set_terminated(self.run_id, status, end_time=time)
         mlflow_models.evaluated(self.client, self.start, self.layout, time)
         mlflow_parent.describe(self.client, self.experiment, self.parent, self.start, self.layout, time)

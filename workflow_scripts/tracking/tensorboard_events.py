@@ -52,5 +52,5 @@ class TensorboardTracker(Tracker):
     def metrics(self, values: dict[str, float], time: int) -> None:
         self.curve(0, values, time)
 
-    def close(self, status: str, time: int) -> None:
+    def close(self, status: str, reason: str, time: int) -> None:
         self.writer.close()

@@ -90,8 +90,11 @@ class Tracker:
     def model(self, folder: Path, step: int, time: int) -> None:
         """A model that the stage has trained."""
 
-    def close(self, status: str, time: int) -> None:
-        """The stage has ended, as FINISHED, FAILED or KILLED; an attempt that was killed may go on later."""
+    def close(self, status: str, reason: str, time: int) -> None:
+        """The stage has ended, as FINISHED, FAILED or KILLED; `reason` is its error, "" where it ended without a word.
+
+        An attempt that was killed may go on later.
+        """
 
 
 class Outbox:
@@ -165,9 +168,7 @@ class Outbox:
             case "metrics":
                 tracker.metrics(event["values"], when)
             # By the present setting: the line may be older, and the destination another.
-            case "artifact" if is_same and (
-                tracker.settings.tracking_images or event.get("pictures") is False
-            ):
+            case "artifact" if is_same and (tracker.settings.tracking_images or not _has_pictures(event)):
                 tracker.artifact(path, event["folder"])
             case "table" if is_same:
                 tracker.table(path, event["name"])
@@ -178,7 +179,7 @@ class Outbox:
             case "model" if is_same:
                 tracker.model(path, event["step"], when)
             case "close":
-                tracker.close(event["status"], when)
+                tracker.close(event["status"], event.get("reason", ""), when)
 
     def _left(self, entries: list[dict[str, Any]]) -> list[KeptCheckpoint]:
         """Those of a line that are there still: it may be sent late."""
@@ -189,6 +190,11 @@ class Outbox:
             for entry in entries
             if is_there(self._layout.root, entry)
         ]
+
+
+def _has_pictures(event: Event) -> bool:
+    """Of an artifact's line; an older one does not say, but pages alone had some."""
+    return bool(event.get("pictures", event["folder"] == "pages"))
 
 
 class Sender:

@@ -77,6 +77,6 @@ class WandbTracker(Tracker):
         data = [[row.get(str(key)) for key in columns] for row in rows]
         self.run.log({name: self.wandb.Table(columns=columns, data=data)})
 
-    def close(self, status: str, time: int) -> None:
+    def close(self, status: str, reason: str, time: int) -> None:
         self.run.finish(exit_code=int(status != "FINISHED"))
         self.run = None

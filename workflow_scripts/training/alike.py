@@ -23,13 +23,14 @@ class Environment:
 def here() -> Environment:
     """That of this process."""
     own = {"medvqa": __version__, "python": platform.python_version()}
-    return Environment(socket.gethostname(), own | _commit() | environment.libraries())
+    return Environment(socket.gethostname(), own | _code() | environment.libraries())
 
 
-def _commit() -> dict[str, str]:
-    """That of the checkout, and whether the code is another since; empty where git does not tell."""
+def _code() -> dict[str, str]:
+    """The commit of the checkout, and whether the code is that still; without what git does not tell."""
     commit, dirty = environment.code()
-    return {"commit": f"{commit[:12]}{' (changed since)' if dirty else ''}"} if commit else {}
+    found = {"commit": commit[:12]} if commit else {}
+    return found if dirty is None else {**found, "code": "changed since" if dirty else "as committed"}
 
 
 def check() -> None:
@@ -38,8 +39,8 @@ def check() -> None:
         return
     first, *others = gather_object([here()])
     for other in others:
-        # A node may have no git, and yet the same code.
-        unknown = {"commit"} - (first.versions.keys() & other.versions.keys())
+        # A node may have no git, or too slow a disk for it, and yet the same code.
+        unknown = {"commit", "code"} - (first.versions.keys() & other.versions.keys())
         names = sorted((first.versions.keys() | other.versions.keys()) - unknown)
         differ = [name for name in names if first.versions.get(name) != other.versions.get(name)]
         if differ:
