@@ -15,7 +15,6 @@ import tempfile
 import time
 import traceback
 import warnings
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -150,8 +149,7 @@ def _become(
 
 def become(outputs: list[int], folder: Path, environment: dict[str, str]) -> None:
     """Make of a copy of pytest's process, or of another one, what a new Python is there, with these files as outputs."""
-    for inherited in list(weakref.finalize._registry):  # type: ignore[attr-defined]
-        inherited.detach()  # or its exit removes the temporary folders of the process that it is a copy of
+    atexit._clear()  # or its exit removes temporary folders of the process that it is a copy of, as W&B's
     for number, output in enumerate(outputs, 1):
         os.dup2(output, number)
     sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
