@@ -198,7 +198,7 @@ def test_in_an_allocation_srun_starts_torchrun_once_per_node(allocation, monkeyp
         "--overlap", "--nodes=2", "--ntasks=2", "--ntasks-per-node=1", "--gpus-per-node=4", "--kill-on-bad-exit=1",
     } <= set(command[:torchrun])  # fmt: skip
     assert command[torchrun:] == [
-        sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=4",
+        sys.executable, "-m", "workflow_scripts.training.torchrun", "--nproc-per-node=4",
         "--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1", "--shutdown-timeout=180",
         "--nnodes=2", "--rdzv-backend=c10d", "--rdzv-id=workflow_scripts.sft", "--rdzv-conf=join_timeout=600",
         "--rdzv-endpoint=gpu07:23456",
@@ -267,6 +267,32 @@ def test_a_failure_is_not_taken_for_memory(tmp_path):
     parent = start(tmp_path, worker, {"gpus": 1, "strategy": "zero2"})
     errors = parent.communicate(timeout=600)[1]
     assert parent.returncode == 1 and "starting all processes again" not in errors
+
+
+DEAF = """
+import signal, time
+from pathlib import Path
+signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+Path("started").touch()
+time.sleep(10)
+Path("saved").touch()
+"""
+
+
+@pytest.mark.slow
+def test_torchrun_leaves_no_process_behind_at_a_second_signal(tmp_path):
+    (tmp_path / "deaf.py").write_text(DEAF)
+    (command, environment) = launch.launcher("deaf", [], 1, 1, os.environ)
+    own = {**environment, "PYTHONPATH": f"{ROOT}:{tmp_path}"}
+    torchrun = subprocess.Popen(command, cwd=tmp_path, env=own, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "started").exists():
+        assert torchrun.poll() is None
+        time.sleep(0.1)
+    for _ in range(2):
+        torchrun.send_signal(signal.SIGTERM)
+        time.sleep(2)
+    errors = torchrun.communicate(timeout=600)[1]
+    assert torchrun.returncode and (tmp_path / "saved").exists(), errors
 
 
 @pytest.mark.slow

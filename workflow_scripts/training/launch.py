@@ -65,7 +65,7 @@ def launcher(
     Elsewhere this command is started on every node by hand, with MASTER_ADDR (and MASTER_PORT) naming one of them.
     """
     torchrun = [
-        sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={max(1, gpus)}",
+        sys.executable, "-m", "workflow_scripts.training.torchrun", f"--nproc-per-node={max(1, gpus)}",
         "--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1", f"--shutdown-timeout={SHUTDOWN_SECONDS}",
     ]  # fmt: skip
     training = ["--module", module, *arguments]
