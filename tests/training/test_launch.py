@@ -274,25 +274,25 @@ import signal, time
 from pathlib import Path
 signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
 Path("started").touch()
-time.sleep(10)
+time.sleep(12)
 Path("saved").touch()
 """
 
 
 @pytest.mark.slow
-def test_torchrun_leaves_no_process_behind_at_a_second_signal(tmp_path):
+def test_torchrun_leaves_no_process_behind_at_further_signals(tmp_path):
+    """PyTorch's waits at two of them; at one where it was ending already."""
     (tmp_path / "deaf.py").write_text(DEAF)
     (command, environment) = launch.launcher("deaf", [], 1, 1, os.environ)
     own = {**environment, "PYTHONPATH": f"{ROOT}:{tmp_path}"}
-    torchrun = subprocess.Popen(command, cwd=tmp_path, env=own, stderr=subprocess.PIPE, text=True)
+    torchrun = subprocess.Popen(command, cwd=tmp_path, env=own)
     while not (tmp_path / "started").exists():
         assert torchrun.poll() is None
         time.sleep(0.1)
-    for _ in range(2):
+    for _ in range(3):
         torchrun.send_signal(signal.SIGTERM)
         time.sleep(2)
-    errors = torchrun.communicate(timeout=600)[1]
-    assert torchrun.returncode and (tmp_path / "saved").exists(), errors
+    assert torchrun.wait(600) and (tmp_path / "saved").exists()
 
 
 @pytest.mark.slow

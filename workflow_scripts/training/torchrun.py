@@ -1,6 +1,6 @@
-"""torchrun, which ends no sooner than its processes: at a second signal PyTorch's leaves them behind.
+"""torchrun, which ends no sooner than its processes: PyTorch's leaves them behind where a signal comes while it ends.
 
-So it does on another node than that of a process which has failed, where the end of its meeting and SLURM's signal come
+So it does on another node than that of a process which has failed, where the end of their meeting and SLURM's signal come
 together. One that hangs would then hold its GPU, for SLURM without cgroups does not find what has lost its parent.
 """
 
