@@ -80,7 +80,7 @@ def test_a_retry_appends_and_says_so(readable):
 
 def test_what_an_attempt_has_said_can_be_read_also_where_a_line_is_torn(readable):
     def fails():
-        logger.warning("half\nway")
+        logger.warning("half\nway\u2028on")
         raise KeyError("frame")
 
     with pytest.raises(KeyError):
@@ -89,7 +89,7 @@ def test_what_an_attempt_has_said_can_be_read_also_where_a_line_is_torn(readable
         file.write('{"attempt": 1, "mess')
     cli.run(saying("again"), [])
     first, second = job_log.said(readable, 1), job_log.said(readable, 2)
-    assert "warning half\nway\n" in first and "error   KeyError: 'frame'\nTraceback" in first
+    assert "warning half\nway\u2028on\n" in first and "error   KeyError: 'frame'\nTraceback" in first
     assert first.endswith("KeyError: 'frame'\n") and "again" in second and "frame" not in second
     assert job_log.said(readable, 3) == "" == job_log.said(readable.with_name("none.log"), 1)
 

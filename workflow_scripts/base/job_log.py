@@ -145,13 +145,15 @@ def said(readable: Path, attempt: int) -> str:
 
     The readable log itself has only what the last one said.
     """
-    path = readable.with_suffix(".jsonl")
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
-    own = [line for line in map(_parsed, lines) if line.get("attempt") == attempt]
-    return "".join(_to_be_read(line) for line in own)
+    lines = map(_parsed, _lines(readable.with_suffix(".jsonl")))
+    return "".join(_to_be_read(line) for line in lines if line.get("attempt") == attempt)
 
 
-def _parsed(line: str) -> dict[str, Any]:
+def _lines(path: Path) -> list[bytes]:
+    return path.read_bytes().split(b"\n") if path.is_file() else []
+
+
+def _parsed(line: bytes) -> dict[str, Any]:
     """A line; empty where a full disk or a machine that went down has torn it."""
     try:
         found = json.loads(line)
@@ -187,13 +189,8 @@ def _job(readable: Path, attempt: int) -> dict[str, Any]:
 
 def _attempts(path: Path) -> int:
     """The number of the last attempt that left a line; 0 where none has."""
-    lines = path.read_bytes().splitlines() if path.is_file() else []
-    for line in reversed(lines):
-        try:
-            return int(json.loads(line)["attempt"])
-        except (ValueError, TypeError, KeyError):
-            continue
-    return 0
+    numbers = (_parsed(line).get("attempt") for line in reversed(_lines(path)))
+    return next((number for number in numbers if isinstance(number, int)), 0)
 
 
 def _say(log: JobLog, level: int, message: str, with_error: bool = False) -> None:
