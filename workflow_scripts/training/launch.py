@@ -12,12 +12,10 @@ from typing import Any
 from workflow_scripts.base.errors import UserError
 from workflow_scripts.base.processes import processes, started_by_torchrun
 from workflow_scripts.configuration.settings import Training
-from workflow_scripts.training import memory
+from workflow_scripts.training import memory, torchrun
 
 logger = logging.getLogger(__name__)
 
-# How long torchrun waits, after a signal, for processes to save: a checkpoint of full training is large.
-SHUTDOWN_SECONDS = 180
 JOIN_SECONDS = 600  # that nodes wait for each other at the start
 # Of several nodes, where the environment does not say otherwise: NCCL names what it could not reach.
 WIRES = {"NCCL_DEBUG": "WARN"}
@@ -64,22 +62,23 @@ def launcher(
     Of several nodes in a SLURM allocation, srun starts torchrun on each, unless this runs on each already.
     Elsewhere this command is started on every node by hand, with MASTER_ADDR (and MASTER_PORT) naming one of them.
     """
-    torchrun = [
-        sys.executable, "-m", "workflow_scripts.training.torchrun", f"--nproc-per-node={max(1, gpus)}",
-        "--signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1", f"--shutdown-timeout={SHUTDOWN_SECONDS}",
+    per_node = [
+        sys.executable, "-m", torchrun.__name__, f"--nproc-per-node={max(1, gpus)}",
+        f"--signals-to-handle={','.join(number.name for number in torchrun.HANDLED)}",
+        f"--shutdown-timeout={torchrun.SHUTDOWN_SECONDS}",
     ]  # fmt: skip
     training = ["--module", module, *arguments]
     if nodes == 1:
-        return [*torchrun, "--standalone", *training], dict(environment)
+        return [*per_node, "--standalone", *training], dict(environment)
     environment = {**WIRES, **environment}
     meeting = [
         f"--nnodes={nodes}", "--rdzv-backend=c10d", f"--rdzv-id={module}", f"--rdzv-conf=join_timeout={JOIN_SECONDS}",
     ]  # fmt: skip
     if "SLURM_JOB_ID" not in environment:
-        return [*torchrun, *meeting, f"--rdzv-endpoint={_master(nodes, environment)}", *training], dict(
+        return [*per_node, *meeting, f"--rdzv-endpoint={_master(nodes, environment)}", *training], dict(
             environment
         )
-    command = [*torchrun, *meeting, f"--rdzv-endpoint={_first_node(nodes, environment)}", *training]
+    command = [*per_node, *meeting, f"--rdzv-endpoint={_first_node(nodes, environment)}", *training]
     if int(environment.get("SLURM_STEP_NUM_NODES", 1)) > 1:
         return command, dict(environment)
     # A step beside the one that this process may be part of, whose settings must not reach it.

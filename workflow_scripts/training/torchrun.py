@@ -7,15 +7,15 @@ together. One that hangs would then hold its GPU, for SLURM without cgroups does
 import signal
 
 import psutil
-from torch.distributed import run
 
-from workflow_scripts.training.launch import SHUTDOWN_SECONDS
-
+SHUTDOWN_SECONDS = 180  # that processes have to save after a signal: a checkpoint of full training is large
 HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
 
 
 def main() -> None:
     """Run PyTorch's, and wait for what it has left; what does not end by itself is killed."""
+    from torch.distributed import run
+
     try:
         run.main()
     finally:

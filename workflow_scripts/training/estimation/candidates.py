@@ -96,12 +96,17 @@ def way_of(shape: Shape, settings: Sft, rows: Rows, memory: float) -> Way:
         Way(settings, settings.gpus * settings.nodes, tokens, held, every)
         for every in recomputing(shape, settings)
     ]
-    return next((way for way in ways if needs.fits(shape, way, memory)), ways[-1])
+    return _fastest(shape, ways, memory)
 
 
 def of_pairs(shape: Shape, way: Way, memory: float) -> Way:
     """What DPO by the settings of `way` would do: with the fewest layers recomputed that fit."""
     ways = [needs.of_pairs(replace(way, every=every)) for every in recomputing(shape, way.settings)]
+    return _fastest(shape, ways, memory)
+
+
+def _fastest(shape: Shape, ways: Sequence[Way], memory: float) -> Way:
+    """The first that fits; the last, where none does."""
     return next((way for way in ways if needs.fits(shape, way, memory)), ways[-1])
 
 
