@@ -125,14 +125,7 @@ class MlflowTracker(Tracker):
         artifact = f"{name}.json"
         if artifact in {entry.path for entry in self.client.list_artifacts(self.run_id)}:
             return  # MLflow would add the rows to it
-        shown = (
-            question_sample.with_pictures(path, self.settings.data.frames)
-            if self.settings.tracking_images
-            else []
-        )
-        rows = [{"image": mlflow.Image(image), **asked.values} for asked, image in shown]
-        rows = rows or [asked.values for asked in question_sample.sample(path)]
-        if rows:
+        if rows := question_sample.rows(path, self.settings, mlflow.Image):
             self.client.log_table(self.run_id, pandas.DataFrame(rows), artifact)
 
     def dataset(self, dataset: Dataset) -> None:

@@ -1,11 +1,13 @@
 """A sample of predictions for a table of a tracker's, with the pictures that were asked about."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workflow_scripts.base import files
 from workflow_scripts.base.errors import UserError
+from workflow_scripts.configuration.settings import Config
 from workflow_scripts.datasets.pictures.frames import FrameRule
 from workflow_scripts.datasets.pictures.images import open_image
 
@@ -39,10 +41,23 @@ def sample(path: Path) -> list[Asked]:
     return [Asked(by_question[key], images.get(key, "")) for key in list(by_question)[::step]]
 
 
-def with_pictures(path: Path, frames: FrameRule) -> list[tuple[Asked, "Image"]]:
-    """Those of the sample whose picture can be opened, with it."""
-    opened = [(asked, _opened(path.parent / asked.image, frames)) for asked in sample(path) if asked.image]
-    return [(asked, image) for asked, image in opened if image is not None]
+def rows(path: Path, settings: Config, as_shown: Callable[["Image"], Any]) -> list[dict[str, Any]]:
+    """The rows of a table of the sample.
+
+    Where trackers may have pictures, those whose picture can be opened, if there are any, with it as `image`.
+    """
+    found = sample(path)
+    if settings.tracking_images:
+        opened = [
+            (asked, _opened(path.parent / asked.image, settings.data.frames))
+            for asked in found
+            if asked.image
+        ]
+        if shown := [
+            {"image": as_shown(image), **asked.values} for asked, image in opened if image is not None
+        ]:
+            return shown
+    return [asked.values for asked in found]
 
 
 def _opened(path: Path, frames: FrameRule) -> "Image | None":

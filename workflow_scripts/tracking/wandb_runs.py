@@ -36,9 +36,8 @@ class WandbTracker(Tracker):
             self.run.finish()
         folder = self.layout.root / "wandb"
         folder.mkdir(parents=True, exist_ok=True)
-        os.environ.setdefault(
-            "WANDB_DATA_DIR", str(folder.absolute())
-        )  # pictures of tables, else in the user's home
+        # For pictures of tables, which would come into the user's home.
+        os.environ.setdefault("WANDB_DATA_DIR", str(folder.absolute()))
         self.run = wandb.init(
             project=EXPERIMENT,
             id=start.attempt,
@@ -66,13 +65,7 @@ class WandbTracker(Tracker):
         self.run.save(str(path), base_path=str(path.parent), policy="now")
 
     def table(self, path: Path, name: str) -> None:
-        shown = (
-            question_sample.with_pictures(path, self.settings.data.frames)
-            if self.settings.tracking_images
-            else []
-        )
-        rows = [{"image": self.wandb.Image(image), **asked.values} for asked, image in shown]
-        rows = rows or [asked.values for asked in question_sample.sample(path)]
+        rows = question_sample.rows(path, self.settings, self.wandb.Image)
         columns: list[str | int] = list(dict.fromkeys(key for row in rows for key in row))
         data = [[row.get(str(key)) for key in columns] for row in rows]
         self.run.log({name: self.wandb.Table(columns=columns, data=data)})
